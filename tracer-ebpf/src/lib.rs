@@ -1,0 +1,2 @@
+//! The record layout both sides share.
+#![no_std]

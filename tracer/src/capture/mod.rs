@@ -1,0 +1,1 @@
+//! The kernel boundary: load, attach, follow links, read the ring, count what is lost.

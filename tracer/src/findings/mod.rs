@@ -1,0 +1,1 @@
+//! Coded, evidenced statements about what is wrong.

@@ -1,0 +1,5 @@
+//! The `dnspath` command.
+
+fn main() -> std::process::ExitCode {
+    dnspath::cli::main()
+}

@@ -1,0 +1,29 @@
+//! The words of dnspath as types: no I/O, no clock, no runtime.
+//!
+//! A packet's way through these types: a [`Frame`] is what one hook or one capture file gave; the `wire` layer
+//! turns it into [`Sighting`]s (one DNS message, or one ICMP error about one, at one [`Vantage`]); the `engine`
+//! joins sightings to [`Message`]s, messages to [`Question`]s and questions to [`Lookup`]s, and tells an
+//! [`Observer`] about each.
+
+mod dns;
+mod frame;
+mod lookup;
+mod name;
+mod observer;
+mod question;
+mod sighting;
+mod time;
+mod vantage;
+
+pub use dns::{AnswerSummary, Class, DnsMessage, Edns, Flags, Opcode, Rcode, Rtype};
+pub use frame::{Frame, LinkType, NatTuple};
+pub use lookup::{Family, Lookup, LookupResult, Step};
+pub use name::{Name, NameBuilder, NameError};
+pub use observer::{Coverage, Eviction, Observer};
+pub use question::{
+    Answer, Hop, Message, MessageKind, Question, QuestionId, QuestionOutcome, Retransmission,
+    RetransmissionKind, Transmission, TransmissionKind, Unreachable,
+};
+pub use sighting::{Flow, IcmpError, MacAddress, Sighting, SightingBody, Transport};
+pub use time::Timestamp;
+pub use vantage::{Direction, InterfaceKind, Vantage, VantageId, Vantages};

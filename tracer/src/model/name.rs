@@ -1,0 +1,356 @@
+//! Domain names in wire form, folded to lower case.
+
+use std::{borrow::Borrow, fmt, hash::Hash, str::FromStr};
+
+/// The longest name in wire form, length octets and root included (RFC 1035 section 2.3.4).
+const MAX_NAME: usize = 255;
+/// The longest label (RFC 1035 section 2.3.4).
+const MAX_LABEL: usize = 63;
+
+/// A domain name: uncompressed wire form (RFC 1035 section 3.1), ASCII letters folded to lower case (RFC 4343),
+/// held inline so that decoding and hashing need no allocation.
+///
+/// Its bytes come from packets: [`fmt::Display`] escapes them (`\.`, `\\`, `\DDD`), so a shown name is always
+/// printable ASCII.
+#[derive(Clone, Copy)]
+pub struct Name {
+    len: u8,
+    wire: [u8; MAX_NAME],
+}
+
+/// Why bytes or text are no domain name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// A label of more than 63 octets, or an empty one that is not the root.
+    #[error("a label is empty or longer than 63 octets")]
+    Label,
+    /// More than 255 octets in wire form.
+    #[error("the name is longer than 255 octets")]
+    TooLong,
+    /// The root label is missing.
+    #[error("the name ends without its root label")]
+    Unterminated,
+    /// A `\DDD` escape above 255 or cut short.
+    #[error("a backslash escape is malformed")]
+    Escape,
+}
+
+impl Name {
+    /// The root name.
+    pub const ROOT: Self = Self { len: 1, wire: [0; MAX_NAME] };
+
+    /// Reads one uncompressed name that fills `wire` exactly; letters are folded.
+    ///
+    /// # Errors
+    /// When `wire` is no well-formed uncompressed name.
+    pub fn from_wire(wire: &[u8]) -> Result<Self, NameError> {
+        let mut builder = NameBuilder::new();
+        let mut rest = wire;
+        loop {
+            let (&length, tail) = rest.split_first().ok_or(NameError::Unterminated)?;
+            let length = usize::from(length);
+            if length == 0 {
+                return if tail.is_empty() { Ok(builder.finish()) } else { Err(NameError::Label) };
+            }
+            let label = tail.get(..length).ok_or(NameError::Unterminated)?;
+            builder.push(label)?;
+            rest = &tail[length..];
+        }
+    }
+
+    /// Builds a name label by label, in order, without the root label.
+    ///
+    /// # Errors
+    /// When a label is empty or too long, or the name is.
+    pub fn from_labels<'a>(labels: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, NameError> {
+        let mut builder = NameBuilder::new();
+        for label in labels {
+            builder.push(label)?;
+        }
+        Ok(builder.finish())
+    }
+
+    /// The wire form, root label included: 1 to 255 octets.
+    #[must_use]
+    pub fn as_wire(&self) -> &[u8] {
+        &self.wire[..usize::from(self.len)]
+    }
+
+    /// The labels from the left, without the root.
+    pub fn labels(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = self.as_wire();
+        std::iter::from_fn(move || {
+            let (&length, tail) = rest.split_first()?;
+            let length = usize::from(length);
+            if length == 0 || length > tail.len() {
+                return None;
+            }
+            let (label, after) = tail.split_at(length);
+            rest = after;
+            Some(label)
+        })
+    }
+
+    /// The number of labels, root not counted.
+    #[must_use]
+    pub fn label_count(&self) -> usize {
+        self.labels().count()
+    }
+
+    /// The number of dots a user would type for it (no trailing one): what `ndots` is compared with.
+    #[must_use]
+    pub fn dots(&self) -> usize {
+        self.label_count().saturating_sub(1)
+    }
+
+    /// Whether this is the root name.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.len == 1
+    }
+
+    /// Whether this name is `suffix` or below it, on a label boundary.
+    #[must_use]
+    pub fn ends_with(&self, suffix: &Self) -> bool {
+        self.strip_suffix(suffix).is_some()
+    }
+
+    /// The labels before `suffix` as a name of their own; `None` where this name is not `suffix` or below it.
+    #[must_use]
+    pub fn strip_suffix(&self, suffix: &Self) -> Option<Self> {
+        let (own, suffix) = (self.as_wire(), suffix.as_wire());
+        let cut = own.len().checked_sub(suffix.len())?;
+        if &own[cut..] != suffix {
+            return None;
+        }
+        let mut position = 0;
+        while position < cut {
+            position += 1 + usize::from(own[position]);
+        }
+        if position != cut {
+            return None;
+        }
+        let mut wire = [0; MAX_NAME];
+        wire[..cut].copy_from_slice(&own[..cut]);
+        Some(Self { len: u8::try_from(cut + 1).ok()?, wire })
+    }
+
+    /// This name with `suffix` put behind it.
+    ///
+    /// # Errors
+    /// When the result is longer than 255 octets.
+    pub fn join(&self, suffix: &Self) -> Result<Self, NameError> {
+        Self::from_labels(self.labels().chain(suffix.labels()))
+    }
+}
+
+/// Collects labels into a [`Name`]; the wire decoder uses it while it follows compression pointers.
+#[derive(Debug)]
+pub struct NameBuilder {
+    len: usize,
+    wire: [u8; MAX_NAME],
+}
+
+impl NameBuilder {
+    /// An empty name.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { len: 0, wire: [0; MAX_NAME] }
+    }
+
+    /// Adds one label on the right, folded.
+    ///
+    /// # Errors
+    /// When the label is empty or longer than 63 octets, or the name would pass 255.
+    pub fn push(&mut self, label: &[u8]) -> Result<(), NameError> {
+        if label.is_empty() || label.len() > MAX_LABEL {
+            return Err(NameError::Label);
+        }
+        let end = self.len + 1 + label.len();
+        if end + 1 > MAX_NAME {
+            return Err(NameError::TooLong);
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "a label is at most 63 octets, checked above")]
+        {
+            self.wire[self.len] = label.len() as u8;
+        }
+        for (to, from) in self.wire[self.len + 1..end].iter_mut().zip(label) {
+            *to = from.to_ascii_lowercase();
+        }
+        self.len = end;
+        Ok(())
+    }
+
+    /// The name, with its root label.
+    #[must_use]
+    pub fn finish(self) -> Name {
+        #[expect(clippy::cast_possible_truncation, reason = "push keeps the length below 255")]
+        Name { len: self.len as u8 + 1, wire: self.wire }
+    }
+}
+
+impl Default for NameBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Default for Name {
+    fn default() -> Self {
+        Self::ROOT
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_wire() == other.as_wire()
+    }
+}
+
+impl Eq for Name {}
+
+impl Hash for Name {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.as_wire().hash(state);
+    }
+}
+
+impl Borrow<[u8]> for Name {
+    fn borrow(&self) -> &[u8] {
+        self.as_wire()
+    }
+}
+
+impl PartialOrd for Name {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Name {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.as_wire().cmp(other.as_wire())
+    }
+}
+
+/// Presentation form without the trailing dot (`.` for the root); bytes that are not printable ASCII as `\DDD`
+/// (RFC 1035 section 5.1), so that no packet can send an escape sequence to a terminal.
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_root() {
+            return f.write_str(".");
+        }
+        for (index, label) in self.labels().enumerate() {
+            if index > 0 {
+                f.write_str(".")?;
+            }
+            for &byte in label {
+                match byte {
+                    b'.' | b'\\' => write!(f, "\\{}", char::from(byte))?,
+                    0x21..=0x7e => write!(f, "{}", char::from(byte))?,
+                    _ => write!(f, "\\{byte:03}")?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Name({self})")
+    }
+}
+
+/// Reads presentation form; a trailing dot is allowed.
+impl FromStr for Name {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        if text == "." || text.is_empty() {
+            return Ok(Self::ROOT);
+        }
+        let mut builder = NameBuilder::new();
+        let mut label = Vec::with_capacity(MAX_LABEL);
+        let mut bytes = text.strip_suffix('.').filter(|t| !t.ends_with('\\')).unwrap_or(text).bytes();
+        while let Some(byte) = bytes.next() {
+            match byte {
+                b'.' => {
+                    builder.push(&label)?;
+                    label.clear();
+                }
+                b'\\' => label.push(unescape(&mut bytes)?),
+                _ => label.push(byte),
+            }
+        }
+        builder.push(&label)?;
+        Ok(builder.finish())
+    }
+}
+
+fn unescape(bytes: &mut std::str::Bytes<'_>) -> Result<u8, NameError> {
+    let first = bytes.next().ok_or(NameError::Escape)?;
+    if !first.is_ascii_digit() {
+        return Ok(first);
+    }
+    let mut value = u16::from(first - b'0');
+    for _ in 0..2 {
+        let digit = bytes.next().filter(u8::is_ascii_digit).ok_or(NameError::Escape)?;
+        value = value * 10 + u16::from(digit - b'0');
+    }
+    u8::try_from(value).map_err(|_| NameError::Escape)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn folds_case_and_drops_the_trailing_dot() {
+        assert_eq!(name("API.Example.COM.").to_string(), "api.example.com");
+        assert_eq!(name("."), Name::ROOT);
+    }
+
+    #[test]
+    fn escapes_what_a_terminal_would_obey() {
+        let evil = Name::from_labels([b"\x1b[31m".as_slice(), b"a.b", b"c\\d", b"\xff "]).unwrap();
+        assert_eq!(evil.to_string(), "\\027[31m.a\\.b.c\\\\d.\\255\\032");
+        assert_eq!(name(&evil.to_string()), evil);
+    }
+
+    #[test]
+    fn suffixes_match_on_label_boundaries_only() {
+        let host = name("api.example.com");
+        assert_eq!(host.strip_suffix(&name("example.com")), Some(name("api")));
+        assert_eq!(host.strip_suffix(&name("ample.com")), None);
+        assert_eq!(host.strip_suffix(&host), Some(Name::ROOT));
+        assert_eq!(name("api").join(&name("example.com")), Ok(host));
+        assert_eq!(host.dots(), 2);
+    }
+
+    #[test]
+    fn refuses_what_is_no_name() {
+        assert_eq!(Name::from_wire(b""), Err(NameError::Unterminated));
+        assert_eq!(Name::from_wire(b"\x03ab"), Err(NameError::Unterminated));
+        assert_eq!(Name::from_wire(b"\0x"), Err(NameError::Label));
+        assert_eq!(Name::from_wire(b"\xc0\x0c"), Err(NameError::Unterminated));
+        assert_eq!("a..b".parse::<Name>(), Err(NameError::Label));
+        assert_eq!("\\999".parse::<Name>(), Err(NameError::Escape));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_as_wire_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            if let Ok(name) = Name::from_wire(&bytes) {
+                prop_assert_eq!(name.as_wire().len(), bytes.len());
+                prop_assert_eq!(name.to_string().parse::<Name>().unwrap(), name);
+                prop_assert!(name.to_string().bytes().all(|b| (0x21..=0x7e).contains(&b)));
+            }
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What the engine tells, and what it could not see.
+
+use super::{Lookup, Message, Question};
+
+/// Why the engine let go of something before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Eviction {
+    /// The table of open questions was full.
+    Questions,
+    /// The table of open lookups was full.
+    Lookups,
+}
+
+/// Takes what the engine finds. Each thing is told once, when it is complete; all of it is borrowed, so who
+/// wants to keep it clones it.
+pub trait Observer {
+    /// A DNS message whose way is complete.
+    fn message(&mut self, _message: &Message) {}
+    /// A question that ended: answered, given up, evicted, or open when the session ended.
+    fn question(&mut self, _question: &Question) {}
+    /// A lookup that ended.
+    fn lookup(&mut self, _lookup: &Lookup) {}
+    /// Something was dropped for want of room.
+    fn evicted(&mut self, _eviction: Eviction) {}
+}
+
+/// Nobody listens.
+impl Observer for () {}
+
+impl<A: Observer, B: Observer> Observer for (A, B) {
+    fn message(&mut self, message: &Message) {
+        self.0.message(message);
+        self.1.message(message);
+    }
+    fn question(&mut self, question: &Question) {
+        self.0.question(question);
+        self.1.question(question);
+    }
+    fn lookup(&mut self, lookup: &Lookup) {
+        self.0.lookup(lookup);
+        self.1.lookup(lookup);
+    }
+    fn evicted(&mut self, eviction: Eviction) {
+        self.0.evicted(eviction);
+        self.1.evicted(eviction);
+    }
+}
+
+impl<O: Observer + ?Sized> Observer for &mut O {
+    fn message(&mut self, message: &Message) {
+        (**self).message(message);
+    }
+    fn question(&mut self, question: &Question) {
+        (**self).question(question);
+    }
+    fn lookup(&mut self, lookup: &Lookup) {
+        (**self).lookup(lookup);
+    }
+    fn evicted(&mut self, eviction: Eviction) {
+        (**self).evicted(eviction);
+    }
+}
+
+/// What was seen, lost, truncated, evicted: shown on every screen and in every file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// Frames read.
+    pub frames: u64,
+    /// DNS messages decoded, each sighting counted.
+    pub dns_messages: u64,
+    /// Frames the capture lost: the ring was full, or the file says so.
+    pub lost: u64,
+    /// Frames shorter than on the wire by which a DNS message was cut.
+    pub truncated: u64,
+    /// Frames or messages that broke a rule of their format.
+    pub malformed: u64,
+    /// Questions and lookups dropped for want of room, TCP streams and fragments given up.
+    pub evicted: u64,
+}

@@ -1,0 +1,257 @@
+//! Messages and questions: what the engine makes of sightings.
+
+use super::{DnsMessage, IcmpError, Name, Rcode, Rtype, Timestamp, Transport, VantageId};
+use smallvec::SmallVec;
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+/// One sighting of a message on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// Where.
+    pub vantage: VantageId,
+    /// When.
+    pub time: Timestamp,
+    /// Number of the frame.
+    pub frame: u64,
+    /// Source address at this hop.
+    pub source: SocketAddr,
+    /// Destination address at this hop.
+    pub destination: SocketAddr,
+}
+
+/// A question's number within a session: never used twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QuestionId(pub u64);
+
+/// Why a question was sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RetransmissionKind {
+    /// It already had an answer: glibc asks A again with a lost AAAA.
+    AnsweredAgain,
+    /// An ICMP unreachable came for it.
+    Icmp,
+    /// It was refused.
+    Refused,
+    /// The server failed.
+    Servfail,
+    /// No answer came.
+    Timeout,
+}
+
+impl RetransmissionKind {
+    /// The word of the JSON output.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AnsweredAgain => "answered_again",
+            Self::Icmp => "icmp",
+            Self::Refused => "refused",
+            Self::Servfail => "servfail",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+impl fmt::Display for RetransmissionKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A further message of a question that was already asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retransmission {
+    /// Time since the question's previous message.
+    pub gap: Duration,
+    /// Why.
+    pub kind: RetransmissionKind,
+    /// It has the id of an earlier message.
+    pub same_id: bool,
+    /// It comes from the port of the previous message.
+    pub same_port: bool,
+    /// It goes to another server than the previous message.
+    pub server_changed: bool,
+}
+
+/// What a query message is to its question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransmissionKind {
+    /// The first one.
+    First,
+    /// The same message to another server at the same time (musl, HAProxy, dnsmasq): no retry.
+    ParallelCopy,
+    /// Asked again.
+    Retransmission(Retransmission),
+    /// Asked again over TCP after a truncated answer.
+    TcpFallback,
+}
+
+/// One query message of a question: counted once, however many vantages saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transmission {
+    /// First sighting: nearest to the client.
+    pub time: Timestamp,
+    /// The client's address as the client has it.
+    pub client: SocketAddr,
+    /// The server's address as the client asked it: the service address, before any translation.
+    pub server: SocketAddr,
+    /// The server's address after translation, where a hop or conntrack showed one.
+    pub backend: Option<SocketAddr>,
+    /// UDP or TCP.
+    pub transport: Transport,
+    /// The DNS id.
+    pub id: u16,
+    /// First one, retransmission, copy or fallback.
+    pub kind: TransmissionKind,
+    /// Its way, by time.
+    pub hops: SmallVec<[Hop; 4]>,
+    /// Index in [`Question::answers`] of the answer to this message; `None`: unanswered so far.
+    pub answered_by: Option<u16>,
+    /// The ICMP error it drew, where one was seen.
+    pub unreachable: Option<Unreachable>,
+}
+
+/// An ICMP error that a query drew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unreachable {
+    /// When it was seen nearest to the client.
+    pub time: Timestamp,
+    /// The error.
+    pub error: IcmpError,
+}
+
+/// One response message of a question: counted once, however many vantages saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Last sighting: nearest to the client.
+    pub time: Timestamp,
+    /// Where it says it comes from, at the hop nearest to the client.
+    pub from: SocketAddr,
+    /// The DNS id.
+    pub id: u16,
+    /// UDP or TCP.
+    pub transport: Transport,
+    /// The response code.
+    pub rcode: Rcode,
+    /// TC was set.
+    pub truncated: bool,
+    /// AA was set.
+    pub authoritative: bool,
+    /// NOERROR, not truncated, answer section empty (RFC 2308).
+    pub empty_noerror: bool,
+    /// An SOA in the authority section.
+    pub authority_soa: bool,
+    /// Records in the answer section, as the header counts them.
+    pub answer_count: u16,
+    /// The first addresses of the answer.
+    pub addresses: SmallVec<[IpAddr; 4]>,
+    /// Octets.
+    pub size: u32,
+    /// It came after the client had moved on.
+    pub late: bool,
+    /// Its way, by time.
+    pub hops: SmallVec<[Hop; 4]>,
+}
+
+/// How a question ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum QuestionOutcome {
+    /// An answer with this response code; NOERROR may still be empty, see [`Answer::empty_noerror`].
+    Answered(Rcode),
+    /// No answer to any message.
+    Unanswered,
+    /// No answer, and an ICMP unreachable from the server's side.
+    Unreachable,
+    /// The engine's table was full, or the session ended while it was open.
+    Incomplete,
+}
+
+/// One (name, type) asked by one client, with its retransmissions and answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Its number.
+    pub id: QuestionId,
+    /// Who asks.
+    pub client: IpAddr,
+    /// The name, folded.
+    pub name: Name,
+    /// The type.
+    pub qtype: Rtype,
+    /// Every query message, by time; at least one.
+    pub transmissions: SmallVec<[Transmission; 2]>,
+    /// Every response message, by time.
+    pub answers: SmallVec<[Answer; 2]>,
+    /// How it ended.
+    pub outcome: QuestionOutcome,
+}
+
+impl Question {
+    /// When it was first asked.
+    #[must_use]
+    pub fn first_asked(&self) -> Timestamp {
+        self.transmissions.first().map_or(Timestamp::EPOCH, |t| t.time)
+    }
+
+    /// The first answer that was not late.
+    #[must_use]
+    pub fn answer(&self) -> Option<&Answer> {
+        self.answers.iter().find(|a| !a.late)
+    }
+
+    /// From the first query message to the answer: what the client waited.
+    #[must_use]
+    pub fn latency(&self) -> Option<Duration> {
+        self.answer().map(|a| a.time.since(self.first_asked()))
+    }
+
+    /// From the query message that was answered to its answer: what the server took.
+    #[must_use]
+    pub fn server_latency(&self) -> Option<Duration> {
+        let (index, answer) = self.answers.iter().enumerate().find(|(_, a)| !a.late)?;
+        let asked = self.transmissions.iter().find(|t| t.answered_by.map(usize::from) == Some(index))?;
+        Some(answer.time.since(asked.time))
+    }
+}
+
+/// What a message was found to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageKind {
+    /// A query, and what it is to its question.
+    Query(TransmissionKind),
+    /// A response to a query message that was seen.
+    Response {
+        /// From the query message it answers to this response, both at the hop nearest to the client.
+        latency: Duration,
+        /// From the question's first query message.
+        since_first: Duration,
+        /// It came after the client had moved on.
+        late: bool,
+    },
+    /// A response without a query: its query was before the session, was lost by the capture, or never was.
+    Unmatched,
+}
+
+/// One DNS message on the wire, counted once however many vantages saw it; told once its way is complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// When the hop nearest to the client saw it: the first for a query, the last for a response.
+    pub time: Timestamp,
+    /// The client's address as the client has it.
+    pub client: SocketAddr,
+    /// The server's address as the client sees it.
+    pub server: SocketAddr,
+    /// UDP or TCP.
+    pub transport: Transport,
+    /// The question it belongs to.
+    pub question: Option<QuestionId>,
+    /// What it was found to be.
+    pub kind: MessageKind,
+    /// The message as decoded at its first sighting.
+    pub dns: DnsMessage,
+    /// Its way, by time.
+    pub hops: SmallVec<[Hop; 4]>,
+}

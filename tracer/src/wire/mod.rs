@@ -1,0 +1,1 @@
+//! Bytes to sightings: link, IP, UDP and TCP, DNS; lax, without I/O.
