@@ -95,6 +95,7 @@ impl IcmpError {
 }
 
 /// What was seen.
+#[expect(clippy::large_enum_variant, reason = "the decoder reuses one sighting; nearly all are DNS messages")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SightingBody {
     /// A DNS message.
