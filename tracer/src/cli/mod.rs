@@ -1,7 +1,102 @@
 //! Arguments to options to action.
 
+pub mod args;
+pub mod options;
+
+use crate::{
+    output::{Format, Unit},
+    pipeline::{live, offline},
+};
+use args::{Cli, Command};
+use clap::{CommandFactory, Parser};
+use options::{CheckOptions, ExitStatus, LiveOptions, Source, StreamOptions};
+use std::{
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+};
+
 /// Runs the command line; the exit code is 0 clean, 1 findings, 2 error.
 #[must_use]
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::from(2)
+pub fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(status) => status.into(),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to tell when stderr is closed too.
+            let _ = writeln!(io::stderr(), "{}", error_line(&error));
+            ExitCode::from(2)
+        }
+    }
 }
+
+fn run(cli: Cli) -> anyhow::Result<ExitStatus> {
+    match cli.command.unwrap_or(Command::Live(cli.live)) {
+        Command::Live(args) => {
+            let options = LiveOptions::try_from(args)?;
+            if io::stdout().is_terminal() {
+                live::tui(options)
+            } else {
+                live::stream(options, StreamOptions { format: Format::Text, units: vec![Unit::Lookup] })
+            }
+        }
+        Command::Stream(args) => match args.into_options()? {
+            (Source::Files(files), options) => offline::stream(files, &options, io::stdout().lock()),
+            (Source::Live(live), options) => live::stream(live, options),
+        },
+        Command::Report(args) => match args.into_options()? {
+            (Source::Files(files), options) => offline::report(files, &options, io::stdout().lock()),
+            (Source::Live(live), options) => live::report(live, options),
+        },
+        Command::Check(args) => live::check(&CheckOptions::from(args)),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "dnspath", &mut script);
+            print(&script)
+        }
+        Command::Man => print(&manual()?),
+    }
+}
+
+/// One page: the command itself, then each subcommand with its options.
+fn manual() -> io::Result<Vec<u8>> {
+    let mut command = Cli::command();
+    command.build();
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command.clone()).render(&mut page)?;
+    for subcommand in command.get_subcommands() {
+        let man = clap_mangen::Man::new(subcommand.clone());
+        writeln!(page, ".SH \"DNSPATH {}\"", subcommand.get_name().to_uppercase())?;
+        man.render_description_section(&mut page)?;
+        man.render_options_section(&mut page)?;
+    }
+    Ok(page)
+}
+
+fn print(bytes: &[u8]) -> anyhow::Result<ExitStatus> {
+    io::stdout().lock().write_all(bytes)?;
+    Ok(ExitStatus::Clean)
+}
+
+/// One line, whatever bytes a path or a file brought into it.
+fn error_line(error: &anyhow::Error) -> String {
+    let mut line = String::from("dnspath: ");
+    for character in format!("{error:#}").chars() {
+        if character.is_control() {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    line
+}
+
+/// A reader that went away (`dnspath stream | head`) is no error.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,8 @@
-//! Text, JSON lines, reports.
+//! Text, JSON lines, reports. Everything that comes from a packet is escaped before it gets here or in here.
+
+mod json;
+mod lines;
+mod stream;
+pub mod text;
+
+pub use stream::{Format, Stream, Unit};
