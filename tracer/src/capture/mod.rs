@@ -5,6 +5,7 @@
 //! over what is in the rings. Dropping the capture detaches everything.
 
 mod btf;
+mod check;
 mod links;
 mod namespace;
 mod netns;
@@ -14,6 +15,7 @@ mod program;
 mod record;
 
 pub use btf::{Btf, BtfError};
+pub use check::{Check, Verdict, check};
 pub use links::Interfaces;
 pub use netns::Netns;
 pub use notes::Notes;

@@ -47,6 +47,12 @@ impl Anchor {
         best
     }
 
+    /// What is added, wrapping, to a monotonic time to give the wall time: for the path of each frame.
+    #[must_use]
+    pub const fn wall_minus_monotonic(&self) -> u64 {
+        self.wall.as_nanos().wrapping_sub(self.monotonic)
+    }
+
     /// The wall time of a monotonic time, before or after the anchor.
     #[must_use]
     pub const fn to_wall(&self, monotonic_ns: u64) -> Timestamp {

@@ -4,4 +4,6 @@ pub mod clock;
 pub mod live;
 pub mod offline;
 pub mod selection;
+pub mod session;
+pub mod signals;
 pub mod when;

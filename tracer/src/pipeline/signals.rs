@@ -21,6 +21,12 @@ impl Stop {
         self.0.load(Ordering::Relaxed)
     }
 
+    /// The flag itself, for those who only look at it.
+    #[must_use]
+    pub fn flag(&self) -> &AtomicBool {
+        &self.0
+    }
+
     /// Asks to stop.
     pub fn request(&self) {
         self.0.store(true, Ordering::Relaxed);
