@@ -223,3 +223,5 @@ impl PortSet {
 mod corpus_tests;
 #[cfg(test)]
 mod samples;
+#[cfg(test)]
+mod stream_tests;
