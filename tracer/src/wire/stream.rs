@@ -152,10 +152,8 @@ impl Stream {
     }
 
     fn keep(&mut self, waiting: Waiting) {
-        let same = |known: &Box<Waiting>| {
-            known.sequence == waiting.sequence && known.bytes.len() >= waiting.bytes.len()
-        };
-        if self.waiting.iter().any(same) {
+        let Waiting { sequence, bytes, .. } = &waiting;
+        if self.waiting.iter().any(|known| known.sequence == *sequence && known.bytes.len() >= bytes.len()) {
             return;
         }
         self.waiting_len += waiting.held();
