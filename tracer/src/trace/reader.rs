@@ -1,7 +1,7 @@
 //! Frames out of one capture file.
 
 use super::{
-    TraceError,
+    Note, TraceError,
     input::{Input, MAX_RECORD},
     pcap,
     pcapng::{self, Section},
@@ -29,6 +29,8 @@ pub struct Reader {
     /// Octets to pass over before the next record: those of the one before.
     behind: usize,
     head: Option<Head>,
+    /// Of the last frame that had one: it is large, and most have none.
+    note: Note,
     frames: u64,
     cut: bool,
 }
@@ -48,7 +50,7 @@ struct Head {
     original_len: u32,
     data: Range<usize>,
     comment: Option<Range<usize>>,
-    note: super::Note,
+    noted: bool,
 }
 
 impl Reader {
@@ -88,7 +90,7 @@ impl Reader {
             let magic = start.iter().take(4).copied().collect();
             return Err(TraceError::UnknownFormat { file, magic });
         };
-        Ok(Self { file, source, input, format, behind, head: None, frames: 0, cut })
+        Ok(Self { file, source, input, format, behind, head: None, note: Note::default(), frames: 0, cut })
     }
 
     /// The next frame, numbered from 1; `None` at the end of the file, and where it is cut. `vantages` is the
@@ -151,8 +153,8 @@ impl Reader {
                 link: head.link,
                 original_len: head.original_len.max(u32::try_from(bytes.len()).unwrap_or(u32::MAX)),
                 bytes,
-                segment_size: head.note.segment_size,
-                nat: head.note.nat,
+                segment_size: if head.noted { self.note.segment_size } else { 0 },
+                nat: if head.noted { self.note.nat } else { None },
             },
             comment: head.comment.clone().and_then(|range| block.get(range)),
         })
@@ -184,7 +186,7 @@ impl Reader {
             original_len: record.original_len,
             data: pcap::RECORD_HEADER_LEN..end,
             comment: None,
-            note: super::Note::default(),
+            noted: false,
         }))
     }
 
@@ -205,6 +207,10 @@ impl Reader {
             match section.block(header, block, vantages) {
                 Ok(None) => {}
                 Ok(Some(packet)) => {
+                    let noted = packet.note.is_some();
+                    if let Some(note) = packet.note {
+                        self.note = note;
+                    }
                     return Ok(Some(Head {
                         time: packet.time,
                         vantage: packet.vantage,
@@ -212,7 +218,7 @@ impl Reader {
                         original_len: packet.original_len,
                         data: packet.data,
                         comment: packet.comment,
-                        note: packet.note,
+                        noted,
                     }));
                 }
                 Err(what) => return Err(self.damaged(what)),
