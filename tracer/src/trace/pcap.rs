@@ -1,6 +1,6 @@
 //! The pcap format (draft-ietf-opsawg-pcap): a file header, then records.
 
-use super::{link, reader::Record};
+use super::link;
 use crate::model::{LinkType, Timestamp};
 
 /// Octets of the file header.
@@ -15,6 +15,17 @@ pub(super) struct Header {
     big_endian: bool,
     nanos_per_tick: u64,
     pub(super) link: LinkType,
+}
+
+/// What a record's header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    /// Captured octets.
+    pub(super) len: usize,
+    /// Octets on the wire.
+    pub(super) original_len: u32,
+    /// When.
+    pub(super) time: Timestamp,
 }
 
 /// A file's byte order and tick, from its magic; `None` where it is no pcap.

@@ -2,9 +2,25 @@
 
 use super::{WireCounters, dns, ip::Packet};
 use crate::model::{
-    DnsMessage, Flow, Frame, MacAddress, Name, Sighting, SightingBody, Timestamp, Transport, VantageId,
+    DnsMessage, Flow, Frame, IcmpError, MacAddress, Name, NatTuple, Sighting, SightingBody, Timestamp,
+    Transport, VantageId,
 };
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+/// What a sighting says beside its body: kept for what can only be told later.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Envelope {
+    pub(super) frame: u64,
+    pub(super) time: Timestamp,
+    pub(super) vantage: VantageId,
+    pub(super) transport: Transport,
+    pub(super) flow: Flow,
+    destination_mac: Option<MacAddress>,
+    ttl: u8,
+    ip_id: u16,
+    dont_fragment: bool,
+    nat: Option<NatTuple>,
+}
 
 /// Fills and tells sightings.
 #[derive(Debug)]
@@ -62,15 +78,63 @@ impl Emitter {
         sighting.nat = frame.nat;
     }
 
-    /// Fills in a UDP header.
-    pub(super) fn udp_ports(&mut self, source: u16, destination: u16) {
-        self.ports(Transport::Udp, source, destination);
-    }
-
-    fn ports(&mut self, transport: Transport, source: u16, destination: u16) {
+    /// Fills in what the transport header says.
+    pub(super) fn ports(&mut self, transport: Transport, source: u16, destination: u16) {
         self.sighting.transport = transport;
         self.sighting.flow.source.set_port(source);
         self.sighting.flow.destination.set_port(destination);
+    }
+
+    /// What is filled in.
+    pub(super) fn envelope(&self) -> Envelope {
+        let sighting = &self.sighting;
+        Envelope {
+            frame: sighting.frame,
+            time: sighting.time,
+            vantage: sighting.vantage,
+            transport: sighting.transport,
+            flow: sighting.flow,
+            destination_mac: sighting.destination_mac,
+            ttl: sighting.ttl,
+            ip_id: sighting.ip_id,
+            dont_fragment: sighting.dont_fragment,
+            nat: sighting.nat,
+        }
+    }
+
+    /// Fills in what was filled in before.
+    pub(super) fn restore(&mut self, envelope: Envelope) {
+        let sighting = &mut self.sighting;
+        sighting.frame = envelope.frame;
+        sighting.time = envelope.time;
+        sighting.vantage = envelope.vantage;
+        sighting.transport = envelope.transport;
+        sighting.flow = envelope.flow;
+        sighting.destination_mac = envelope.destination_mac;
+        sighting.ttl = envelope.ttl;
+        sighting.ip_id = envelope.ip_id;
+        sighting.dont_fragment = envelope.dont_fragment;
+        sighting.nat = envelope.nat;
+    }
+
+    /// Tells an ICMP error.
+    pub(super) fn icmp(&mut self, error: IcmpError, out: &mut impl FnMut(&Sighting)) {
+        self.counters.icmp_errors += 1;
+        let Envelope { frame, time, vantage, flow, destination_mac, ttl, ip_id, dont_fragment, nat, .. } =
+            self.envelope();
+        out(&Sighting {
+            frame,
+            time,
+            vantage,
+            transport: error.quoted_transport,
+            flow,
+            destination_mac,
+            ttl,
+            ip_id,
+            dont_fragment,
+            nat,
+            body: SightingBody::Icmp(error),
+        });
     }
 
     /// Tells one DNS message of `size` octets on the wire, of which `bytes` are there.
