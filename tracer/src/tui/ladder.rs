@@ -215,7 +215,7 @@ fn icmp(unreachable: Unreachable, start: Timestamp, qtype: Box<str>) -> Rung {
         what: What::Icmp { from: error.from },
         qtype,
         hops: Box::default(),
-        note: format!("ICMP {what}, from {}", error.from).into(),
+        note: format!("ICMP {what}").into(),
     }
 }
 

@@ -35,8 +35,9 @@ pub(super) struct Row {
     pub(super) types: Box<str>,
     /// How it ended.
     pub(super) result: LookupResult,
-    /// From the first query to the last answer that counted.
-    pub(super) took: Duration,
+    /// From the first query to the last answer that counted, or to the last query; `None` for one query without
+    /// an answer.
+    pub(super) took: Option<Duration>,
     /// Query messages.
     pub(super) queries: u32,
     /// Those spent on search candidates that gave nothing.
@@ -75,7 +76,7 @@ impl Row {
             name: lookup.name.to_string().into(),
             types: types(questions()).into(),
             result: lookup.result,
-            took: lookup.duration,
+            took: Some(lookup.duration).filter(|d| !d.is_zero()),
             queries: lookup.queries,
             wasted: lookup.wasted_search_queries.unwrap_or(0),
             retransmissions: u32::try_from(lookup.retransmissions.len()).unwrap_or(u32::MAX),
@@ -157,9 +158,10 @@ fn result_of(question: &Question) -> LookupResult {
     }
 }
 
-fn took(question: &Question) -> Duration {
+fn took(question: &Question) -> Option<Duration> {
     let last = question.transmissions.last().map_or(Timestamp::EPOCH, |t| t.time);
-    question.latency().unwrap_or_else(|| last.since(question.first_asked()))
+    let waited = Some(last.since(question.first_asked()));
+    question.latency().or(waited).filter(|d| !d.is_zero())
 }
 
 /// `veth1 ingress`, escaped.
@@ -182,11 +184,9 @@ fn story_of_lookup(lookup: &Lookup, vantages: &Vantages) -> String {
     }
     if lookup.steps.len() > 1 {
         match lookup.wasted_search_queries {
-            Some(wasted) => story.add(format_args!(
-                "search ×{}, {wasted} of {} queries wasted",
-                lookup.steps.len(),
-                lookup.queries
-            )),
+            Some(wasted) => {
+                story.add(format_args!("search ×{} ({wasted} wasted)", lookup.steps.len()));
+            }
             None => story.add(format_args!("search ×{}", lookup.steps.len())),
         }
     }

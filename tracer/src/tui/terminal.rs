@@ -47,7 +47,7 @@ fn show(
     let mut app = App::new(Theme::from_env());
     let mut snapshot = Snapshot::default();
     while !stop.load(Ordering::Relaxed) {
-        snapshot.refresh(&feed.lock(), app.is_frozen(), now());
+        snapshot.refresh(&mut feed.lock(), app.is_frozen(), now());
         terminal.draw(|frame| app.draw(frame, &snapshot))?;
         let mut wait = FRAME;
         // A burst of keys (paste, auto-repeat) is taken in one go, and a key is answered at once.

@@ -26,7 +26,7 @@ fn thirty() -> (Node, Screen) {
 
 /// The name on the cursor's line.
 fn under_cursor(text: &str) -> String {
-    let line = text.lines().find(|l| l.starts_with('▸')).unwrap_or("");
+    let line = text.lines().skip(2).find(|l| l.starts_with('▸')).unwrap_or("");
     line.split_whitespace()
         .find(|w| w.ends_with(".example"))
         .unwrap_or("")
@@ -97,19 +97,20 @@ fn sorting_walks_the_columns_and_turns_round() {
         tell(&mut screen.feed.lock(), &pair(&mut node, host, seconds, took));
     }
     let order = |text: &str| {
-        let names = text.lines().filter_map(|l| l.split_whitespace().find(|w| w.ends_with(".example")));
+        let names =
+            text.lines().take(10).filter_map(|l| l.split_whitespace().find(|w| w.ends_with(".example")));
         names.map(|n| n[..1].to_owned()).collect::<String>()
     };
     assert_eq!(order(&screen.draw()), "bca");
     for expected in [
         "bca by start ▲",
-        "bca by pod ▲",
+        "bca by client ▲",
         "abc by name ▲",
         "bca by type ▲",
         "bca by result ▲",
         "bac by took ▼",
         "bca by queries ▼",
-        "bca by what ▲",
+        "bca by what happened ▲",
         "bca",
     ] {
         let text = screen.keys("s");
@@ -180,10 +181,12 @@ fn questions_of_no_lookup_show_only_when_asked_for() {
         tell(&mut feed, &claiming);
         feed.message(&message(9.0, MessageKind::Unmatched));
     }
-    assert!(!screen.draw().contains("in-addr.arpa"));
+    let text = screen.draw();
+    assert!(!text.contains("in-addr.arpa") && text.contains("1 other question (a)"), "{text}");
     let text = screen.keys("a");
     assert!(text.contains("in-addr.arpa"), "{text}");
-    assert_eq!(text.matches("_http._tcp.example").count(), 1, "{text}");
+    let lines = text.lines().skip(3).take(14);
+    assert_eq!(lines.filter(|l| l.contains("_http._tcp.example")).count(), 1, "{text}");
 }
 
 #[test]
@@ -211,7 +214,7 @@ fn names_and_titles_cannot_reach_the_terminal() {
     assert!(texts[0].contains("\\027[2j\\007"), "{}", texts[0]);
     assert!(texts[1].contains("eth\\u{1b}"), "{}", texts[1]);
     for text in texts {
-        let bad = |c: &char| (c.is_control() && *c != '\n') || ('\u{200b}'..='\u{202e}').contains(c);
+        let bad = |c: &char| (c.is_control() && *c != '\n') || matches!(*c, '\u{202a}'..='\u{202e}');
         assert_eq!(text.chars().find(bad), None, "{text}");
     }
 }
@@ -238,7 +241,7 @@ fn a_feed_keeps_no_more_than_its_limits() {
         tell_question(&mut feed, &ptr);
     }
     let mut snapshot = Snapshot::default();
-    snapshot.refresh(&feed, false, at(5.0));
+    snapshot.refresh(&mut feed, false, at(5.0));
     let lines: Vec<usize> = snapshot.lanes.iter().map(|l| l.len()).collect();
     assert_eq!(lines, [50, 40, 10]);
     let held: usize =
@@ -261,7 +264,7 @@ fn ordinary_lookups_never_push_out_unusual_ones() {
         tell(&mut feed, &pair(&mut node, "ok.example", f64::from(index), 0.001));
     }
     let mut snapshot = Snapshot::default();
-    snapshot.refresh(&feed, false, at(100.0));
+    snapshot.refresh(&mut feed, false, at(100.0));
     assert_eq!(snapshot.lanes[0].len(), 1);
 }
 
@@ -274,11 +277,11 @@ fn snapshots_taken_on_the_way_equal_one_taken_at_the_end() {
     for index in 0..40 {
         tell(&mut feed, &pair(&mut node, &format!("n{index}.example"), f64::from(index), 0.001));
         if index % 3 == 0 {
-            often.refresh(&feed, false, at(50.0));
+            often.refresh(&mut feed, false, at(50.0));
         }
     }
-    often.refresh(&feed, false, at(50.0));
-    once.refresh(&feed, false, at(50.0));
+    often.refresh(&mut feed, false, at(50.0));
+    once.refresh(&mut feed, false, at(50.0));
     let serials = |s: &Snapshot| s.lanes.iter().flatten().map(|r| r.serial).collect::<Vec<_>>();
     assert_eq!(serials(&often), serials(&once));
     assert_eq!(serials(&once).len(), 7);
@@ -353,7 +356,7 @@ proptest! {
                 tell(&mut feed, &lookup("lost", LookupResult::Timeout, vec![vec![lost]]));
             }
             app.update(key);
-            snapshot.refresh(&feed, app.is_frozen(), at(index as f64));
+            snapshot.refresh(&mut feed, app.is_frozen(), at(index as f64));
             let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
             terminal.draw(|frame| app.draw(frame, &snapshot)).unwrap();
         }

@@ -256,12 +256,12 @@ impl Screen {
             feed: SharedFeed::new(feed),
             snapshot: Snapshot::default(),
             terminal: Terminal::new(TestBackend::new(width, height)).unwrap(),
-            now: at(10.0),
+            now: at(12.0),
         }
     }
 
     pub(super) fn draw(&mut self) -> String {
-        self.snapshot.refresh(&self.feed.lock(), self.app.is_frozen(), self.now);
+        self.snapshot.refresh(&mut self.feed.lock(), self.app.is_frozen(), self.now);
         let (app, snapshot) = (&mut self.app, &self.snapshot);
         self.terminal.draw(|frame| app.draw(frame, snapshot)).unwrap();
         self.text()

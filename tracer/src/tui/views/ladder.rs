@@ -15,10 +15,12 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 /// Columns of the time.
 const TIME: u16 = 10;
-/// Columns of type and id.
-const MESSAGE: u16 = 9;
+/// Columns of the type, and of type and id where there is room.
+const MESSAGE: (u16, u16) = (5, 9);
+/// From this width on there is room.
+const WIDE: u16 = 100;
 /// The least room for the words behind the lanes.
-const NOTE: u16 = 25;
+const NOTE: u16 = 22;
 /// Columns from one lane to the next.
 const LANE: std::ops::RangeInclusive<u16> = 7..=14;
 /// Lines about the message under the cursor, its heading included.
@@ -50,12 +52,20 @@ struct Plan {
     /// The lanes that are shown, in order.
     lanes: Vec<Lane>,
     hidden: usize,
+    /// Columns of the message.
+    message: u16,
+    /// Column of the words behind the lanes.
     note: u16,
 }
 
 impl LadderScreen {
     pub(in crate::tui) fn new(row: Arc<Row>, ladder: Arc<Ladder>) -> Self {
         Self { row, ladder, cursor: 1, top: 0, page: 1 }
+    }
+
+    /// What happened, in words.
+    pub(in crate::tui) fn story(&self) -> &str {
+        &self.row.story
     }
 
     fn lines(&self) -> Vec<Line<'_>> {
@@ -146,7 +156,9 @@ impl LadderScreen {
         }
         let room = area.width.saturating_sub(1);
         text::put(buffer, area.x.saturating_add(1), area.y, &title, room, theme.style(Tone::Head));
-        let mut facts = vec![row.result.to_string(), text::span(row.took), row.types.to_string()];
+        let mut facts = vec![row.result.to_string()];
+        facts.extend(row.took.map(text::span));
+        facts.push(row.types.to_string());
         if !row.family.is_empty() && row.family != "unknown" {
             facts.push(row.family.to_owned());
         }
@@ -176,7 +188,8 @@ impl LadderScreen {
 
     /// Where lanes fit; `None` on a screen too narrow for any.
     fn plan(&self, area: Rect, vantages: &Vantages) -> Option<Plan> {
-        let left = area.x + 1 + TIME + 2 + MESSAGE + 2;
+        let message = if area.width < WIDE { MESSAGE.0 } else { MESSAGE.1 };
+        let left = area.x + 1 + TIME + 2 + message + 1;
         let room = area.right().checked_sub(left.checked_add(NOTE + 2)?)?;
         let mut lanes = self.ladder.lanes(vantages);
         let most = usize::from(room / LANE.start());
@@ -192,11 +205,14 @@ impl LadderScreen {
         let gaps = u16::try_from(lanes.len() + 1).ok()?;
         let gap = (room / gaps).clamp(*LANE.start(), *LANE.end());
         let points: Vec<u16> = (0..=gaps).map(|i| left + i * gap).collect();
-        let mut labels = vec![self.row.who()];
+        let who = self.row.who();
+        // The pod's name says more than its namespace.
+        let pod = who.rsplit('/').next().filter(|_| text::width(&who) >= gap).unwrap_or(&who);
+        let mut labels = vec![pod.to_owned()];
         labels.extend(lanes.iter().map(|l| l.name.clone()));
         labels.push(self.server_label());
         let note = points.last()? + 2;
-        Some(Plan { points, labels, lanes, hidden, note })
+        Some(Plan { points, labels, lanes, hidden, message, note })
     }
 
     fn server_label(&self) -> String {
@@ -239,11 +255,14 @@ fn tone_of(rung: &Rung) -> Tone {
     }
 }
 
-fn message_of(rung: &Rung) -> String {
+/// The type and, where it fits, the id.
+fn message_of(rung: &Rung, width: u16) -> String {
     match rung.what {
-        What::Query { id, .. } | What::Answer { id, .. } => format!("{:<4} {id:04x}", rung.qtype),
-        What::Icmp { .. } => "ICMP".to_owned(),
+        What::Query { id, .. } | What::Answer { id, .. } if width >= MESSAGE.1 => {
+            format!("{:<4} {id:04x}", rung.qtype)
+        }
         What::Gap(_) => String::new(),
+        _ => rung.qtype.to_string(),
     }
 }
 
@@ -264,12 +283,12 @@ fn draw_rung(buffer: &mut Buffer, area: Rect, y: u16, rung: &Rung, plan: Option<
             What::Answer { .. } | What::Icmp { .. } => "←",
             What::Gap(_) => "⋮",
         };
-        let line = format!("{sign} {} {note}", message_of(rung).trim_end());
+        let line = format!("{sign} {:<4} {note}", message_of(rung, MESSAGE.0));
         let room = area.width.saturating_sub(TIME + 2);
         text::put(buffer, x.saturating_add(TIME + 1), y, &line, room, tone);
         return;
     };
-    text::put(buffer, x.saturating_add(TIME + 2), y, &message_of(rung), MESSAGE, tone);
+    text::put(buffer, x.saturating_add(TIME + 2), y, &message_of(rung, plan.message), plan.message, tone);
     for &point in &plan.points {
         text::put(buffer, point, y, if is_gap { "⋮" } else { "│" }, 1, theme.style(Tone::Dim));
     }
