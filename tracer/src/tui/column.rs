@@ -89,6 +89,11 @@ impl Value<'_> {
                 let clock = text::clock(*time);
                 Cow::Owned(clock.get(..8).unwrap_or(&clock).to_owned())
             }
+            Self::Count(number) => {
+                let whole = text::count(*number);
+                // A number must not be cut: its head would read as another number.
+                Cow::Owned(if text::width(&whole) <= width { whole } else { text::rough_count(*number) })
+            }
             other => other.show(),
         }
     }

@@ -190,8 +190,8 @@ impl Feed {
 
     fn setting<'a>(&'a self, serial: u64, client: IpAddr, ladder: &'a Arc<Ladder>) -> Setting<'a> {
         let pod = self.pod_of.as_ref().and_then(|pod_of| pod_of(client));
-        let pod = pod.map(|pod| text::escape(&pod).into());
-        Setting { serial, pod, vantages: &self.vantages, ladder }
+        let who = pod.map_or_else(|| client.to_string(), |pod| text::escape(&pod).into_owned()).into();
+        Setting { serial, who, vantages: &self.vantages, ladder }
     }
 
     fn serial(&mut self) -> u64 {
@@ -334,7 +334,6 @@ impl SharedFeed {
 
     /// The feed itself, until the guard is dropped. A panic of the other thread does not matter: the feed is
     /// only ever shown.
-    #[must_use]
     pub fn lock(&self) -> MutexGuard<'_, Feed> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -27,8 +27,8 @@ pub(super) struct Row {
     pub(super) start: Timestamp,
     /// Who asked; port 0.
     pub(super) client: SocketAddr,
-    /// The client's pod, escaped.
-    pub(super) pod: Option<Box<str>>,
+    /// The client's pod, or its address where no pod is known; escaped.
+    pub(super) who: Box<str>,
     /// The name, escaped.
     pub(super) name: Box<str>,
     /// The types, joined by `+`.
@@ -59,7 +59,7 @@ pub(super) struct Row {
 /// What a feed adds to a line.
 pub(super) struct Setting<'a> {
     pub(super) serial: u64,
-    pub(super) pod: Option<Box<str>>,
+    pub(super) who: Box<str>,
     pub(super) vantages: &'a Vantages,
     pub(super) ladder: &'a Arc<Ladder>,
 }
@@ -72,7 +72,7 @@ impl Row {
             is_lookup: true,
             start: lookup.start,
             client: SocketAddr::new(lookup.client, 0),
-            pod: setting.pod,
+            who: setting.who,
             name: lookup.name.to_string().into(),
             types: types(questions()).into(),
             result: lookup.result,
@@ -97,7 +97,7 @@ impl Row {
             is_lookup: false,
             start: question.first_asked(),
             client: SocketAddr::new(question.client, 0),
-            pod: setting.pod,
+            who: setting.who,
             name: question.name.to_string().into(),
             types: question.qtype.to_string().into(),
             result: result_of(question),
@@ -112,11 +112,6 @@ impl Row {
             story: story.text.into(),
             ladder: Arc::downgrade(setting.ladder),
         }
-    }
-
-    /// The pod, or the address where no pod is known.
-    pub(super) fn who(&self) -> String {
-        self.pod.as_ref().map_or_else(|| self.client.ip().to_string(), ToString::to_string)
     }
 }
 

@@ -132,12 +132,12 @@ impl<R: Record> Table<R> {
             Command::Sort => {
                 self.sort = self.next_sort();
                 self.reversed = false;
-                self.to_start_of_order();
+                self.begin_order();
                 return true;
             }
             Command::Reverse => {
                 self.reversed = !self.reversed;
-                self.to_start_of_order();
+                self.begin_order();
                 return true;
             }
             _ => return false,
@@ -152,7 +152,7 @@ impl<R: Record> Table<R> {
         self.sort.is_none() && !self.reversed
     }
 
-    fn to_start_of_order(&mut self) {
+    fn begin_order(&mut self) {
         self.follow = self.in_order_of_arrival();
         self.selected = None;
         self.cursor = 0;

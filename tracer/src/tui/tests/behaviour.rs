@@ -10,6 +10,11 @@ use ratatui::{
     Terminal,
     backend::TestBackend,
     crossterm::event::{KeyCode, KeyEvent, KeyModifiers},
+    style::Color,
+};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 /// A screen of 12 lines for 30 lookups named `n0` to `n29`, one a second.
@@ -250,6 +255,53 @@ fn a_feed_keeps_no_more_than_its_limits() {
     // 10 lookups a tick, of which 5 are kept.
     let ordinary = snapshot.sampled[1].unwrap();
     assert_eq!(ordinary.seen.div_ceil(ordinary.kept), 2, "{ordinary:?}");
+}
+
+#[test]
+fn a_full_lane_makes_no_lines_beyond_its_share_of_a_tick() {
+    let made = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&made);
+    let limits = Limits { ordinary: 100, lines_per_tick: 5, ..Limits::default() };
+    let mut node = Node::new();
+    let mut feed = Feed::new(node.vantages.clone(), limits).with_pods(Box::new(move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+        None
+    }));
+    let ordinary = pair(&mut node, "ok.example", 0.01, 0.001);
+    for _ in 0..10_000 {
+        feed.lookup(&ordinary);
+    }
+    // Filling the lane took 100; the share of this tick was used up on the way.
+    assert_eq!(made.load(Ordering::Relaxed), 100);
+    feed.lookup(&pair(&mut node, "ok.example", 0.21, 0.001));
+    assert_eq!(made.load(Ordering::Relaxed), 101);
+}
+
+#[test]
+fn without_colours_nothing_is_coloured_and_nothing_is_lost() {
+    let colours = |theme| {
+        let (_, mut screen) = thirty();
+        screen.app = App::new(theme);
+        screen.feed.lock().status_mut().coverage.lost = 1;
+        screen.draw();
+        let cells = &screen.terminal.backend().buffer().content;
+        (cells.iter().filter(|c| c.fg != Color::Reset || c.bg != Color::Reset).count(), screen.text())
+    };
+    let ((coloured, with), (plain, without)) = (colours(Theme::COLOUR), colours(Theme::PLAIN));
+    assert!(coloured > 0);
+    assert_eq!(plain, 0);
+    assert_eq!(with, without);
+}
+
+#[test]
+fn a_number_too_long_for_its_column_is_rounded_not_cut() {
+    let mut node = Node::new();
+    let mut screen = Screen::new(&node, 80, 24);
+    let mut many = pair(&mut node, "many.example", 1.0, 0.001);
+    many.queries = 1_735_000_000;
+    tell(&mut screen.feed.lock(), &many);
+    screen.terminal.backend_mut().resize(110, 24);
+    assert!(screen.draw().contains(" 1.74G "), "{}", screen.text());
 }
 
 #[test]

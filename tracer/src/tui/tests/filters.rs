@@ -7,7 +7,7 @@ use ratatui::crossterm::event::KeyCode;
 /// A screen with `shop` (A and AAAA, 1 ms, ok), `slow` (A, 2 s, ok) and `gone` (MX, nxdomain).
 fn screen() -> Screen {
     let mut node = Node::new();
-    let mut screen = Screen::new(&node, 200, 20);
+    let screen = Screen::new(&node, 200, 20);
     let slow = node.answered("slow.example", Rtype::A, 2.0, 2.0, Rcode::NOERROR, &["192.0.2.1"]);
     let gone = node.answered("gone.example", Rtype::MX, 5.0, 0.001, Rcode::NXDOMAIN, &[]);
     let all = [

@@ -162,8 +162,9 @@ impl LadderScreen {
         if !row.family.is_empty() && row.family != "unknown" {
             facts.push(row.family.to_owned());
         }
-        facts.push(row.who());
-        facts.push(format!("started {} UTC", text::clock(self.ladder.start)));
+        facts.push(row.who.to_string());
+        let start = self.ladder.start;
+        facts.push(format!("{} {} UTC", text::date(start), text::clock(start)));
         if let Some(plan) = plan.filter(|p| p.hidden > 0) {
             facts.push(format!("{} interfaces hidden for want of room", plan.hidden));
         }
@@ -205,9 +206,9 @@ impl LadderScreen {
         let gaps = u16::try_from(lanes.len() + 1).ok()?;
         let gap = (room / gaps).clamp(*LANE.start(), *LANE.end());
         let points: Vec<u16> = (0..=gaps).map(|i| left + i * gap).collect();
-        let who = self.row.who();
+        let who = &*self.row.who;
         // The pod's name says more than its namespace.
-        let pod = who.rsplit('/').next().filter(|_| text::width(&who) >= gap).unwrap_or(&who);
+        let pod = who.rsplit('/').next().filter(|_| text::width(who) >= gap).unwrap_or(who);
         let mut labels = vec![pod.to_owned()];
         labels.extend(lanes.iter().map(|l| l.name.clone()));
         labels.push(self.server_label());
@@ -248,7 +249,7 @@ impl Plan {
 fn tone_of(rung: &Rung) -> Tone {
     match rung.what {
         What::Query { arrived: false, .. } | What::Icmp { .. } => Tone::Bad,
-        What::Answer { late: true, .. } | What::Answer { good: false, .. } => Tone::Warn,
+        What::Answer { late: true, .. } | What::Answer { failed: true, .. } => Tone::Warn,
         What::Gap(wait) if wait >= Duration::from_secs(1) => Tone::Warn,
         What::Gap(_) => Tone::Dim,
         What::Query { .. } | What::Answer { .. } => Tone::Plain,

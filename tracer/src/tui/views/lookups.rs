@@ -45,7 +45,7 @@ const COLUMNS: &[Column<Row>] = &[
         width: Width::Fill { min: 11, max: 24, weight: 1 },
         priority: 4,
         kind: Kind::Text,
-        value: |row| Value::Text(row.who().into()),
+        value: |row| Value::Text(Cow::Borrowed(&row.who)),
         tone: plain,
     },
     Column {
@@ -237,7 +237,7 @@ impl View for Lookups {
         let list = Rect { height: area.height - whole, ..area };
         self.table.draw(frame, list, theme);
         if let Some(row) = self.table.selected().filter(|_| whole > 0) {
-            let parts = [&*row.who(), &row.name, row.result.as_str(), &row.story];
+            let parts = [&*row.who, &row.name, row.result.as_str(), &row.story];
             let line = parts.into_iter().filter(|p| !p.is_empty()).collect::<Vec<_>>().join(" · ");
             let room = area.width.saturating_sub(1);
             text::put(frame.buffer_mut(), area.x + 1, list.bottom(), &line, room, theme.style(Tone::Plain));
