@@ -371,6 +371,33 @@ fn every_lookup_opens_as_a_ladder_in_which_its_messages_are() {
     assert!(text.contains("late: NOERROR empty"), "{text}");
 }
 
+/// Puts so many more interfaces on the way of the last message.
+fn lengthen(node: &Node, question: &mut Question, more: usize) {
+    let hops = &mut question.transmissions.last_mut().unwrap().hops;
+    let last = hops[hops.len() - 1];
+    for index in 0..more {
+        let vantage = Vantage { interface: format!("more{index}"), ..Vantage::default() };
+        hops.push(Hop { vantage: node.vantages.intern(vantage), ..last });
+    }
+}
+
+#[test]
+fn a_way_too_long_for_the_screen_keeps_its_ends_and_says_what_is_hidden() {
+    let mut node = Node::new();
+    let mut screen = Screen::new(&node, 80, 24);
+    let mut long = node.question("long.example", Rtype::A);
+    node.send(&mut long, 1.0, 3);
+    lengthen(&node, &mut long, 5);
+    tell(&mut screen.feed.lock(), &lookup("long.example", LookupResult::Timeout, vec![vec![long]]));
+    screen.draw();
+    let text = screen.press(KeyCode::Enter);
+    let labels = text.lines().nth(4).unwrap();
+    assert!(labels.contains("veth7c") && labels.contains("more4"), "{text}");
+    assert!(labels.contains("4 hops not shown"), "{text}");
+    // The way in words has as many as its pane has room for, and counts the rest.
+    assert!(text.contains("and 5 more hops"), "{text}");
+}
+
 fn any_key() -> impl Strategy<Value = KeyEvent> {
     let code = prop_oneof![
         4 => prop::sample::select("jkgGsra/?q 12abn=~<>!*[:.".chars().collect::<Vec<_>>()).prop_map(KeyCode::Char),
@@ -405,6 +432,7 @@ proptest! {
                 let mut lost = node.question("lost.example", Rtype::AAAA);
                 node.send(&mut lost, index as f64, index % 4);
                 node.send(&mut lost, index as f64 + 5.0, 3);
+                lengthen(&node, &mut lost, index % 9);
                 tell(&mut feed, &lookup("lost", LookupResult::Timeout, vec![vec![lost]]));
             }
             app.update(key);

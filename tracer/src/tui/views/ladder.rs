@@ -23,7 +23,7 @@ const WIDE: u16 = 100;
 const NOTE: u16 = 22;
 /// Columns from one lane to the next.
 const LANE: std::ops::RangeInclusive<u16> = 7..=14;
-/// Lines about the message under the cursor, its heading included.
+/// The least lines about the message under the cursor, the rule above them included.
 const DETAIL: u16 = 6;
 
 /// The screen over the list.
@@ -113,14 +113,19 @@ impl LadderScreen {
             return;
         }
         let plan = self.plan(area, vantages);
-        let mut y = self.draw_title(buffer, area, plan.as_ref(), theme);
+        let mut y = self.draw_title(buffer, area, theme);
         if let Some(plan) = &plan {
             for (label, (&x, end)) in plan.labels.iter().zip(plan.points.iter().zip(plan.ends(area))) {
                 text::put(buffer, x, y, label, end.saturating_sub(x), theme.style(Tone::Dim));
             }
+            if plan.hidden > 0 {
+                let hidden = format!("{} not shown", text::counted(plan.hidden as u64, "hop"));
+                let room = plan.points.first().map_or(0, |x| x.saturating_sub(area.x + 2));
+                text::put(buffer, area.x.saturating_add(1), y, &hidden, room, theme.style(Tone::Warn));
+            }
             y = y.saturating_add(1);
         }
-        let detail = if area.height >= 12 { DETAIL } else { 0 };
+        let detail = if area.height >= 12 { self.detail_height(area.height / 3) } else { 0 };
         let bottom = area.bottom().saturating_sub(detail);
         self.page = usize::from(bottom.saturating_sub(y)).max(1);
         let lines = self.lines();
@@ -148,7 +153,14 @@ impl LadderScreen {
         self.top = top;
     }
 
-    fn draw_title(&self, buffer: &mut Buffer, area: Rect, plan: Option<&Plan>, theme: Theme) -> u16 {
+    /// Room for the longest way, so that the pane stands still while the cursor moves.
+    fn detail_height(&self, most: u16) -> u16 {
+        let hops = self.ladder.rungs().map(|(_, r)| r.hops.len()).max().unwrap_or(0);
+        // The rule, and two lines of words.
+        u16::try_from(hops + 3).unwrap_or(u16::MAX).min(most).max(DETAIL)
+    }
+
+    fn draw_title(&self, buffer: &mut Buffer, area: Rect, theme: Theme) -> u16 {
         let row = &self.row;
         let mut title = row.name.to_string();
         if let Some(answered_by) = self.ladder.answered_by.as_deref().filter(|by| **by != *row.name) {
@@ -165,9 +177,6 @@ impl LadderScreen {
         facts.push(row.who.to_string());
         let start = self.ladder.start;
         facts.push(format!("{} {} UTC", text::date(start), text::clock(start)));
-        if let Some(plan) = plan.filter(|p| p.hidden > 0) {
-            facts.push(format!("{} interfaces hidden for want of room", plan.hidden));
-        }
         let facts = facts.join(" · ");
         let y = area.y.saturating_add(1);
         text::put(buffer, area.x.saturating_add(1), y, &facts, room, theme.style(Tone::Plain));
@@ -346,7 +355,13 @@ fn draw_way(buffer: &mut Buffer, y: u16, rung: &Rung, plan: &Plan, theme: Theme)
 fn draw_detail(buffer: &mut Buffer, area: Rect, rung: &Rung, vantages: &Vantages, theme: Theme) {
     let dim = theme.style(Tone::Dim);
     text::put(buffer, area.x, area.y, &"─".repeat(usize::from(area.width)), area.width, dim);
-    let mut lines = vec![detail_head(rung)];
+    let head = detail_head(rung);
+    let whole = format!("{head}: {}", rung.note);
+    let mut lines = match &*rung.note {
+        "" => vec![head],
+        _ if text::width(&whole) < area.width => vec![whole],
+        note => vec![head, note.to_owned()],
+    };
     let places: Vec<String> = rung.hops.iter().map(|h| row::place(vantages, h.vantage)).collect();
     let longest = places.iter().map(String::len).max().unwrap_or(0).min(28);
     let first = rung.hops.first().map(|h| h.time);
@@ -364,7 +379,7 @@ fn draw_detail(buffer: &mut Buffer, area: Rect, rung: &Rung, vantages: &Vantages
     if lines.len() > room {
         let more = lines.len() - room + 1;
         lines.truncate(room.saturating_sub(1));
-        lines.push(format!("  {} more", text::counted(more as u64, "hop")));
+        lines.push(format!("  and {}", text::counted(more as u64, "more hop")));
     }
     for (line, y) in lines.iter().zip(area.y.saturating_add(1)..area.bottom()) {
         text::put(buffer, area.x + 1, y, line, area.width.saturating_sub(1), theme.style(Tone::Plain));
@@ -373,7 +388,7 @@ fn draw_detail(buffer: &mut Buffer, area: Rect, rung: &Rung, vantages: &Vantages
 
 fn detail_head(rung: &Rung) -> String {
     let tcp = |transport| if transport == Transport::Tcp { ", tcp" } else { "" };
-    let mut head = match rung.what {
+    match rung.what {
         What::Query { id, transport, server, backend, .. } => {
             let behind = backend.map(|b| format!(", translated to {b}")).unwrap_or_default();
             format!("query {} {id:04x}{} to {server}{behind}", rung.qtype, tcp(transport))
@@ -381,10 +396,5 @@ fn detail_head(rung: &Rung) -> String {
         What::Answer { id, transport, .. } => format!("answer {} {id:04x}{}", rung.qtype, tcp(transport)),
         What::Icmp { from } => format!("ICMP error from {from}"),
         What::Gap(gap) => format!("{} without a message of this step", text::wait(gap)),
-    };
-    if !rung.note.is_empty() {
-        head.push_str(": ");
-        head.push_str(&rung.note);
     }
-    head
 }
