@@ -12,6 +12,7 @@ use ratatui::{
     buffer::Buffer,
     crossterm::event::{KeyEvent, KeyEventKind},
     layout::Rect,
+    widgets::{Clear, Widget},
 };
 
 /// Characters of a filter line.
@@ -231,9 +232,12 @@ impl App {
     fn draw_tabs(&self, buffer: &mut Buffer, area: Rect, snapshot: &Snapshot) {
         let mut x = area.x;
         for (index, tab) in self.tabs.iter().enumerate() {
-            let title = format!(" {} {} ", index + 1, tab.view.title());
-            let style =
-                if index == self.current { self.theme.selected() } else { self.theme.style(Tone::Plain) };
+            let (sign, style) = if index == self.current {
+                ("▸", self.theme.selected())
+            } else {
+                (" ", self.theme.style(Tone::Plain))
+            };
+            let title = format!("{sign}{} {} ", index + 1, tab.view.title());
             let width = text::width(&title);
             text::put(buffer, x, area.y, &title, area.right().saturating_sub(x), style);
             x = x.saturating_add(width);
@@ -268,22 +272,21 @@ impl App {
             return;
         }
         let (left, hints) = if let Some(help) = &self.help {
-            (vec![help.place()], "j k scroll  esc close")
-        } else if self.ladder.is_some() {
-            (vec![String::new()], "j k message  esc close  ? help")
+            (vec![help.place()], ["j k scroll  esc close", "esc close", ""])
+        } else if let Some(ladder) = &self.ladder {
+            (vec![ladder.story().to_owned()], ["j k message  esc close  ? help", "esc close", ""])
         } else {
             let mut left = Vec::new();
             if !tab.filter.is_empty() {
                 left.push(format!("/ {}", tab.filter));
             }
             left.extend(tab.view.summary(snapshot));
-            (left, "enter open  / filter  s sort  ? help  q quit")
+            (left, ["enter open  / filter  s sort  ? help  q quit", "/ filter  ? help  q quit", "? help"])
         };
         let left = self.message.map_or_else(|| left.join(" · "), str::to_owned);
         text::put(buffer, x, area.y, &left, room, self.theme.style(Tone::Plain));
-        let rest = room.saturating_sub(text::width(&left)).saturating_sub(2);
-        let hints = if text::width(hints) <= rest { hints } else { "? help" };
-        if text::width(hints) <= rest {
+        let rest = room.saturating_sub(text::width(&left)).saturating_sub(3);
+        if let Some(hints) = hints.into_iter().find(|hints| text::width(hints) <= rest) {
             let x = area.right().saturating_sub(text::width(hints)).saturating_sub(1);
             text::put(buffer, x, area.y, hints, text::width(hints), self.theme.style(Tone::Dim));
         }
@@ -298,17 +301,17 @@ impl App {
         let end: String = tab.filter.chars().skip(skip).collect();
         let line = format!("/ {end}{cursor}");
         text::put(buffer, x, area.y, &line, area.width.saturating_sub(1), self.theme.style(Tone::Head));
-        let x = x.saturating_add(text::width(&line)).saturating_add(1);
-        let room = area.right().saturating_sub(x);
-        match &tab.error {
-            Some(error) => text::put(buffer, x, area.y, error, room, self.theme.style(Tone::Bad)),
-            None => {
-                let hint = "enter keep  esc clear";
-                if text::width(hint) + 1 <= room {
-                    let x = area.right().saturating_sub(text::width(hint) + 1);
-                    text::put(buffer, x, area.y, hint, room, self.theme.style(Tone::Dim));
-                }
-            }
+        let hint = "enter keep  esc clear";
+        let free = area.width.saturating_sub(1).saturating_sub(text::width(&line));
+        if text::width(hint) + 2 <= free {
+            let x = area.right().saturating_sub(text::width(hint) + 1);
+            text::put(buffer, x, area.y, hint, free, self.theme.style(Tone::Dim));
+        }
+        let above = Rect { y: area.y.saturating_sub(1), ..area };
+        if let Some(error) = tab.error.as_deref().filter(|_| above.y > 0) {
+            Clear.render(above, buffer);
+            let room = above.width.saturating_sub(1);
+            text::put(buffer, above.x.saturating_add(1), above.y, error, room, self.theme.style(Tone::Bad));
         }
     }
 }

@@ -32,6 +32,8 @@ pub(super) enum Width {
     Hidden,
     /// This many.
     Fixed(u16),
+    /// The long form where there is plenty of room.
+    Either { short: u16, long: u16 },
     /// At least `min`; up to `max` of what is left over is shared by `weight`.
     Fill { min: u16, max: u16, weight: u16 },
 }
@@ -40,7 +42,7 @@ impl Width {
     pub(super) const fn min(self) -> u16 {
         match self {
             Self::Hidden => 0,
-            Self::Fixed(width) | Self::Fill { min: width, .. } => width,
+            Self::Fixed(width) | Self::Either { short: width, .. } | Self::Fill { min: width, .. } => width,
         }
     }
 }
@@ -80,7 +82,23 @@ pub(super) enum Value<'a> {
 }
 
 impl Value<'_> {
-    /// What the cell shows.
+    /// What a cell of that width shows.
+    pub(super) fn show_in(&self, width: u16) -> Cow<'_, str> {
+        match self {
+            Self::Clock(time) if width < 12 => {
+                let clock = text::clock(*time);
+                Cow::Owned(clock.get(..8).unwrap_or(&clock).to_owned())
+            }
+            Self::Count(number) => {
+                let whole = text::count(*number);
+                // A number must not be cut: its head would read as another number.
+                Cow::Owned(if text::width(&whole) <= width { whole } else { text::rough_count(*number) })
+            }
+            other => other.show(),
+        }
+    }
+
+    /// The value in words.
     pub(super) fn show(&self) -> Cow<'_, str> {
         match self {
             Self::Addresses(all) => all.first().map_or(Cow::Borrowed("–"), |a| Cow::Owned(a.to_string())),
@@ -140,6 +158,14 @@ pub(super) fn fit<R>(columns: &[Column<R>], room: u16, gap: u16) -> Vec<(usize, 
 }
 
 fn share<R>(columns: &[Column<R>], chosen: &mut [(usize, u16)], mut left: u16) {
+    for (index, width) in chosen.iter_mut() {
+        if let Width::Either { long, .. } = columns[*index].width
+            && left >= 2 * long
+        {
+            left -= long - *width;
+            *width = long;
+        }
+    }
     loop {
         let growing = |&(index, width): &(usize, u16)| match columns[index].width {
             Width::Fill { max, weight, .. } if width < max => Some((max - width, weight.max(1))),
@@ -191,5 +217,7 @@ mod tests {
         assert_eq!(fit(&columns, 25, 2), [(1, 15), (3, 8)]);
         assert_eq!(fit(&columns, 4, 2), [(1, 4)]);
         assert_eq!(fit(&columns, 0, 2), [(1, 0)]);
+        let either = [column(Width::Either { short: 8, long: 12 }, 0)];
+        assert_eq!((fit(&either, 31, 2), fit(&either, 32, 2)), (vec![(0, 8)], vec![(0, 12)]));
     }
 }

@@ -190,8 +190,8 @@ impl Feed {
 
     fn setting<'a>(&'a self, serial: u64, client: IpAddr, ladder: &'a Arc<Ladder>) -> Setting<'a> {
         let pod = self.pod_of.as_ref().and_then(|pod_of| pod_of(client));
-        let pod = pod.map(|pod| text::escape(&pod).into());
-        Setting { serial, pod, vantages: &self.vantages, ladder }
+        let who = pod.map_or_else(|| client.to_string(), |pod| text::escape(&pod).into_owned()).into();
+        Setting { serial, who, vantages: &self.vantages, ladder }
     }
 
     fn serial(&mut self) -> u64 {
@@ -199,10 +199,15 @@ impl Feed {
         self.next_serial - 1
     }
 
+    /// Time passes, also when nothing is told.
+    pub(super) fn tick(&mut self, now: Timestamp) {
+        self.release(now);
+    }
+
     /// Questions that no lookup claimed in time become lines of their own.
-    fn release(&mut self) {
+    fn release(&mut self, now: Timestamp) {
         while let Some((_, ended, ..)) = self.pending.front()
-            && (self.newest.since(*ended) > HOLD || self.pending.len() > self.limits.questions)
+            && (now.since(*ended) > HOLD || self.pending.len() > self.limits.questions)
             && let Some((_, _, mut row, ladder)) = self.pending.pop_front()
         {
             row.serial = self.serial();
@@ -220,7 +225,7 @@ impl Observer for Feed {
             MessageKind::Unmatched => {}
         }
         if !self.pending.is_empty() {
-            self.release();
+            self.release(self.newest);
         }
     }
 
@@ -233,7 +238,7 @@ impl Observer for Feed {
         let ladder = Arc::new(Ladder::of_question(question, &self.vantages));
         let row = Row::of_question(question, self.setting(0, question.client, &ladder));
         self.pending.push_back((question.id, self.newest, row, ladder));
-        self.release();
+        self.release(self.newest);
     }
 
     fn lookup(&mut self, lookup: &Lookup) {
@@ -329,7 +334,6 @@ impl SharedFeed {
 
     /// The feed itself, until the guard is dropped. A panic of the other thread does not matter: the feed is
     /// only ever shown.
-    #[must_use]
     pub fn lock(&self) -> MutexGuard<'_, Feed> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -52,7 +52,7 @@ pub(super) enum FilterError {
     Key { key: String, known: String },
     #[error("{key}: nothing behind {op:?}")]
     Empty { key: String, op: &'static str },
-    #[error("{key}={value}: it is one of {choices}")]
+    #[error("{key}: {value:?} is none of {choices}")]
     Choice { key: &'static str, value: String, choices: String },
     #[error("{key}: {value:?} is no {what}")]
     Value { key: &'static str, value: String, what: &'static str },

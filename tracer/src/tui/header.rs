@@ -64,7 +64,9 @@ pub(super) fn draw_state(buffer: &mut Buffer, area: Rect, snapshot: &Snapshot, f
     }
     if snapshot.newest > Timestamp::EPOCH {
         let clock = text::clock(snapshot.newest);
-        let text = format!("{} UTC", clock.get(..8).unwrap_or(&clock));
+        let clock = clock.get(..8).unwrap_or(&clock);
+        let date = if area.width < 50 { String::new() } else { text::date(snapshot.newest) + " " };
+        let text = format!("{date}{clock} UTC");
         facts.push(Fact { text, tone: Tone::Plain, priority: 3 });
     }
     draw_right(buffer, area, facts, theme);

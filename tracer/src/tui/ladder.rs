@@ -51,7 +51,7 @@ pub(super) struct Rung {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum What {
     Query { id: u16, transport: Transport, server: SocketAddr, backend: Option<SocketAddr>, arrived: bool },
-    Answer { id: u16, transport: Transport, late: bool, good: bool },
+    Answer { id: u16, transport: Transport, late: bool, failed: bool },
     Icmp { from: IpAddr },
     Gap(Duration),
 }
@@ -192,7 +192,7 @@ fn of_question<'a>(
             id: a.id,
             transport: a.transport,
             late: a.late,
-            good: a.rcode == Rcode::NOERROR && !a.empty_noerror && !a.truncated,
+            failed: a.truncated || !matches!(a.rcode, Rcode::NOERROR | Rcode::NXDOMAIN),
         },
         qtype: qtype(),
         hops: a.hops.to_vec().into(),
@@ -215,7 +215,7 @@ fn icmp(unreachable: Unreachable, start: Timestamp, qtype: Box<str>) -> Rung {
         what: What::Icmp { from: error.from },
         qtype,
         hops: Box::default(),
-        note: format!("ICMP {what}, from {}", error.from).into(),
+        note: format!("ICMP {what}").into(),
     }
 }
 
@@ -278,4 +278,50 @@ fn outcome(question: &Question) -> String {
         QuestionOutcome::Answered(rcode) => rcode.to_string(),
     };
     format!("{} {how}", question.qtype)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::Rtype, tui::tests::build::Node};
+
+    fn lanes(node: &Node, questions: &[Question]) -> Vec<String> {
+        let start = questions[0].first_asked();
+        let step = Step::new(&questions[0].name, questions, start, &node.vantages);
+        let ladder = Ladder { start, answered_by: None, steps: Box::new([step]) };
+        ladder.lanes(&node.vantages).into_iter().map(|l| l.name).collect()
+    }
+
+    #[test]
+    fn lanes_stand_in_the_order_of_the_way_whichever_message_shows_them() {
+        let mut node = Node::new();
+        let path = ["veth7c9f", "cni0", "vethdns1"];
+        let whole = node.answered("a.example", Rtype::A, 1.0, 0.001, Rcode::NOERROR, &["192.0.2.1"]);
+
+        let mut cut_first = node.question("a.example", Rtype::AAAA);
+        node.send(&mut cut_first, 0.5, 1);
+        assert_eq!(lanes(&node, &[cut_first.clone(), whole.clone()]), path);
+
+        let mut ends_only = cut_first;
+        node.send(&mut ends_only, 0.6, 3);
+        ends_only.transmissions[1].hops.remove(1);
+        assert_eq!(lanes(&node, &[ends_only, whole.clone()]), path);
+
+        let mut by_its_answer = whole;
+        by_its_answer.transmissions[0].hops.clear();
+        assert_eq!(lanes(&node, &[by_its_answer]), path);
+    }
+
+    #[test]
+    fn silence_of_a_fifth_of_a_second_is_a_line() {
+        let mut node = Node::new();
+        for (again, gaps) in [(1.19, 0), (1.21, 1)] {
+            let mut question = node.question("a.example", Rtype::A);
+            node.send(&mut question, 1.0, 3);
+            node.send(&mut question, again, 3);
+            let ladder = Ladder::of_question(&question, &node.vantages);
+            let found = ladder.rungs().filter(|(_, r)| matches!(r.what, What::Gap(_))).count();
+            assert_eq!(found, gaps, "asked again at {again}");
+        }
+    }
 }

@@ -27,16 +27,17 @@ pub(super) struct Row {
     pub(super) start: Timestamp,
     /// Who asked; port 0.
     pub(super) client: SocketAddr,
-    /// The client's pod, escaped.
-    pub(super) pod: Option<Box<str>>,
+    /// The client's pod, or its address where no pod is known; escaped.
+    pub(super) who: Box<str>,
     /// The name, escaped.
     pub(super) name: Box<str>,
     /// The types, joined by `+`.
     pub(super) types: Box<str>,
     /// How it ended.
     pub(super) result: LookupResult,
-    /// From the first query to the last answer that counted.
-    pub(super) took: Duration,
+    /// From the first query to the last answer that counted, or to the last query; `None` for one query without
+    /// an answer.
+    pub(super) took: Option<Duration>,
     /// Query messages.
     pub(super) queries: u32,
     /// Those spent on search candidates that gave nothing.
@@ -58,7 +59,7 @@ pub(super) struct Row {
 /// What a feed adds to a line.
 pub(super) struct Setting<'a> {
     pub(super) serial: u64,
-    pub(super) pod: Option<Box<str>>,
+    pub(super) who: Box<str>,
     pub(super) vantages: &'a Vantages,
     pub(super) ladder: &'a Arc<Ladder>,
 }
@@ -71,11 +72,11 @@ impl Row {
             is_lookup: true,
             start: lookup.start,
             client: SocketAddr::new(lookup.client, 0),
-            pod: setting.pod,
+            who: setting.who,
             name: lookup.name.to_string().into(),
             types: types(questions()).into(),
             result: lookup.result,
-            took: lookup.duration,
+            took: Some(lookup.duration).filter(|d| !d.is_zero()),
             queries: lookup.queries,
             wasted: lookup.wasted_search_queries.unwrap_or(0),
             retransmissions: u32::try_from(lookup.retransmissions.len()).unwrap_or(u32::MAX),
@@ -96,7 +97,7 @@ impl Row {
             is_lookup: false,
             start: question.first_asked(),
             client: SocketAddr::new(question.client, 0),
-            pod: setting.pod,
+            who: setting.who,
             name: question.name.to_string().into(),
             types: question.qtype.to_string().into(),
             result: result_of(question),
@@ -111,11 +112,6 @@ impl Row {
             story: story.text.into(),
             ladder: Arc::downgrade(setting.ladder),
         }
-    }
-
-    /// The pod, or the address where no pod is known.
-    pub(super) fn who(&self) -> String {
-        self.pod.as_ref().map_or_else(|| self.client.ip().to_string(), ToString::to_string)
     }
 }
 
@@ -157,9 +153,10 @@ fn result_of(question: &Question) -> LookupResult {
     }
 }
 
-fn took(question: &Question) -> Duration {
+fn took(question: &Question) -> Option<Duration> {
     let last = question.transmissions.last().map_or(Timestamp::EPOCH, |t| t.time);
-    question.latency().unwrap_or_else(|| last.since(question.first_asked()))
+    let waited = Some(last.since(question.first_asked()));
+    question.latency().or(waited).filter(|d| !d.is_zero())
 }
 
 /// `veth1 ingress`, escaped.
@@ -182,11 +179,9 @@ fn story_of_lookup(lookup: &Lookup, vantages: &Vantages) -> String {
     }
     if lookup.steps.len() > 1 {
         match lookup.wasted_search_queries {
-            Some(wasted) => story.add(format_args!(
-                "search ×{}, {wasted} of {} queries wasted",
-                lookup.steps.len(),
-                lookup.queries
-            )),
+            Some(wasted) => {
+                story.add(format_args!("search ×{} ({wasted} wasted)", lookup.steps.len()));
+            }
             None => story.add(format_args!("search ×{}", lookup.steps.len())),
         }
     }

@@ -27,7 +27,8 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Takes over what is new in `feed`. A frozen screen keeps its lines; its header goes on.
-    pub fn refresh(&mut self, feed: &Feed, frozen: bool, now: Timestamp) {
+    pub fn refresh(&mut self, feed: &mut Feed, frozen: bool, now: Timestamp) {
+        feed.tick(now);
         self.status.clone_from(feed.status());
         self.rates = feed.rates(now);
         self.newest = feed.newest();

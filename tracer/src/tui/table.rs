@@ -10,8 +10,9 @@ use super::{
 use ratatui::{Frame, layout::Rect};
 use std::sync::Arc;
 
-/// Columns between two cells.
+/// Columns between two cells; one on a screen narrower than `WIDE`.
 const GAP: u16 = 2;
+const WIDE: u16 = 100;
 
 /// What a table's lines are made from.
 pub(super) trait Record: 'static {
@@ -107,8 +108,10 @@ impl<R: Record> Table<R> {
         match known {
             _ if self.follow => self.cursor = self.lines.len().saturating_sub(1),
             Some(index) => {
-                // The screen stays where it is around the line under the cursor.
-                self.top = (self.top + index).saturating_sub(self.cursor);
+                // The screen stands still around the cursor's line; from the first line on it shows what comes.
+                if self.top > 0 {
+                    self.top = (self.top + index).saturating_sub(self.cursor);
+                }
                 self.cursor = index;
             }
             None => self.cursor = self.cursor.min(self.lines.len().saturating_sub(1)),
@@ -129,12 +132,12 @@ impl<R: Record> Table<R> {
             Command::Sort => {
                 self.sort = self.next_sort();
                 self.reversed = false;
-                self.to_start_of_order();
+                self.begin_order();
                 return true;
             }
             Command::Reverse => {
                 self.reversed = !self.reversed;
-                self.to_start_of_order();
+                self.begin_order();
                 return true;
             }
             _ => return false,
@@ -149,7 +152,7 @@ impl<R: Record> Table<R> {
         self.sort.is_none() && !self.reversed
     }
 
-    fn to_start_of_order(&mut self) {
+    fn begin_order(&mut self) {
         self.follow = self.in_order_of_arrival();
         self.selected = None;
         self.cursor = 0;
@@ -167,7 +170,7 @@ impl<R: Record> Table<R> {
         match column {
             Some(column) => {
                 let descending = column.kind.sorts_descending() != self.reversed;
-                Some(format!("by {} {}", column.key, if descending { "▼" } else { "▲" }))
+                Some(format!("by {} {}", column.title.to_lowercase(), if descending { "▼" } else { "▲" }))
             }
             None if self.reversed => Some("newest first".into()),
             None => None,
@@ -181,7 +184,8 @@ impl<R: Record> Table<R> {
             return;
         }
         // The first column on the screen is the cursor's.
-        let cells = column::fit(self.columns, area.width.saturating_sub(1), GAP);
+        let gap = if area.width < WIDE { 1 } else { GAP };
+        let cells = column::fit(self.columns, area.width.saturating_sub(1), gap);
         let mut x = area.x.saturating_add(1);
         for &(index, width) in &cells {
             let column = &self.columns[index];
@@ -189,7 +193,7 @@ impl<R: Record> Table<R> {
             let right = matches!(column.kind, column::Kind::Count | column::Kind::Span);
             let write = if right { text::put_right } else { text::put };
             write(buffer, x, area.y, column.title, width, title_style);
-            x = x.saturating_add(width).saturating_add(GAP);
+            x = x.saturating_add(width).saturating_add(gap);
         }
         self.page = usize::from(area.height.saturating_sub(1)).max(1);
         self.scroll();
@@ -200,8 +204,8 @@ impl<R: Record> Table<R> {
                 let column = &self.columns[cell];
                 let value = (column.value)(line);
                 let write = if value.is_right() { text::put_right } else { text::put };
-                write(buffer, x, y, &value.show(), width, theme.style((column.tone)(line)));
-                x = x.saturating_add(width).saturating_add(GAP);
+                write(buffer, x, y, &value.show_in(width), width, theme.style((column.tone)(line)));
+                x = x.saturating_add(width).saturating_add(gap);
             }
             if index == self.cursor {
                 text::put(buffer, area.x, y, "▸", 1, theme.style(Tone::Head));

@@ -14,6 +14,8 @@ use std::{
 
 /// Between two drawings.
 const FRAME: Duration = Duration::from_millis(100);
+/// Events taken between two drawings.
+const MAX_BURST: u32 = 256;
 
 /// Why the screen was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,14 +34,16 @@ pub enum Exit {
 /// When the terminal cannot be set up, read or written.
 pub fn run(feed: &SharedFeed, stop: &AtomicBool, now: impl Fn() -> Timestamp) -> io::Result<Exit> {
     // Also installs a panic hook that restores the terminal.
-    let terminal = ratatui::try_init()?;
-    let exit = show(terminal, feed, stop, now);
+    let mut terminal = ratatui::try_init()?;
+    let exit = show(&mut terminal, feed, stop, now);
+    // tmux 3.3 moves what is left of a screen that was resized into the scrollback.
+    let cleared = terminal.clear();
     ratatui::try_restore()?;
-    exit
+    cleared.and(exit)
 }
 
 fn show(
-    mut terminal: DefaultTerminal,
+    terminal: &mut DefaultTerminal,
     feed: &SharedFeed,
     stop: &AtomicBool,
     now: impl Fn() -> Timestamp,
@@ -47,11 +51,14 @@ fn show(
     let mut app = App::new(Theme::from_env());
     let mut snapshot = Snapshot::default();
     while !stop.load(Ordering::Relaxed) {
-        snapshot.refresh(&feed.lock(), app.is_frozen(), now());
+        snapshot.refresh(&mut feed.lock(), app.is_frozen(), now());
         terminal.draw(|frame| app.draw(frame, &snapshot))?;
         let mut wait = FRAME;
         // A burst of keys (paste, auto-repeat) is taken in one go, and a key is answered at once.
-        while event::poll(wait)? {
+        for _ in 0..MAX_BURST {
+            if !event::poll(wait)? {
+                break;
+            }
             wait = Duration::ZERO;
             if let Event::Key(key) = event::read()?
                 && app.update(key) == Action::Quit

@@ -67,6 +67,19 @@ pub(super) fn count(number: u64) -> String {
     grouped
 }
 
+/// Three digits and a letter: `12.3k`, `1.74M`.
+pub(super) fn rough_count(number: u64) -> String {
+    let mut value = number as f64;
+    for unit in ["", "k", "M", "G", "T", "P"] {
+        if value < 999.5 {
+            let decimals = if unit.is_empty() || value >= 99.95 { 0 } else { 1 + usize::from(value < 9.995) };
+            return format!("{value:.decimals$}{unit}");
+        }
+        value /= 1000.0;
+    }
+    format!("{value:.0}E")
+}
+
 /// `1 lookup`, `2,400 lookups`.
 pub(super) fn counted(number: u64, noun: &str) -> String {
     format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
@@ -77,6 +90,12 @@ pub(super) fn clock(time: Timestamp) -> String {
     let of_day = time.as_nanos() / 1_000_000 % 86_400_000;
     let (hours, minutes) = (of_day / 3_600_000, of_day / 60_000 % 60);
     format!("{hours:02}:{minutes:02}:{:02}.{:03}", of_day / 1_000 % 60, of_day % 1_000)
+}
+
+/// The UTC date: `2026-11-20`.
+pub(super) fn date(time: Timestamp) -> String {
+    let whole = time.to_string();
+    whole.split('T').next().unwrap_or_default().to_owned()
 }
 
 /// Columns that `text` takes on the screen.
@@ -129,6 +148,9 @@ mod tests {
     fn counts_are_grouped() {
         assert_eq!((count(0), count(999), count(1_234_567)), ("0".into(), "999".into(), "1,234,567".into()));
         assert_eq!(counted(1, "lookup"), "1 lookup");
+        for (number, text) in [(999, "999"), (12_345, "12.3k"), (999_600, "1.00M"), (u64::MAX, "18E")] {
+            assert_eq!(rough_count(number), text);
+        }
     }
 
     #[test]

@@ -44,10 +44,10 @@ impl Theme {
         let colour = |colour| if self.colour { plain.fg(colour) } else { plain };
         match tone {
             Tone::Bad => colour(Color::Red).add_modifier(Modifier::BOLD),
-            Tone::Dim if self.colour => plain.fg(Color::DarkGray),
+            Tone::Dim => plain.add_modifier(Modifier::DIM),
             Tone::Head => plain.add_modifier(Modifier::BOLD),
             Tone::Warn => colour(Color::Yellow),
-            Tone::Dim | Tone::Plain => plain,
+            Tone::Plain => plain,
         }
     }
 

@@ -10,6 +10,11 @@ use ratatui::{
     Terminal,
     backend::TestBackend,
     crossterm::event::{KeyCode, KeyEvent, KeyModifiers},
+    style::Color,
+};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 /// A screen of 12 lines for 30 lookups named `n0` to `n29`, one a second.
@@ -26,7 +31,7 @@ fn thirty() -> (Node, Screen) {
 
 /// The name on the cursor's line.
 fn under_cursor(text: &str) -> String {
-    let line = text.lines().find(|l| l.starts_with('▸')).unwrap_or("");
+    let line = text.lines().skip(2).find(|l| l.starts_with('▸')).unwrap_or("");
     line.split_whitespace()
         .find(|w| w.ends_with(".example"))
         .unwrap_or("")
@@ -97,19 +102,20 @@ fn sorting_walks_the_columns_and_turns_round() {
         tell(&mut screen.feed.lock(), &pair(&mut node, host, seconds, took));
     }
     let order = |text: &str| {
-        let names = text.lines().filter_map(|l| l.split_whitespace().find(|w| w.ends_with(".example")));
+        let names =
+            text.lines().take(10).filter_map(|l| l.split_whitespace().find(|w| w.ends_with(".example")));
         names.map(|n| n[..1].to_owned()).collect::<String>()
     };
     assert_eq!(order(&screen.draw()), "bca");
     for expected in [
         "bca by start ▲",
-        "bca by pod ▲",
+        "bca by client ▲",
         "abc by name ▲",
         "bca by type ▲",
         "bca by result ▲",
         "bac by took ▼",
         "bca by queries ▼",
-        "bca by what ▲",
+        "bca by what happened ▲",
         "bca",
     ] {
         let text = screen.keys("s");
@@ -180,10 +186,12 @@ fn questions_of_no_lookup_show_only_when_asked_for() {
         tell(&mut feed, &claiming);
         feed.message(&message(9.0, MessageKind::Unmatched));
     }
-    assert!(!screen.draw().contains("in-addr.arpa"));
+    let text = screen.draw();
+    assert!(!text.contains("in-addr.arpa") && text.contains("1 other question (a)"), "{text}");
     let text = screen.keys("a");
     assert!(text.contains("in-addr.arpa"), "{text}");
-    assert_eq!(text.matches("_http._tcp.example").count(), 1, "{text}");
+    let lines = text.lines().skip(3).take(14);
+    assert_eq!(lines.filter(|l| l.contains("_http._tcp.example")).count(), 1, "{text}");
 }
 
 #[test]
@@ -211,7 +219,7 @@ fn names_and_titles_cannot_reach_the_terminal() {
     assert!(texts[0].contains("\\027[2j\\007"), "{}", texts[0]);
     assert!(texts[1].contains("eth\\u{1b}"), "{}", texts[1]);
     for text in texts {
-        let bad = |c: &char| (c.is_control() && *c != '\n') || ('\u{200b}'..='\u{202e}').contains(c);
+        let bad = |c: &char| (c.is_control() && *c != '\n') || matches!(*c, '\u{202a}'..='\u{202e}');
         assert_eq!(text.chars().find(bad), None, "{text}");
     }
 }
@@ -238,7 +246,7 @@ fn a_feed_keeps_no_more_than_its_limits() {
         tell_question(&mut feed, &ptr);
     }
     let mut snapshot = Snapshot::default();
-    snapshot.refresh(&feed, false, at(5.0));
+    snapshot.refresh(&mut feed, false, at(5.0));
     let lines: Vec<usize> = snapshot.lanes.iter().map(|l| l.len()).collect();
     assert_eq!(lines, [50, 40, 10]);
     let held: usize =
@@ -247,6 +255,53 @@ fn a_feed_keeps_no_more_than_its_limits() {
     // 10 lookups a tick, of which 5 are kept.
     let ordinary = snapshot.sampled[1].unwrap();
     assert_eq!(ordinary.seen.div_ceil(ordinary.kept), 2, "{ordinary:?}");
+}
+
+#[test]
+fn a_full_lane_makes_no_lines_beyond_its_share_of_a_tick() {
+    let made = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&made);
+    let limits = Limits { ordinary: 100, lines_per_tick: 5, ..Limits::default() };
+    let mut node = Node::new();
+    let mut feed = Feed::new(node.vantages.clone(), limits).with_pods(Box::new(move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+        None
+    }));
+    let ordinary = pair(&mut node, "ok.example", 0.01, 0.001);
+    for _ in 0..10_000 {
+        feed.lookup(&ordinary);
+    }
+    // Filling the lane took 100; the share of this tick was used up on the way.
+    assert_eq!(made.load(Ordering::Relaxed), 100);
+    feed.lookup(&pair(&mut node, "ok.example", 0.21, 0.001));
+    assert_eq!(made.load(Ordering::Relaxed), 101);
+}
+
+#[test]
+fn without_colours_nothing_is_coloured_and_nothing_is_lost() {
+    let colours = |theme| {
+        let (_, mut screen) = thirty();
+        screen.app = App::new(theme);
+        screen.feed.lock().status_mut().coverage.lost = 1;
+        screen.draw();
+        let cells = &screen.terminal.backend().buffer().content;
+        (cells.iter().filter(|c| c.fg != Color::Reset || c.bg != Color::Reset).count(), screen.text())
+    };
+    let ((coloured, with), (plain, without)) = (colours(Theme::COLOUR), colours(Theme::PLAIN));
+    assert!(coloured > 0);
+    assert_eq!(plain, 0);
+    assert_eq!(with, without);
+}
+
+#[test]
+fn a_number_too_long_for_its_column_is_rounded_not_cut() {
+    let mut node = Node::new();
+    let mut screen = Screen::new(&node, 80, 24);
+    let mut many = pair(&mut node, "many.example", 1.0, 0.001);
+    many.queries = 1_735_000_000;
+    tell(&mut screen.feed.lock(), &many);
+    screen.terminal.backend_mut().resize(110, 24);
+    assert!(screen.draw().contains(" 1.74G "), "{}", screen.text());
 }
 
 #[test]
@@ -261,7 +316,7 @@ fn ordinary_lookups_never_push_out_unusual_ones() {
         tell(&mut feed, &pair(&mut node, "ok.example", f64::from(index), 0.001));
     }
     let mut snapshot = Snapshot::default();
-    snapshot.refresh(&feed, false, at(100.0));
+    snapshot.refresh(&mut feed, false, at(100.0));
     assert_eq!(snapshot.lanes[0].len(), 1);
 }
 
@@ -274,11 +329,11 @@ fn snapshots_taken_on_the_way_equal_one_taken_at_the_end() {
     for index in 0..40 {
         tell(&mut feed, &pair(&mut node, &format!("n{index}.example"), f64::from(index), 0.001));
         if index % 3 == 0 {
-            often.refresh(&feed, false, at(50.0));
+            often.refresh(&mut feed, false, at(50.0));
         }
     }
-    often.refresh(&feed, false, at(50.0));
-    once.refresh(&feed, false, at(50.0));
+    often.refresh(&mut feed, false, at(50.0));
+    once.refresh(&mut feed, false, at(50.0));
     let serials = |s: &Snapshot| s.lanes.iter().flatten().map(|r| r.serial).collect::<Vec<_>>();
     assert_eq!(serials(&often), serials(&once));
     assert_eq!(serials(&once).len(), 7);
@@ -316,6 +371,33 @@ fn every_lookup_opens_as_a_ladder_in_which_its_messages_are() {
     assert!(text.contains("late: NOERROR empty"), "{text}");
 }
 
+/// Puts so many more interfaces on the way of the last message.
+fn lengthen(node: &Node, question: &mut Question, more: usize) {
+    let hops = &mut question.transmissions.last_mut().unwrap().hops;
+    let last = hops[hops.len() - 1];
+    for index in 0..more {
+        let vantage = Vantage { interface: format!("more{index}"), ..Vantage::default() };
+        hops.push(Hop { vantage: node.vantages.intern(vantage), ..last });
+    }
+}
+
+#[test]
+fn a_way_too_long_for_the_screen_keeps_its_ends_and_says_what_is_hidden() {
+    let mut node = Node::new();
+    let mut screen = Screen::new(&node, 80, 24);
+    let mut long = node.question("long.example", Rtype::A);
+    node.send(&mut long, 1.0, 3);
+    lengthen(&node, &mut long, 5);
+    tell(&mut screen.feed.lock(), &lookup("long.example", LookupResult::Timeout, vec![vec![long]]));
+    screen.draw();
+    let text = screen.press(KeyCode::Enter);
+    let labels = text.lines().nth(4).unwrap();
+    assert!(labels.contains("veth7c") && labels.contains("more4"), "{text}");
+    assert!(labels.contains("4 hops not shown"), "{text}");
+    // The way in words has as many as its pane has room for, and counts the rest.
+    assert!(text.contains("and 5 more hops"), "{text}");
+}
+
 fn any_key() -> impl Strategy<Value = KeyEvent> {
     let code = prop_oneof![
         4 => prop::sample::select("jkgGsra/?q 12abn=~<>!*[:.".chars().collect::<Vec<_>>()).prop_map(KeyCode::Char),
@@ -350,10 +432,11 @@ proptest! {
                 let mut lost = node.question("lost.example", Rtype::AAAA);
                 node.send(&mut lost, index as f64, index % 4);
                 node.send(&mut lost, index as f64 + 5.0, 3);
+                lengthen(&node, &mut lost, index % 9);
                 tell(&mut feed, &lookup("lost", LookupResult::Timeout, vec![vec![lost]]));
             }
             app.update(key);
-            snapshot.refresh(&feed, app.is_frozen(), at(index as f64));
+            snapshot.refresh(&mut feed, app.is_frozen(), at(index as f64));
             let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
             terminal.draw(|frame| app.draw(frame, &snapshot)).unwrap();
         }

@@ -15,13 +15,15 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 /// Columns of the time.
 const TIME: u16 = 10;
-/// Columns of type and id.
-const MESSAGE: u16 = 9;
+/// Columns of the type, and of type and id where there is room.
+const MESSAGE: (u16, u16) = (5, 9);
+/// From this width on there is room.
+const WIDE: u16 = 100;
 /// The least room for the words behind the lanes.
-const NOTE: u16 = 25;
+const NOTE: u16 = 22;
 /// Columns from one lane to the next.
 const LANE: std::ops::RangeInclusive<u16> = 7..=14;
-/// Lines about the message under the cursor, its heading included.
+/// The least lines about the message under the cursor, the rule above them included.
 const DETAIL: u16 = 6;
 
 /// The screen over the list.
@@ -50,12 +52,20 @@ struct Plan {
     /// The lanes that are shown, in order.
     lanes: Vec<Lane>,
     hidden: usize,
+    /// Columns of the message.
+    message: u16,
+    /// Column of the words behind the lanes.
     note: u16,
 }
 
 impl LadderScreen {
     pub(in crate::tui) fn new(row: Arc<Row>, ladder: Arc<Ladder>) -> Self {
         Self { row, ladder, cursor: 1, top: 0, page: 1 }
+    }
+
+    /// What happened, in words.
+    pub(in crate::tui) fn story(&self) -> &str {
+        &self.row.story
     }
 
     fn lines(&self) -> Vec<Line<'_>> {
@@ -103,14 +113,19 @@ impl LadderScreen {
             return;
         }
         let plan = self.plan(area, vantages);
-        let mut y = self.draw_title(buffer, area, plan.as_ref(), theme);
+        let mut y = self.draw_title(buffer, area, theme);
         if let Some(plan) = &plan {
             for (label, (&x, end)) in plan.labels.iter().zip(plan.points.iter().zip(plan.ends(area))) {
                 text::put(buffer, x, y, label, end.saturating_sub(x), theme.style(Tone::Dim));
             }
+            if plan.hidden > 0 {
+                let hidden = format!("{} not shown", text::counted(plan.hidden as u64, "hop"));
+                let room = plan.points.first().map_or(0, |x| x.saturating_sub(area.x + 2));
+                text::put(buffer, area.x.saturating_add(1), y, &hidden, room, theme.style(Tone::Warn));
+            }
             y = y.saturating_add(1);
         }
-        let detail = if area.height >= 12 { DETAIL } else { 0 };
+        let detail = if area.height >= 12 { self.detail_height(area.height / 3) } else { 0 };
         let bottom = area.bottom().saturating_sub(detail);
         self.page = usize::from(bottom.saturating_sub(y)).max(1);
         let lines = self.lines();
@@ -138,7 +153,14 @@ impl LadderScreen {
         self.top = top;
     }
 
-    fn draw_title(&self, buffer: &mut Buffer, area: Rect, plan: Option<&Plan>, theme: Theme) -> u16 {
+    /// Room for the longest way, so that the pane stands still while the cursor moves.
+    fn detail_height(&self, most: u16) -> u16 {
+        let hops = self.ladder.rungs().map(|(_, r)| r.hops.len()).max().unwrap_or(0);
+        // The rule, and two lines of words.
+        u16::try_from(hops + 3).unwrap_or(u16::MAX).min(most).max(DETAIL)
+    }
+
+    fn draw_title(&self, buffer: &mut Buffer, area: Rect, theme: Theme) -> u16 {
         let row = &self.row;
         let mut title = row.name.to_string();
         if let Some(answered_by) = self.ladder.answered_by.as_deref().filter(|by| **by != *row.name) {
@@ -146,15 +168,15 @@ impl LadderScreen {
         }
         let room = area.width.saturating_sub(1);
         text::put(buffer, area.x.saturating_add(1), area.y, &title, room, theme.style(Tone::Head));
-        let mut facts = vec![row.result.to_string(), text::span(row.took), row.types.to_string()];
+        let mut facts = vec![row.result.to_string()];
+        facts.extend(row.took.map(text::span));
+        facts.push(row.types.to_string());
         if !row.family.is_empty() && row.family != "unknown" {
             facts.push(row.family.to_owned());
         }
-        facts.push(row.who());
-        facts.push(format!("started {} UTC", text::clock(self.ladder.start)));
-        if let Some(plan) = plan.filter(|p| p.hidden > 0) {
-            facts.push(format!("{} interfaces hidden for want of room", plan.hidden));
-        }
+        facts.push(row.who.to_string());
+        let start = self.ladder.start;
+        facts.push(format!("{} {} UTC", text::date(start), text::clock(start)));
         let facts = facts.join(" · ");
         let y = area.y.saturating_add(1);
         text::put(buffer, area.x.saturating_add(1), y, &facts, room, theme.style(Tone::Plain));
@@ -176,7 +198,8 @@ impl LadderScreen {
 
     /// Where lanes fit; `None` on a screen too narrow for any.
     fn plan(&self, area: Rect, vantages: &Vantages) -> Option<Plan> {
-        let left = area.x + 1 + TIME + 2 + MESSAGE + 2;
+        let message = if area.width < WIDE { MESSAGE.0 } else { MESSAGE.1 };
+        let left = area.x + 1 + TIME + 2 + message + 1;
         let room = area.right().checked_sub(left.checked_add(NOTE + 2)?)?;
         let mut lanes = self.ladder.lanes(vantages);
         let most = usize::from(room / LANE.start());
@@ -192,11 +215,14 @@ impl LadderScreen {
         let gaps = u16::try_from(lanes.len() + 1).ok()?;
         let gap = (room / gaps).clamp(*LANE.start(), *LANE.end());
         let points: Vec<u16> = (0..=gaps).map(|i| left + i * gap).collect();
-        let mut labels = vec![self.row.who()];
+        let who = &*self.row.who;
+        // The pod's name says more than its namespace.
+        let pod = who.rsplit('/').next().filter(|_| text::width(who) >= gap).unwrap_or(who);
+        let mut labels = vec![pod.to_owned()];
         labels.extend(lanes.iter().map(|l| l.name.clone()));
         labels.push(self.server_label());
         let note = points.last()? + 2;
-        Some(Plan { points, labels, lanes, hidden, note })
+        Some(Plan { points, labels, lanes, hidden, message, note })
     }
 
     fn server_label(&self) -> String {
@@ -232,18 +258,21 @@ impl Plan {
 fn tone_of(rung: &Rung) -> Tone {
     match rung.what {
         What::Query { arrived: false, .. } | What::Icmp { .. } => Tone::Bad,
-        What::Answer { late: true, .. } | What::Answer { good: false, .. } => Tone::Warn,
+        What::Answer { late: true, .. } | What::Answer { failed: true, .. } => Tone::Warn,
         What::Gap(wait) if wait >= Duration::from_secs(1) => Tone::Warn,
         What::Gap(_) => Tone::Dim,
         What::Query { .. } | What::Answer { .. } => Tone::Plain,
     }
 }
 
-fn message_of(rung: &Rung) -> String {
+/// The type and, where it fits, the id.
+fn message_of(rung: &Rung, width: u16) -> String {
     match rung.what {
-        What::Query { id, .. } | What::Answer { id, .. } => format!("{:<4} {id:04x}", rung.qtype),
-        What::Icmp { .. } => "ICMP".to_owned(),
+        What::Query { id, .. } | What::Answer { id, .. } if width >= MESSAGE.1 => {
+            format!("{:<4} {id:04x}", rung.qtype)
+        }
         What::Gap(_) => String::new(),
+        _ => rung.qtype.to_string(),
     }
 }
 
@@ -264,12 +293,12 @@ fn draw_rung(buffer: &mut Buffer, area: Rect, y: u16, rung: &Rung, plan: Option<
             What::Answer { .. } | What::Icmp { .. } => "←",
             What::Gap(_) => "⋮",
         };
-        let line = format!("{sign} {} {note}", message_of(rung).trim_end());
+        let line = format!("{sign} {:<4} {note}", message_of(rung, MESSAGE.0));
         let room = area.width.saturating_sub(TIME + 2);
         text::put(buffer, x.saturating_add(TIME + 1), y, &line, room, tone);
         return;
     };
-    text::put(buffer, x.saturating_add(TIME + 2), y, &message_of(rung), MESSAGE, tone);
+    text::put(buffer, x.saturating_add(TIME + 2), y, &message_of(rung, plan.message), plan.message, tone);
     for &point in &plan.points {
         text::put(buffer, point, y, if is_gap { "⋮" } else { "│" }, 1, theme.style(Tone::Dim));
     }
@@ -326,7 +355,13 @@ fn draw_way(buffer: &mut Buffer, y: u16, rung: &Rung, plan: &Plan, theme: Theme)
 fn draw_detail(buffer: &mut Buffer, area: Rect, rung: &Rung, vantages: &Vantages, theme: Theme) {
     let dim = theme.style(Tone::Dim);
     text::put(buffer, area.x, area.y, &"─".repeat(usize::from(area.width)), area.width, dim);
-    let mut lines = vec![detail_head(rung)];
+    let head = detail_head(rung);
+    let whole = format!("{head}: {}", rung.note);
+    let mut lines = match &*rung.note {
+        "" => vec![head],
+        _ if text::width(&whole) < area.width => vec![whole],
+        note => vec![head, note.to_owned()],
+    };
     let places: Vec<String> = rung.hops.iter().map(|h| row::place(vantages, h.vantage)).collect();
     let longest = places.iter().map(String::len).max().unwrap_or(0).min(28);
     let first = rung.hops.first().map(|h| h.time);
@@ -344,7 +379,7 @@ fn draw_detail(buffer: &mut Buffer, area: Rect, rung: &Rung, vantages: &Vantages
     if lines.len() > room {
         let more = lines.len() - room + 1;
         lines.truncate(room.saturating_sub(1));
-        lines.push(format!("  {} more", text::counted(more as u64, "hop")));
+        lines.push(format!("  and {}", text::counted(more as u64, "more hop")));
     }
     for (line, y) in lines.iter().zip(area.y.saturating_add(1)..area.bottom()) {
         text::put(buffer, area.x + 1, y, line, area.width.saturating_sub(1), theme.style(Tone::Plain));
@@ -353,7 +388,7 @@ fn draw_detail(buffer: &mut Buffer, area: Rect, rung: &Rung, vantages: &Vantages
 
 fn detail_head(rung: &Rung) -> String {
     let tcp = |transport| if transport == Transport::Tcp { ", tcp" } else { "" };
-    let mut head = match rung.what {
+    match rung.what {
         What::Query { id, transport, server, backend, .. } => {
             let behind = backend.map(|b| format!(", translated to {b}")).unwrap_or_default();
             format!("query {} {id:04x}{} to {server}{behind}", rung.qtype, tcp(transport))
@@ -361,10 +396,5 @@ fn detail_head(rung: &Rung) -> String {
         What::Answer { id, transport, .. } => format!("answer {} {id:04x}{}", rung.qtype, tcp(transport)),
         What::Icmp { from } => format!("ICMP error from {from}"),
         What::Gap(gap) => format!("{} without a message of this step", text::wait(gap)),
-    };
-    if !rung.note.is_empty() {
-        head.push_str(": ");
-        head.push_str(&rung.note);
     }
-    head
 }

@@ -32,7 +32,7 @@ const COLUMNS: &[Column<Row>] = &[
         key: "start",
         title: "START",
         about: "time of the first query, UTC: start>12:00:03",
-        width: Width::Fixed(12),
+        width: Width::Either { short: 8, long: 12 },
         priority: 3,
         kind: Kind::Clock,
         value: |row| Value::Clock(row.start),
@@ -42,17 +42,17 @@ const COLUMNS: &[Column<Row>] = &[
         key: "pod",
         title: "CLIENT",
         about: "the client's pod, or its address: pod~web*",
-        width: Width::Fill { min: 11, max: 26, weight: 1 },
+        width: Width::Fill { min: 11, max: 24, weight: 1 },
         priority: 4,
         kind: Kind::Text,
-        value: |row| Value::Text(row.who().into()),
+        value: |row| Value::Text(Cow::Borrowed(&row.who)),
         tone: plain,
     },
     Column {
         key: "name",
         title: "NAME",
         about: "the name asked for; text without a key looks here",
-        width: Width::Fill { min: 16, max: 48, weight: 2 },
+        width: Width::Fill { min: 14, max: 44, weight: 2 },
         priority: 0,
         kind: Kind::Text,
         value: |row| Value::Text(Cow::Borrowed(&row.name)),
@@ -72,7 +72,7 @@ const COLUMNS: &[Column<Row>] = &[
         key: "result",
         title: "RESULT",
         about: "ok nxdomain nodata servfail refused timeout unreachable …",
-        width: Width::Fixed(11),
+        width: Width::Fill { min: 9, max: 11, weight: 1 },
         priority: 1,
         kind: Kind::Word(RESULTS),
         value: |row| Value::Words(Cow::Borrowed(row.result.as_str())),
@@ -89,8 +89,8 @@ const COLUMNS: &[Column<Row>] = &[
         width: Width::Fixed(7),
         priority: 2,
         kind: Kind::Span,
-        value: |row| Value::Span(Some(row.took)),
-        tone: |row| if row.took >= SLOW { Tone::Warn } else { Tone::Plain },
+        value: |row| Value::Span(row.took),
+        tone: |row| if row.took >= Some(SLOW) { Tone::Warn } else { Tone::Plain },
     },
     Column {
         key: "queries",
@@ -106,7 +106,7 @@ const COLUMNS: &[Column<Row>] = &[
         key: "what",
         title: "WHAT HAPPENED",
         about: "what was unusual, or the answer: what~unanswered",
-        width: Width::Fill { min: 14, max: 90, weight: 3 },
+        width: Width::Fill { min: 20, max: 90, weight: 4 },
         priority: 5,
         kind: Kind::Text,
         value: |row| Value::Text(Cow::Borrowed(&row.story)),
@@ -217,6 +217,10 @@ impl View for Lookups {
         } else {
             format!("{} of {}", text::count(shown as u64), text::counted(held as u64, noun))
         }];
+        let questions = snapshot.lanes[2].len();
+        if questions > 0 && !self.with_questions {
+            parts.push(format!("{} (a)", text::counted(questions as u64, "other question")));
+        }
         for (sampled, sort) in snapshot.sampled.iter().zip(["unusual", "ordinary", "other"]) {
             if let Some(share) = sampled {
                 let of = share.seen.div_ceil(share.kept.max(1));
@@ -228,7 +232,16 @@ impl View for Lookups {
     }
 
     fn draw(&mut self, frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, theme: Theme) {
-        self.table.draw(frame, area, theme);
+        // What the columns cut is whole on the line below the list.
+        let whole = if area.height >= 12 { 1 } else { 0 };
+        let list = Rect { height: area.height - whole, ..area };
+        self.table.draw(frame, list, theme);
+        if let Some(row) = self.table.selected().filter(|_| whole > 0) {
+            let parts = [&*row.who, &row.name, row.result.as_str(), &row.story];
+            let line = parts.into_iter().filter(|p| !p.is_empty()).collect::<Vec<_>>().join(" · ");
+            let room = area.width.saturating_sub(1);
+            text::put(frame.buffer_mut(), area.x + 1, list.bottom(), &line, room, theme.style(Tone::Plain));
+        }
         let (shown, held) = self.table.counts();
         if shown > 0 || area.height < 3 {
             return;
