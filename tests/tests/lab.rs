@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -198,30 +199,27 @@ fn a_capture_has_each_message_once() -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Whether any process has one of these as its network namespace.
-fn processes_in(inodes: &[u64]) -> Result<Vec<String>> {
+/// The processes in a lab's namespaces, as their directories in `/proc`.
+fn processes_of(prefix: &str) -> Result<Vec<PathBuf>> {
+    let mut inodes = Vec::new();
+    for name in sweep::namespaces_of(prefix)? {
+        inodes.push(std::fs::metadata(Path::new("/run/netns").join(&name)).context(name)?.ino());
+    }
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").context("cannot list /proc")? {
         let path = entry?.path();
         // Processes come and go meanwhile.
-        if let Ok(metadata) = std::fs::metadata(path.join("ns/net"))
-            && inodes.contains(&std::os::unix::fs::MetadataExt::ino(&metadata))
-        {
-            found.push(path.display().to_string());
+        if std::fs::metadata(path.join("ns/net")).is_ok_and(|namespace| inodes.contains(&namespace.ino())) {
+            found.push(path);
         }
     }
+    ensure!(found.len() >= inodes.len(), "{} processes in {} namespaces", found.len(), inodes.len());
     Ok(found)
 }
 
-fn inodes(prefix: &str) -> Result<Vec<u64>> {
-    let names = sweep::namespaces_of(prefix)?;
-    names
-        .iter()
-        .map(|name| {
-            let metadata = std::fs::metadata(Path::new("/run/netns").join(name)).context(name.clone())?;
-            Ok(std::os::unix::fs::MetadataExt::ino(&metadata))
-        })
-        .collect()
+/// Whether a process still runs: one that has ended and was not waited for has no namespaces any more.
+fn alive(process: &Path) -> bool {
+    process.join("ns/net").exists()
 }
 
 fn nothing_is_left_of_a_dropped_lab() -> Result<Outcome> {
@@ -232,13 +230,12 @@ fn nothing_is_left_of_a_dropped_lab() -> Result<Outcome> {
     lab.remove_pod("extra")?;
     let (prefix, directory, watcher) =
         (lab.prefix().to_owned(), lab.directory().to_owned(), lab.watcher_pid());
-    let inodes = inodes(&prefix)?;
-    ensure!(inodes.len() == 10 && !processes_in(&inodes)?.is_empty(), "{inodes:?}");
+    let processes = processes_of(&prefix)?;
     let start = clock::now();
     drop(lab);
     let down = start.elapsed();
     ensure!(sweep::namespaces_of(&prefix)?.is_empty(), "namespaces are left");
-    ensure!(processes_in(&inodes)?.is_empty(), "processes are left");
+    ensure!(!processes.iter().any(|process| alive(process)), "processes are left");
     ensure!(!directory.exists() && !Path::new("/etc/netns").exists(), "files are left");
     ensure!(!Path::new(&format!("/proc/{watcher}")).exists(), "the watcher is left");
     ensure!(up < Duration::from_secs(10), "it took {up:?} to come up");
@@ -264,7 +261,7 @@ fn lab_process() -> Result<(Child, ChildStdin, Value)> {
 struct Traces {
     prefix: String,
     directory: PathBuf,
-    inodes: Vec<u64>,
+    processes: Vec<PathBuf>,
     watcher: Pid,
 }
 
@@ -274,19 +271,17 @@ impl Traces {
             |key: &str| facts[key].as_str().map(str::to_owned).with_context(|| format!("no {key}: {facts}"));
         let prefix = text("prefix")?;
         let watcher = facts["watcher"].as_i64().and_then(|pid| i32::try_from(pid).ok());
-        let inodes = inodes(&prefix)?;
-        ensure!(!inodes.is_empty(), "no namespaces: {facts}");
         Ok(Self {
+            processes: processes_of(&prefix)?,
             prefix,
             directory: PathBuf::from(text("directory")?),
-            inodes,
             watcher: watcher.and_then(Pid::from_raw).context("no watcher")?,
         })
     }
 
     fn gone(&self) -> Result<bool> {
         Ok(sweep::namespaces_of(&self.prefix)?.is_empty()
-            && processes_in(&self.inodes)?.is_empty()
+            && !self.processes.iter().any(|process| alive(process))
             && !self.directory.exists())
     }
 }
