@@ -1,5 +1,6 @@
 //! The program under test: `dnspath`, started in the lab, and what it streams.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +18,41 @@ use crate::toolbox::target_directory;
 pub struct Tracer {
     process: Process,
     output: PathBuf,
+}
+
+/// What `dnspath` told until its end.
+#[derive(Debug)]
+pub struct Told {
+    /// Its lines, each as JSON.
+    pub lines: Vec<Value>,
+    /// What it says it saw, lost, truncated, evicted.
+    pub coverage: BTreeMap<String, u64>,
+}
+
+impl Told {
+    /// The lines of one unit.
+    pub fn unit(&self, unit: &str) -> impl Iterator<Item = &Value> {
+        self.lines.iter().filter(move |line| line["unit"] == unit)
+    }
+
+    /// One number of the coverage.
+    ///
+    /// # Errors
+    /// It is not among those told.
+    pub fn covered(&self, what: &str) -> Result<u64> {
+        self.coverage
+            .get(what)
+            .copied()
+            .with_context(|| format!("no {what} in the coverage: {:?}", self.coverage))
+    }
+}
+
+/// Reads `name=number` words.
+fn counts(text: &str) -> BTreeMap<String, u64> {
+    text.split_whitespace()
+        .filter_map(|word| word.split_once('='))
+        .filter_map(|(name, number)| Some((name.to_owned(), number.parse().ok()?)))
+        .collect()
 }
 
 /// The `dnspath` to test: `DNSPATH_BIN`, else the release build, else the debug build.
@@ -92,15 +128,20 @@ impl Tracer {
             .collect()
     }
 
-    /// Interrupts it, waits for its end, and returns all lines.
+    /// Interrupts it, waits for its end, and returns what it told.
     ///
     /// # Errors
-    /// It does not end within 10 s, ends with status 2, or a line is not JSON.
-    pub fn finish(mut self) -> Result<Vec<Value>> {
+    /// It does not end within 10 s, ends with status 2, a line is not JSON, or it does not tell its coverage.
+    pub fn finish(mut self) -> Result<Told> {
         let status = self.process.stop(Signal::INT, Duration::from_secs(10))?;
+        let log = self.log()?;
         if !matches!(status.code(), Some(0 | 1)) {
-            bail!("dnspath ended with {status}: {}", self.log()?.trim());
+            bail!("dnspath ended with {status}: {}", log.trim());
         }
-        self.lines()
+        let coverage = log
+            .lines()
+            .find_map(|line| line.split_once("coverage: "))
+            .with_context(|| format!("dnspath told no coverage: {}", log.trim()))?;
+        Ok(Told { lines: self.lines()?, coverage: counts(coverage.1) })
     }
 }
