@@ -15,6 +15,8 @@ use crate::requirements::why_no_lab;
 pub enum Outcome {
     /// What it checks is so.
     Passed,
+    /// What it checks is so, and what was measured on the way.
+    Measured(String),
     /// It could not be run here, and why.
     LeftOut(String),
 }
@@ -53,6 +55,10 @@ pub fn run(tests: &[Test]) -> ExitCode {
             Ok(Ok(Outcome::Passed)) => {
                 passed += 1;
                 "ok".to_owned()
+            }
+            Ok(Ok(Outcome::Measured(what))) => {
+                passed += 1;
+                format!("ok: {what}")
             }
             Ok(Ok(Outcome::LeftOut(reason))) => {
                 left_out.push((name, reason.clone()));

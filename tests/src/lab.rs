@@ -410,7 +410,10 @@ impl Infrastructure {
 impl Lab {
     fn start_servers(&mut self, kind: ServerKind, pods: &[String]) -> Result<()> {
         let forward = vec![SocketAddr::from((UPSTREAM4, 53))];
-        let cluster = ServerOptions::cluster(forward);
+        let cluster = match kind {
+            ServerKind::CoreDns => ServerOptions::cluster(forward),
+            ServerKind::Fast => ServerOptions::everything(),
+        };
         let internet = ServerOptions::internet();
         // All are started before any is waited for.
         let mut servers =

@@ -13,11 +13,13 @@
 //! [`Lab`]'s documentation has the picture. Everything is inside namespaces whose names begin with `dp` and the
 //! owner's pid; all of it goes when the `Lab` is dropped, and also when its owner is killed.
 
+pub mod capture;
 pub mod client;
 pub mod clock;
 pub mod drops;
 pub mod harness;
 pub mod lab;
+pub mod load;
 pub mod namespace;
 pub mod process;
 pub mod query;
@@ -27,7 +29,10 @@ pub mod service;
 pub mod sweep;
 pub mod toolbox;
 pub mod topology;
+pub mod tracer;
+pub mod traffic;
 
+pub use capture::{Capture, WireMessage};
 pub use client::{Client, LookupAnswer};
 pub use drops::{QueryDrop, QueryFilter};
 pub use lab::{Lab, LabOptions, Pod};
@@ -36,3 +41,4 @@ pub use process::Process;
 pub use requirements::{Missing, requirements};
 pub use server::{Server, ServerKind, ServerOptions, Zone};
 pub use service::Service;
+pub use tracer::Tracer;

@@ -80,9 +80,12 @@ impl Site {
     }
 }
 
-/// The links between the fabric, the nodes and the upstream; run outside of all of them.
+/// The switch and the links between it, the nodes and the upstream; run outside of all of them.
+///
+/// The switch comes first so that no port has the index of the interface at its other end: the kernel
+/// (`linkwatch_urgent_event`) takes such a link for a stacked one and lets it wait up to a second for its carrier.
 pub(crate) fn fabric_links(prefix: &str) -> String {
-    let mut batch = String::new();
+    let mut batch = format!("link add name switch0 netns {prefix}-fabric type bridge mcast_snooping 0\n");
     for peer in ["node", "node2", "upstream"] {
         // Writing to a String cannot fail.
         let _ = writeln!(
@@ -95,7 +98,7 @@ pub(crate) fn fabric_links(prefix: &str) -> String {
 
 /// What makes the fabric a switch.
 pub(crate) fn fabric_batch() -> String {
-    let mut batch = "link set lo up\nlink add name switch0 type bridge mcast_snooping 0\n".to_owned();
+    let mut batch = "link set lo up\n".to_owned();
     for port in ["node", "node2", "upstream"] {
         let _ = writeln!(batch, "link set {port} master switch0 up");
     }
