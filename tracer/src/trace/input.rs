@@ -1,0 +1,128 @@
+//! A window that moves over a file's uncompressed octets.
+//!
+//! Rule: a record is parsed where it lies in the window, and the window does not grow with the file: it holds one
+//! record of bounded size, and whatever one read gave beside it.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, Chain, Cursor, Read},
+    ops::Range,
+    path::Path,
+};
+
+/// Octets of the window to start with: some hundred frames a read.
+const WINDOW: usize = 256 * 1024;
+/// The largest record that is read; Wireshark's own limit for a frame is 256 KiB.
+pub(super) const MAX_RECORD: usize = 16 * 1024 * 1024;
+/// Magic of gzip (RFC 1952 section 2.3.1).
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+/// Magic of a zstd frame (RFC 8878 section 3.1.1).
+const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+type Raw = Chain<Cursor<Vec<u8>>, Box<dyn Read + Send>>;
+
+/// The window.
+pub(super) struct Input {
+    read: Box<dyn Read + Send>,
+    window: Vec<u8>,
+    /// What of the window holds octets not consumed yet.
+    filled: Range<usize>,
+    /// Octets consumed.
+    offset: u64,
+    ended: bool,
+    /// A compressed file ended inside its stream.
+    cut: bool,
+}
+
+impl Input {
+    /// Opens a file, or standard input for `-`; gzip and zstd are told by their magic.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        if path.as_os_str() == "-" {
+            Self::new(Box::new(io::stdin()))
+        } else {
+            Self::new(Box::new(File::open(path)?))
+        }
+    }
+
+    fn new(mut raw: Box<dyn Read + Send>) -> io::Result<Self> {
+        let mut magic = Vec::with_capacity(ZSTD.len());
+        raw.by_ref().take(ZSTD.len() as u64).read_to_end(&mut magic)?;
+        let gzip = magic.starts_with(&GZIP);
+        let zstd = magic.starts_with(&ZSTD);
+        let whole: Raw = Cursor::new(magic).chain(raw);
+        let read: Box<dyn Read + Send> = if gzip {
+            Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(WINDOW, whole)))
+        } else if zstd {
+            Box::new(zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(WINDOW, whole))?)
+        } else {
+            Box::new(whole)
+        };
+        Ok(Self { read, window: vec![0; WINDOW], filled: 0..0, offset: 0, ended: false, cut: false })
+    }
+
+    /// Makes at least `need` octets available, `need` up to [`MAX_RECORD`]; `false` where the file ends before.
+    #[inline]
+    pub(super) fn fill(&mut self, need: usize) -> io::Result<bool> {
+        if self.filled.len() >= need { Ok(true) } else { self.fill_slowly(need) }
+    }
+
+    #[cold]
+    fn fill_slowly(&mut self, need: usize) -> io::Result<bool> {
+        if need > self.window.len() - self.filled.start {
+            self.window.copy_within(self.filled.clone(), 0);
+            self.filled = 0..self.filled.len();
+            if need > self.window.len() {
+                self.window.resize(need.min(MAX_RECORD), 0);
+            }
+        }
+        while self.filled.len() < need && !self.ended {
+            let Some(free) = self.window.get_mut(self.filled.end..).filter(|free| !free.is_empty()) else {
+                break;
+            };
+            match self.read.read(free) {
+                Ok(0) => self.ended = true,
+                Ok(count) => self.filled.end += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A compressed file that was cut: what was decompressed before counts.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    (self.ended, self.cut) = (true, true);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.filled.len() >= need)
+    }
+
+    /// What is available, from the first octet not consumed.
+    #[inline]
+    pub(super) fn available(&self) -> &[u8] {
+        self.window.get(self.filled.clone()).unwrap_or_default()
+    }
+
+    /// Moves past `count` octets that are available.
+    #[inline]
+    pub(super) fn consume(&mut self, count: usize) {
+        let count = count.min(self.filled.len());
+        self.filled.start += count;
+        self.offset += count as u64;
+    }
+
+    /// Octets consumed so far.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Whether the file ended inside a compressed stream.
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut
+    }
+}
+
+impl std::fmt::Debug for Input {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Input")
+            .field("offset", &self.offset)
+            .field("filled", &self.filled)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,95 @@
+//! Several capture files as one.
+
+use super::{Reader, Record, TraceError};
+use crate::model::{Frame, Timestamp, Vantages};
+use std::path::Path;
+
+/// Reads several files by time; frames of one time in the order of the files. A frame keeps the number it has in
+/// its own file, and its vantage says which file that is.
+///
+/// Each file is taken to be in order of time by itself; where it is not, its frames come as they are.
+#[derive(Debug)]
+pub struct MergedReader {
+    sources: Vec<Source>,
+    /// Whose frame was given last.
+    last: Option<usize>,
+}
+
+#[derive(Debug)]
+struct Source {
+    reader: Reader,
+    next: Next,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    /// Not looked at yet.
+    Unknown,
+    /// The frame loaded is of this time.
+    At(Timestamp),
+    /// There is none.
+    Ended,
+}
+
+impl MergedReader {
+    /// Opens all files; the first is source 0.
+    ///
+    /// # Errors
+    /// When one of them cannot be opened or is no capture file.
+    pub fn open<P: AsRef<Path>>(paths: &[P]) -> Result<Self, TraceError> {
+        let open = |(path, source): (&P, u16)| Reader::open(path.as_ref(), source);
+        Ok(Self::new(paths.iter().zip(0..).map(open).collect::<Result<_, _>>()?))
+    }
+
+    /// Joins readers; each should have been opened with its place as `source`.
+    #[must_use]
+    pub fn new(readers: Vec<Reader>) -> Self {
+        let source = |reader| Source { reader, next: Next::Unknown };
+        Self { sources: readers.into_iter().map(source).collect(), last: None }
+    }
+
+    /// The next frame of all files; `None` once all have ended.
+    ///
+    /// # Errors
+    /// As [`Reader::next_frame`], when the file whose turn it is cannot be read on.
+    pub fn next_frame(&mut self, vantages: &Vantages) -> Result<Option<Frame<'_>>, TraceError> {
+        Ok(self.next_record(vantages)?.map(|record| record.frame))
+    }
+
+    /// The next frame with its comment; otherwise as [`Self::next_frame`].
+    ///
+    /// # Errors
+    /// As [`Self::next_frame`].
+    pub fn next_record(&mut self, vantages: &Vantages) -> Result<Option<Record<'_>>, TraceError> {
+        if let Some(given) = self.last.take().and_then(|index| self.sources.get_mut(index)) {
+            given.next = Next::Unknown;
+        }
+        let mut earliest: Option<(Timestamp, usize)> = None;
+        for (index, source) in self.sources.iter_mut().enumerate() {
+            if let Next::Unknown = source.next {
+                // A file that fails has given all it can.
+                source.next = Next::Ended;
+                source.next = source.reader.load(vantages)?.map_or(Next::Ended, Next::At);
+            }
+            if let Next::At(time) = source.next
+                && earliest.is_none_or(|(first, _)| time < first)
+            {
+                earliest = Some((time, index));
+            }
+        }
+        self.last = earliest.map(|(_, index)| index);
+        Ok(self.last.and_then(|index| self.sources.get(index)).and_then(|source| source.reader.loaded()))
+    }
+
+    /// Frames that the files themselves say were lost while they were written.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.sources.iter().map(|source| source.reader.lost()).sum()
+    }
+
+    /// Whether one of the files ended inside a record.
+    #[must_use]
+    pub fn cut(&self) -> bool {
+        self.sources.iter().any(|source| source.reader.cut())
+    }
+}

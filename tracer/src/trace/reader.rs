@@ -1,0 +1,254 @@
+//! Frames out of one capture file.
+
+use super::{
+    TraceError,
+    input::{Input, MAX_RECORD},
+    pcap,
+    pcapng::{self, Section},
+};
+use crate::model::{Frame, LinkType, Timestamp, Vantage, VantageId, Vantages};
+use std::{io, ops::Range, path::Path};
+
+/// A frame, and what its file says of it beside.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// The frame.
+    pub frame: Frame<'a>,
+    /// Its comment, as it is in the file: not escaped, and of any content. The last one where there are several.
+    pub comment: Option<&'a [u8]>,
+}
+
+/// Reads frames from a pcap or pcapng file, plain or compressed with gzip or zstd, one after the other, in memory
+/// that does not grow with the file.
+#[derive(Debug)]
+pub struct Reader {
+    file: String,
+    source: u16,
+    input: Input,
+    format: Format,
+    /// Octets to pass over before the next record: those of the one before.
+    behind: usize,
+    head: Option<Head>,
+    frames: u64,
+    cut: bool,
+}
+
+#[derive(Debug)]
+enum Format {
+    Pcap(pcap::Header, Option<VantageId>),
+    Pcapng(Section),
+}
+
+/// A frame whose octets lie at the start of what the input has available.
+#[derive(Clone, Debug)]
+struct Head {
+    time: Timestamp,
+    vantage: VantageId,
+    link: LinkType,
+    original_len: u32,
+    data: Range<usize>,
+    comment: Option<Range<usize>>,
+    note: super::Note,
+}
+
+impl Reader {
+    /// Opens a file, or standard input for `-`. `source` is its number among the files of a session.
+    ///
+    /// # Errors
+    /// When it cannot be opened or is no capture file.
+    pub fn open(path: &Path, source: u16) -> Result<Self, TraceError> {
+        let file = if path.as_os_str() == "-" { "standard input".into() } else { path.display().to_string() };
+        match Input::open(path) {
+            Ok(input) => Self::new(file, input, source),
+            Err(source) => Err(TraceError::Open { file, source }),
+        }
+    }
+
+    fn new(file: String, mut input: Input, source: u16) -> Result<Self, TraceError> {
+        if let Err(source) = input.fill(pcap::FILE_HEADER_LEN) {
+            return Err(TraceError::Read { file, offset: 0, source });
+        }
+        let start = input.available();
+        if start.is_empty() && !input.is_cut() {
+            return Err(TraceError::Empty { file });
+        }
+        let (mut behind, mut cut) = (0, false);
+        let magic = start.first_chunk::<4>();
+        let format = if magic.is_some_and(|&magic| Section::recognise(magic)) {
+            Format::Pcapng(Section::new(source))
+        } else if let Some(header) = magic.and_then(|&magic| pcap::recognise(magic)) {
+            behind = pcap::FILE_HEADER_LEN;
+            cut = start.len() < behind;
+            Format::Pcap(start.first_chunk().map_or(header, |whole| header.read(whole)), None)
+        } else if magic.is_none() && input.is_cut() {
+            // A compressed file cut before its first block ends.
+            cut = true;
+            Format::Pcapng(Section::new(source))
+        } else {
+            let magic = start.iter().take(4).copied().collect();
+            return Err(TraceError::UnknownFormat { file, magic });
+        };
+        Ok(Self { file, source, input, format, behind, head: None, frames: 0, cut })
+    }
+
+    /// The next frame, numbered from 1; `None` at the end of the file, and where it is cut. `vantages` is the
+    /// table of the session: the same at each call.
+    ///
+    /// # Errors
+    /// When the file cannot be read on, or is damaged; every frame before has been given.
+    pub fn next_frame(&mut self, vantages: &Vantages) -> Result<Option<Frame<'_>>, TraceError> {
+        Ok(self.next_record(vantages)?.map(|record| record.frame))
+    }
+
+    /// The next frame with its comment; otherwise as [`Self::next_frame`].
+    ///
+    /// # Errors
+    /// As [`Self::next_frame`].
+    pub fn next_record(&mut self, vantages: &Vantages) -> Result<Option<Record<'_>>, TraceError> {
+        self.load(vantages)?;
+        Ok(self.loaded())
+    }
+
+    /// Frames that the file itself says were lost while it was written.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        match &self.format {
+            Format::Pcap(..) => 0,
+            Format::Pcapng(section) => section.lost(),
+        }
+    }
+
+    /// Whether the file ended inside a record: it was cut, or is still being written.
+    #[must_use]
+    pub const fn cut(&self) -> bool {
+        self.cut
+    }
+
+    /// Moves on to the next frame; gives its time.
+    pub(super) fn load(&mut self, vantages: &Vantages) -> Result<Option<Timestamp>, TraceError> {
+        self.head = None;
+        self.head = if self.cut {
+            None
+        } else if let Format::Pcap(..) = self.format {
+            self.load_pcap(vantages)?
+        } else {
+            self.load_pcapng(vantages)?
+        };
+        self.frames += u64::from(self.head.is_some());
+        Ok(self.head.as_ref().map(|head| head.time))
+    }
+
+    /// The frame that was moved on to.
+    pub(super) fn loaded(&self) -> Option<Record<'_>> {
+        let head = self.head.as_ref()?;
+        let block = self.input.available();
+        let bytes = block.get(head.data.clone()).unwrap_or_default();
+        Some(Record {
+            frame: Frame {
+                number: self.frames,
+                time: head.time,
+                vantage: head.vantage,
+                link: head.link,
+                original_len: head.original_len.max(u32::try_from(bytes.len()).unwrap_or(u32::MAX)),
+                bytes,
+                segment_size: head.note.segment_size,
+                nat: head.note.nat,
+            },
+            comment: head.comment.clone().and_then(|range| block.get(range)),
+        })
+    }
+
+    fn load_pcap(&mut self, vantages: &Vantages) -> Result<Option<Head>, TraceError> {
+        if !self.next_is_there(pcap::RECORD_HEADER_LEN)? {
+            return Ok(None);
+        }
+        let Format::Pcap(header, vantage) = &mut self.format else { return Ok(None) };
+        let Some(bytes) = self.input.available().first_chunk() else { return Ok(None) };
+        let record = match header.record(bytes) {
+            Ok(record) if record.len <= MAX_RECORD - pcap::RECORD_HEADER_LEN => record,
+            Ok(_) => return Err(self.damaged("a frame of more than 16 MiB")),
+            Err(what) => return Err(self.damaged(what)),
+        };
+        let (link, source) = (header.link, self.source);
+        let vantage = *vantage.get_or_insert_with(|| {
+            vantages.intern(Vantage { interface: "if0".into(), source, ..Vantage::default() })
+        });
+        let end = pcap::RECORD_HEADER_LEN + record.len;
+        if !self.rest_is_there(end)? {
+            return Ok(None);
+        }
+        Ok(Some(Head {
+            time: record.time,
+            vantage,
+            link,
+            original_len: record.original_len,
+            data: pcap::RECORD_HEADER_LEN..end,
+            comment: None,
+            note: super::Note::default(),
+        }))
+    }
+
+    fn load_pcapng(&mut self, vantages: &Vantages) -> Result<Option<Head>, TraceError> {
+        while self.next_is_there(pcapng::BLOCK_HEADER_LEN)? {
+            let Format::Pcapng(section) = &mut self.format else { return Ok(None) };
+            let Some(bytes) = self.input.available().first_chunk() else { return Ok(None) };
+            let header = match section.header(bytes) {
+                Ok(header) if header.len <= MAX_RECORD => header,
+                Ok(_) => return Err(self.damaged("a block of more than 16 MiB")),
+                Err(what) => return Err(self.damaged(what)),
+            };
+            if !self.rest_is_there(header.len)? {
+                return Ok(None);
+            }
+            let Format::Pcapng(section) = &mut self.format else { return Ok(None) };
+            let block = self.input.available().get(..header.len).unwrap_or_default();
+            match section.block(header, block, vantages) {
+                Ok(None) => {}
+                Ok(Some(packet)) => {
+                    return Ok(Some(Head {
+                        time: packet.time,
+                        vantage: packet.vantage,
+                        link: packet.link,
+                        original_len: packet.original_len,
+                        data: packet.data,
+                        comment: packet.comment,
+                        note: packet.note,
+                    }));
+                }
+                Err(what) => return Err(self.damaged(what)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Moves past the record before; whether `need` octets of another are there.
+    fn next_is_there(&mut self, need: usize) -> Result<bool, TraceError> {
+        self.input.consume(std::mem::take(&mut self.behind));
+        let there = self.input.fill(need).map_err(|error| self.unreadable(error))?;
+        self.cut |= !there && (!self.input.available().is_empty() || self.input.is_cut());
+        Ok(there)
+    }
+
+    /// Whether a record is there to its end.
+    fn rest_is_there(&mut self, end: usize) -> Result<bool, TraceError> {
+        let there = self.input.fill(end).map_err(|error| self.unreadable(error))?;
+        self.cut |= !there;
+        if there {
+            self.behind = end;
+        }
+        Ok(there)
+    }
+
+    fn unreadable(&self, source: io::Error) -> TraceError {
+        TraceError::Read { file: self.file.clone(), offset: self.input.offset(), source }
+    }
+
+    fn damaged(&self, what: &'static str) -> TraceError {
+        TraceError::Damaged {
+            file: self.file.clone(),
+            offset: self.input.offset(),
+            what,
+            frames: self.frames,
+        }
+    }
+}
