@@ -2,7 +2,9 @@
 
 mod json;
 mod lines;
+mod report;
 mod stream;
 pub mod text;
 
+pub use report::{LookupLog, Report};
 pub use stream::{Format, Stream, Unit};
