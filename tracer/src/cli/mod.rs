@@ -77,10 +77,19 @@ fn print(bytes: &[u8]) -> anyhow::Result<ExitStatus> {
     Ok(ExitStatus::Clean)
 }
 
-/// One line, whatever bytes a path or a file brought into it.
+/// One line, whatever bytes a path or a file brought into it. A cause that its error already names is not named
+/// again.
 fn error_line(error: &anyhow::Error) -> String {
+    let mut message = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if message.is_empty() {
+            message = cause;
+        } else if !message.contains(&cause) {
+            message = format!("{message}: {cause}");
+        }
+    }
     let mut line = String::from("dnspath: ");
-    for character in format!("{error:#}").chars() {
+    for character in message.chars() {
         if character.is_control() {
             line.extend(character.escape_default());
         } else {

@@ -319,3 +319,18 @@ pub(crate) fn messages(question: &Question) -> Vec<Message> {
     }
     messages
 }
+
+/// What one rule finds in these lookups and their messages.
+pub(crate) fn found<R: super::Rule + Default>(lookups: &[Lookup]) -> Vec<super::Finding> {
+    let mut rule = R::default();
+    for lookup in lookups {
+        for question in lookup.steps.iter().flat_map(|step| &step.questions) {
+            for message in messages(question) {
+                rule.message(&message);
+            }
+            rule.question(question);
+        }
+        rule.lookup(lookup);
+    }
+    rule.findings()
+}

@@ -3,7 +3,9 @@
 pub mod check;
 mod json;
 mod lines;
+mod report;
 mod stream;
 pub mod text;
 
+pub use report::{LookupLog, Report};
 pub use stream::{Format, Stream, Unit};

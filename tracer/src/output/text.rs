@@ -59,6 +59,20 @@ impl fmt::Display for DateTime {
     }
 }
 
+/// A count with its thousands apart: `1,250,000`.
+#[must_use]
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut shown = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,6 +94,13 @@ mod tests {
             assert_eq!(human(Duration::from_nanos(nanos)).to_string(), expected);
         }
         assert_eq!(format!("{:9}", human(Duration::from_millis(5))), "  5.00 ms");
+    }
+
+    #[test]
+    fn thousands_are_apart() {
+        for (number, expected) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_250_000, "1,250,000")] {
+            assert_eq!(count(number), expected);
+        }
     }
 
     #[test]

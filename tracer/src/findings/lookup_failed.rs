@@ -1,0 +1,159 @@
+//! DP104 lookup-failed: lookups that gave no address, by result.
+//!
+//! Fires for a client, name and result. `count` is the lookups.
+//!
+//! - error: timeout, unreachable, servfail, refused, truncated; and nodata where NXDOMAIN was due (DP103 says
+//!   why): the resolver could not tell whether the name exists, or was told wrongly.
+//! - info: nxdomain and nodata otherwise. DNS did its work; the name is wrong, or is asked to see whether it
+//!   exists. So a name that truly does not exist does not make a report fail.
+//!
+//! Looks alike and does not fire: a lookup whose end is not in the capture (result incomplete); one that waited
+//! but got its address (DP102).
+
+use super::{
+    Confidence, Finding, Rule, Severity, cause,
+    groups::{Code, Groups},
+    search::first_frames,
+};
+use crate::{
+    model::{Family, Lookup, LookupResult, Name},
+    output::text::human,
+};
+use std::{net::IpAddr, time::Duration};
+
+const CODE: Code = Code { code: "DP104", name: "lookup-failed" };
+
+#[derive(Debug, Default)]
+struct Detail {
+    cause: Option<String>,
+    suspicious: bool,
+    candidates: usize,
+    longest: Duration,
+    family: Family,
+}
+
+/// The rule's state.
+#[derive(Debug, Default)]
+pub(super) struct LookupFailed(Groups<(IpAddr, Name, LookupResult), Detail>);
+
+impl Rule for LookupFailed {
+    fn lookup(&mut self, lookup: &Lookup) {
+        if matches!(lookup.result, LookupResult::Ok | LookupResult::Incomplete) {
+            return;
+        }
+        let key = (lookup.client, lookup.name, lookup.result);
+        let frames = lookup.steps.iter().flat_map(first_frames);
+        let Some(detail) = self.0.add(key, 1, lookup.start, frames) else { return };
+        if detail.cause.is_none() {
+            detail.cause = cause(lookup);
+            detail.candidates = lookup.steps.len();
+            detail.family = lookup.family;
+        }
+        detail.longest = detail.longest.max(lookup.duration);
+        detail.suspicious |= lookup
+            .suspicious_names
+            .iter()
+            .any(|name| lookup.steps.last().is_some_and(|last| last.name == *name));
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        self.0.findings(|(client, name, result), group| {
+            let Detail { cause, suspicious, candidates, longest, family } = &group.detail;
+            let severity = match result {
+                LookupResult::Nxdomain => Severity::Info,
+                LookupResult::Nodata if !suspicious => Severity::Info,
+                _ => Severity::Error,
+            };
+            let mut finding = group.tally.finding(CODE, severity, Confidence::High);
+            finding.subject = vec![
+                ("client", client.to_string()),
+                ("name", name.to_string()),
+                ("result", result.to_string()),
+                ("family", family.to_string()),
+            ];
+            let times =
+                if finding.count == 1 { "1 lookup".into() } else { format!("{} lookups", finding.count) };
+            let cause = cause.as_deref().unwrap_or("its packets do not say why");
+            finding.summary = format!("{times} of {name} by {client} failed ({result}): {cause}");
+            if *longest >= Duration::from_secs(1) {
+                finding.summary.push_str(&format!("; its queries went on for {}", human(*longest)));
+            }
+            finding.advice = advice(*result, *suspicious, *candidates).into();
+            Some(finding)
+        })
+    }
+}
+
+fn advice(result: LookupResult, suspicious: bool, candidates: usize) -> &'static str {
+    match result {
+        LookupResult::Timeout => {
+            "Check that the server is reachable from this client: its pods are ready, no network policy or security \
+             group eats port 53, the node's conntrack table has room."
+        }
+        LookupResult::Unreachable => {
+            "Nothing listens at that address: check that the DNS service has ready endpoints \
+             (kubectl -n kube-system get endpointslices)."
+        }
+        LookupResult::Servfail => "Look at the server's log and at its upstream: it could not find out.",
+        LookupResult::Refused => {
+            "The server does not serve this client or zone: check its zones and access rules."
+        }
+        LookupResult::Truncated => "Let TCP port 53 through, or make the answer smaller (see DP106).",
+        LookupResult::Nodata if suspicious => "See DP103: the answer should have been NXDOMAIN.",
+        LookupResult::Nodata => "The name exists without an address: check which record it should have.",
+        LookupResult::Nxdomain if candidates > 1 => {
+            "No candidate of the search exists: check the spelling, the namespace, and that the service exists."
+        }
+        LookupResult::Nxdomain => "The name does not exist: check its spelling.",
+        LookupResult::Ok | LookupResult::Incomplete => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::findings::testing::{ask, direct, found, lookup, searched};
+    use crate::model::{RetransmissionKind, Rtype};
+
+    fn failed(name: &str, result: LookupResult) -> Lookup {
+        let question = ask(name, Rtype::A, 1).again(5_000, RetransmissionKind::Timeout).build();
+        lookup(name, Family::Glibc, result, vec![question])
+    }
+
+    #[test]
+    fn fires_by_client_name_and_result() {
+        let lookups = [
+            failed("web", LookupResult::Timeout),
+            failed("web", LookupResult::Timeout),
+            failed("web", LookupResult::Servfail),
+            failed("db", LookupResult::Unreachable),
+        ];
+        insta::assert_debug_snapshot!(found::<LookupFailed>(&lookups));
+    }
+
+    #[test]
+    fn a_name_that_does_not_exist_is_information() {
+        for result in [LookupResult::Nxdomain, LookupResult::Nodata] {
+            let findings = found::<LookupFailed>(&[failed("typo", result)]);
+            assert_eq!((findings.len(), findings[0].severity), (1, Severity::Info), "{result}");
+        }
+    }
+
+    #[test]
+    fn an_empty_answer_that_ended_the_search_wrongly_is_an_error() {
+        let mut stopped = failed("api.example.com.cluster.local", LookupResult::Nodata);
+        stopped.suspicious_names.push(stopped.steps[0].name);
+        assert_eq!(found::<LookupFailed>(&[stopped])[0].severity, Severity::Error);
+    }
+
+    #[test]
+    fn does_not_fire_where_an_address_came_or_the_end_was_not_seen() {
+        let lookups = [
+            direct("web", 1),
+            searched("api.example.com", Family::Glibc, 2),
+            failed("web", LookupResult::Ok),
+            failed("web", LookupResult::Incomplete),
+        ];
+        assert_eq!(found::<LookupFailed>(&lookups), []);
+    }
+}
