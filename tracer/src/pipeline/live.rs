@@ -156,6 +156,14 @@ pub fn stream(options: LiveOptions, stream: StreamOptions) -> anyhow::Result<Exi
     Ok(ExitStatus::Clean)
 }
 
+/// Captures for a while and reports.
+///
+/// # Errors
+/// Not yet.
+pub fn report(_live: LiveOptions, _report: crate::cli::options::ReportOptions) -> anyhow::Result<ExitStatus> {
+    anyhow::bail!("not yet")
+}
+
 /// Says what this node lets dnspath see; [`ExitStatus::Findings`] where it cannot capture.
 ///
 /// # Errors
