@@ -392,7 +392,7 @@ fn a_way_too_long_for_the_screen_keeps_its_ends_and_says_what_is_hidden() {
     screen.draw();
     let text = screen.press(KeyCode::Enter);
     let labels = text.lines().nth(4).unwrap();
-    assert!(labels.contains("veth7c") && labels.contains("more4"), "{text}");
+    assert!(labels.contains("veth7") && labels.contains("more4"), "{text}");
     assert!(labels.contains("4 hops not shown"), "{text}");
     // The way in words has as many as its pane has room for, and counts the rest.
     assert!(text.contains("and 5 more hops"), "{text}");

@@ -72,7 +72,7 @@ const COLUMNS: &[Column<Row>] = &[
         key: "result",
         title: "RESULT",
         about: "ok nxdomain nodata servfail refused timeout unreachable …",
-        width: Width::Fill { min: 9, max: 11, weight: 1 },
+        width: Width::Fixed(11),
         priority: 1,
         kind: Kind::Word(RESULTS),
         value: |row| Value::Words(Cow::Borrowed(row.result.as_str())),
