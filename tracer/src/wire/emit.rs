@@ -56,6 +56,7 @@ impl Default for Emitter {
 
 impl Emitter {
     /// Fills in what a frame's headers up to IP say; ports are 0 until the transport header is read.
+    #[inline]
     pub(super) fn begin(
         &mut self,
         frame: &Frame<'_>,
