@@ -16,6 +16,7 @@
 pub mod capture;
 pub mod client;
 pub mod clock;
+pub mod comparison;
 pub mod drops;
 pub mod harness;
 pub mod lab;

@@ -61,7 +61,7 @@ impl Load {
         fs::write(&file, queries).with_context(|| format!("cannot write {}", file.display()))?;
         let mut command = pod.command("dnsperf");
         command.arg("-s").arg(server.to_string()).arg("-d").arg(&file);
-        command.arg("-l").arg(self.seconds.to_string());
+        command.arg("-l").arg(self.seconds.to_string()).args(["-t", "1"]);
         command.arg("-c").arg(self.clients.to_string()).arg("-q").arg(self.outstanding.to_string());
         if let Some(rate) = self.rate {
             command.arg("-Q").arg(rate.to_string());

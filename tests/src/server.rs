@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use crate::namespace::Namespace;
 use crate::process::Process;
 use crate::query;
 use crate::toolbox;
+use crate::topology::{NODE_LOCAL, VIP4};
 
 /// Which program answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,8 +68,12 @@ impl Zone {
 pub struct ServerOptions {
     /// Zones it has itself.
     pub zones: Vec<Zone>,
+    /// Addresses to listen at; none: all.
+    pub listen: Vec<IpAddr>,
     /// Where CoreDNS sends everything else; the fast server refuses it.
     pub forward: Vec<SocketAddr>,
+    /// CoreDNS forwards over TCP whatever way it was asked.
+    pub forward_over_tcp: bool,
     /// Names below these get an empty NOERROR from CoreDNS, whatever is asked.
     pub empty_below: Vec<String>,
     /// Further lines of CoreDNS's server block.
@@ -89,6 +94,17 @@ impl ServerOptions {
     /// What the resolver beyond the nodes does: a few zones, and NXDOMAIN for all else.
     pub fn internet() -> Self {
         Self { zones: internet_zones(), ..Self::default() }
+    }
+
+    /// What a node-local cache does: everything to the cluster's server, over TCP.
+    pub fn node_local() -> Self {
+        Self {
+            listen: vec![NODE_LOCAL.into()],
+            forward: vec![SocketAddr::from((VIP4, 53))],
+            forward_over_tcp: true,
+            corefile_lines: ["cache 30", "loop", "reload"].map(str::to_owned).to_vec(),
+            ..Self::default()
+        }
     }
 
     /// All zones at one server: what the fast one serves.
@@ -134,6 +150,7 @@ fn with_many(zone: Zone, name: &str) -> Zone {
 pub struct Server {
     process: Process,
     kind: ServerKind,
+    probe: SocketAddr,
 }
 
 impl Server {
@@ -168,12 +185,12 @@ impl Server {
             ServerKind::Fast => knot(namespace, &directory, options)?,
         };
         let process = Process::spawn(name, &mut command, &directory.join("log"))?;
-        Ok(Self { process, kind })
+        let address = options.listen.first().copied().unwrap_or(Ipv4Addr::LOCALHOST.into());
+        Ok(Self { process, kind, probe: SocketAddr::new(address, 53) })
     }
 
     pub(crate) fn wait_ready(&mut self, namespace: &Namespace) -> Result<()> {
-        let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 53));
-        query::wait_for_server(namespace, here, "lab.test", Duration::from_secs(20))
+        query::wait_for_server(namespace, self.probe, "lab.test", Duration::from_secs(20))
             .with_context(|| format!("{:?} did not start: {}", self.kind, self.log().unwrap_or_default()))
     }
 
@@ -215,6 +232,9 @@ fn coredns(namespace: &Namespace, directory: &Path, options: &ServerOptions) -> 
 fn corefile_text(directory: &Path, options: &ServerOptions) -> String {
     let mut text = ".:53 {\n    errors\n".to_owned();
     // Writing to a String cannot fail.
+    for address in &options.listen {
+        let _ = writeln!(text, "    bind {address}");
+    }
     for suffix in &options.empty_below {
         let _ = writeln!(text, "    template ANY ANY {suffix} {{\n        rcode NOERROR\n    }}");
     }
@@ -224,7 +244,8 @@ fn corefile_text(directory: &Path, options: &ServerOptions) -> String {
     }
     if !options.forward.is_empty() {
         let servers: Vec<_> = options.forward.iter().map(SocketAddr::to_string).collect();
-        let _ = writeln!(text, "    forward . {}", servers.join(" "));
+        let over = if options.forward_over_tcp { " {\n        force_tcp\n    }" } else { "" };
+        let _ = writeln!(text, "    forward . {}{over}", servers.join(" "));
     }
     for line in &options.corefile_lines {
         let _ = writeln!(text, "    {line}");
@@ -234,9 +255,12 @@ fn corefile_text(directory: &Path, options: &ServerOptions) -> String {
 }
 
 fn knot(namespace: &Namespace, directory: &Path, options: &ServerOptions) -> Result<Command> {
+    let everywhere = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let listen = if options.listen.is_empty() { &everywhere[..] } else { &options.listen };
+    let listen: Vec<_> = listen.iter().map(|address: &IpAddr| format!("{address}@53")).collect();
     let mut text = format!(
         "server:
-    listen: [0.0.0.0@53, ::@53]
+    listen: [{1}]
     rundir: {0}
 database:
     storage: {0}/db
@@ -249,7 +273,8 @@ template:
     journal-content: none
 zone:
 ",
-        directory.display()
+        directory.display(),
+        listen.join(", ")
     );
     for zone in &options.zones {
         let _ = writeln!(

@@ -23,7 +23,7 @@ const MIX: [(&str, Client, &[&str]); 9] = [
     ("web", Client::CAres, &["kube-dns.kube-system", "v4only.example.com."]),
     ("far", Client::Glibc, &["payments.shop"]),
     ("db", Client::Glibc, &["nothing.example.com"]),
-    ("web", Client::Musl, &["many.example.com."]),
+    ("web", Client::Glibc, &["many.example.com."]),
     ("db", Client::Busybox, &["web.default.svc.cluster.local"]),
 ];
 

@@ -5,15 +5,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use dnspath_tests::capture::{Capture, pair, read_messages};
 use dnspath_tests::harness::{Outcome, run};
+use dnspath_tests::lab::resolv_conf;
 use dnspath_tests::query::{Qtype, ask, query};
-use dnspath_tests::topology::{EMPTY_VIP4, EMPTY_VIP6, UPSTREAM4, UPSTREAM6, VIP4, VIP6};
+use dnspath_tests::topology::{EMPTY_VIP4, EMPTY_VIP6, NODE_LOCAL, UPSTREAM4, UPSTREAM6, VIP4, VIP6};
 use dnspath_tests::{
-    Client, Lab, LabOptions, Namespace, QueryFilter, ServerKind, ServerOptions, clock, sweep,
+    Client, Lab, LabOptions, Namespace, QueryFilter, Server, ServerKind, ServerOptions, clock, sweep, traffic,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -25,6 +27,8 @@ fn main() -> ExitCode {
         ("a_service_without_endpoints_refuses", a_service_without_endpoints_refuses),
         ("a_dropped_aaaa_costs_glibc_five_seconds", a_dropped_aaaa_costs_glibc_five_seconds),
         ("every_path_through_the_node_works", every_path_through_the_node_works),
+        ("a_node_local_server_answers", a_node_local_server_answers),
+        ("traffic_is_a_mix_with_a_lost_query", traffic_is_a_mix_with_a_lost_query),
         ("endpoints_can_change_under_way", endpoints_can_change_under_way),
         ("a_pod_can_go_and_come", a_pod_can_go_and_come),
         ("resolvers_fall_back_to_tcp", resolvers_fall_back_to_tcp),
@@ -151,6 +155,32 @@ fn every_path_through_the_node_works() -> Result<Outcome> {
         let got = answered(from, server, 8)?;
         ensure!(got == 8, "{what}: {got} of 8 queries to {server} answered");
     }
+    Ok(Outcome::Passed)
+}
+
+fn a_node_local_server_answers() -> Result<Outcome> {
+    let lab = Lab::new(LabOptions::default())?;
+    let _cache = Server::start("nodelocal", lab.node(), ServerKind::CoreDns, &ServerOptions::node_local())?;
+    let pod = lab.pod("web")?;
+    pod.namespace.set_resolv_conf(&resolv_conf(&[NODE_LOCAL.into()]))?;
+    for name in ["payments.shop", "api.example.com"] {
+        let answer = Client::Glibc.lookup(pod, name)?;
+        ensure!(answer.addresses.len() == 2, "{answer:?}");
+    }
+    Ok(Outcome::Passed)
+}
+
+fn traffic_is_a_mix_with_a_lost_query() -> Result<Outcome> {
+    let mut lab = Lab::new(LabOptions::default())?;
+    let web = Capture::start(lab.node(), "veth-web")?;
+    let db = Capture::start(lab.node(), "veth-db")?;
+    traffic::run(&mut lab, &AtomicBool::new(false), Duration::from_secs(8))?;
+    let (web, db) = (read_messages(&web.stop()?)?, read_messages(&db.stop()?)?);
+    ensure!(web.len() > 40 && db.len() > 40, "{} and {} messages", web.len(), db.len());
+    ensure!(web.iter().any(|message| message.transport == "tcp"), "nothing over TCP");
+    let unanswered = db.iter().filter(|message| !message.response).count() - pair(&db).len();
+    ensure!(unanswered >= 1, "no query was lost");
+    ensure!(unanswered * 10 < db.len(), "{unanswered} of {} messages were lost", db.len());
     Ok(Outcome::Passed)
 }
 

@@ -1,21 +1,19 @@
 //! `dnspath stream` against tcpdump at the client's own interface: the same messages, each once, paired the same
 //! way, with the same latencies.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use dnspath_tests::capture::{Capture, MessageKey, WireMessage, pair, read_messages};
+use anyhow::{Result, ensure};
+use dnspath_tests::capture::{Capture, read_messages};
+use dnspath_tests::comparison::compare;
 use dnspath_tests::harness::{Outcome, run};
 use dnspath_tests::lab::resolv_conf;
 use dnspath_tests::query::Qtype;
 use dnspath_tests::topology::{Site, UPSTREAM4, VIP4, VIP6};
-use dnspath_tests::tracer::{Told, Tracer, binary};
+use dnspath_tests::tracer::{Tracer, binary};
 use dnspath_tests::{Client, Lab, LabOptions, QueryFilter, ServerKind, ServerOptions};
-use serde_json::Value;
 
 fn main() -> ExitCode {
     run(&[
@@ -128,7 +126,7 @@ impl Case {
         std::thread::sleep(Duration::from_millis(300));
         let wire = read_messages(&capture.stop()?)?;
         let told = tracer.finish()?;
-        let latency = compare(&wire, &told, &[pod.ip4.into(), pod.ip6.into()])?;
+        let latency = compare(&wire, &told.lines, &[pod.ip4.into(), pod.ip6.into()])?;
         let loss = told.covered("lost")?;
         ensure!(loss == 0, "{loss} frames lost");
         if pod.site == Site::Node {
@@ -136,132 +134,4 @@ impl Case {
         }
         Ok(Outcome::Measured(format!("{} messages, latencies {latency}", wire.len())))
     }
-}
-
-/// A message as dnspath tells it.
-struct TracedMessage {
-    key: MessageKey,
-    response: bool,
-    question: Option<u64>,
-    latency_ns: Option<i128>,
-    line: String,
-}
-
-fn traced(line: &Value) -> Result<TracedMessage> {
-    let text = |key: &str| line[key].as_str().with_context(|| format!("no {key} in {line}"));
-    let qtype = match text("qtype")? {
-        "A" => 1,
-        "AAAA" => 28,
-        other => bail!("the lab asks no {other}: {line}"),
-    };
-    let transport = match text("transport")? {
-        "udp" => "udp",
-        "tcp" => "tcp",
-        other => bail!("unknown transport {other}: {line}"),
-    };
-    let id = line["id"]
-        .as_u64()
-        .and_then(|id| u16::try_from(id).ok())
-        .with_context(|| format!("no id in {line}"))?;
-    let name = text("name")?.trim_end_matches('.').to_lowercase();
-    Ok(TracedMessage {
-        key: (text("client")?.parse()?, text("server")?.parse()?, transport, id, name, qtype),
-        response: text("qr")? == "R",
-        question: line["question"].as_u64(),
-        latency_ns: line["latency_ns"].as_u64().map(i128::from),
-        line: line.to_string(),
-    })
-}
-
-/// A message's name on both sides: its key, its direction, and which of those equal in these it is.
-type Identity = (MessageKey, bool, usize);
-
-fn identities<'a>(messages: impl Iterator<Item = (&'a MessageKey, bool)>) -> Vec<Identity> {
-    let mut seen: HashMap<(MessageKey, bool), usize> = HashMap::new();
-    messages
-        .map(|(key, response)| {
-            let count = seen.entry((key.clone(), response)).or_default();
-            *count += 1;
-            (key.clone(), response, *count)
-        })
-        .collect()
-}
-
-/// Compares what tcpdump saw with what dnspath told of the same client; returns the latencies' difference.
-fn compare(wire: &[WireMessage], told: &Told, client: &[IpAddr]) -> Result<String> {
-    let mut ours = Vec::new();
-    for line in told.unit("message") {
-        let address: Option<SocketAddr> = line["client"].as_str().and_then(|address| address.parse().ok());
-        // The same queries on their way from server to upstream, and the servers' own, are another client's.
-        if address.is_some_and(|address| client.contains(&address.ip())) {
-            ours.push(traced(line)?);
-        }
-    }
-    let wire_keys: Vec<MessageKey> = wire.iter().map(WireMessage::key).collect();
-    let wire_names = identities(wire_keys.iter().zip(wire).map(|(key, message)| (key, message.response)));
-    let our_names = identities(ours.iter().map(|message| (&message.key, message.response)));
-    same_set(&wire_names, &our_names)?;
-    let by_name: HashMap<&Identity, &TracedMessage> = our_names.iter().zip(&ours).collect();
-    let at = |index: usize| -> Result<&TracedMessage> {
-        let name = wire_names.get(index).context("no such message")?;
-        by_name.get(name).copied().with_context(|| format!("not told: {name:?}"))
-    };
-    let pairs: BTreeMap<usize, usize> = pair(wire).into_iter().collect();
-    let mut differences = Vec::new();
-    for (response, query) in &pairs {
-        let (told_response, told_query) = (at(*response)?, at(*query)?);
-        ensure!(
-            told_response.question.is_some() && told_response.question == told_query.question,
-            "not paired: {} with {}",
-            told_response.line,
-            told_query.line
-        );
-        let (Some(sent), Some(received)) = (wire.get(*query), wire.get(*response)) else { continue };
-        let on_wire = i128::from(received.time_ns) - i128::from(sent.time_ns);
-        let latency =
-            told_response.latency_ns.with_context(|| format!("no latency: {}", told_response.line))?;
-        differences.push((latency - on_wire).abs());
-    }
-    ensure!(!differences.is_empty(), "no answered query on the wire");
-    for (index, message) in wire.iter().enumerate().filter(|(_, message)| message.response) {
-        ensure!(
-            pairs.contains_key(&index) || at(index)?.latency_ns.is_none(),
-            "paired with nothing: {message:?}"
-        );
-    }
-    differences.sort_unstable();
-    let median = differences.get(differences.len() / 2).copied().unwrap_or_default();
-    let worst = differences.last().copied().unwrap_or_default();
-    ensure!(median < 50_000, "latencies differ by {median} ns in the median, {worst} ns at most");
-    // Far beyond any scheduling noise: it is the latency of another query.
-    ensure!(worst < 100_000_000, "a latency differs by {worst} ns");
-    Ok(format!("differ by {:.1} µs in the median, {:.1} µs at most", micros(median), micros(worst)))
-}
-
-fn micros(nanoseconds: i128) -> f64 {
-    nanoseconds as f64 / 1000.0
-}
-
-fn same_set(wire: &[Identity], ours: &[Identity]) -> Result<()> {
-    let mut complaint = String::new();
-    for (what, these, those) in [("not told", wire, ours), ("told, not on the wire", ours, wire)] {
-        let rest: std::collections::HashSet<&Identity> = those.iter().collect();
-        let odd: Vec<_> = these.iter().filter(|name| !rest.contains(name)).collect();
-        if !odd.is_empty() {
-            // Writing to a String cannot fail.
-            let _ = write!(
-                complaint,
-                "{} {what}, such as {:?}; ",
-                odd.len(),
-                odd.iter().take(3).collect::<Vec<_>>()
-            );
-        }
-    }
-    ensure!(
-        complaint.is_empty(),
-        "of {} messages on the wire and {} told: {complaint}",
-        wire.len(),
-        ours.len()
-    );
-    Ok(())
 }
