@@ -4,4 +4,5 @@ pub mod clock;
 pub mod live;
 pub mod offline;
 pub mod selection;
+pub mod session;
 pub mod when;
