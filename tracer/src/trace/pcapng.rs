@@ -92,7 +92,7 @@ impl Section {
             };
         }
         let len = self.word([l0, l1, l2, l3]) as usize;
-        if len < BLOCK_HEADER_LEN || len % 4 != 0 {
+        if len < BLOCK_HEADER_LEN || !len.is_multiple_of(4) {
             return Err("a block of impossible length");
         }
         Ok(BlockHeader { kind: self.word([k0, k1, k2, k3]), len })

@@ -58,6 +58,26 @@ pub(super) fn read(
     true
 }
 
+/// Whether `bytes` look like a message with one question: for places where it is not sure that one begins. `cut`:
+/// the question may be missing.
+pub(super) fn is_plausible(bytes: &[u8], cut: bool) -> bool {
+    let Some(&[_, _, f0, f1, q0, q1, ..]) = bytes.first_chunk::<HEADER_LEN>() else { return false };
+    // Opcodes up to DSO (RFC 8490), Z clear, no more than one question (RFC 9619).
+    let opcode = f0 >> 3 & 0xf;
+    if opcode > 6 || f1 & 0x40 != 0 {
+        return false;
+    }
+    let class = |end: usize| chunk::<4>(bytes, end).map(|&[_, _, c0, c1]| u16::from_be_bytes([c0, c1]));
+    match u16::from_be_bytes([q0, q1]) {
+        1 => match read_name(bytes, HEADER_LEN).and_then(|(_, end)| class(end)) {
+            // IN, CH, HS, NONE and ANY.
+            Some(class) => matches!(class, 1 | 3 | 4 | 254 | 255),
+            None => cut,
+        },
+        _ => false,
+    }
+}
+
 /// Reads the first question and skips the others; gives where the records start.
 fn questions(bytes: &[u8], message: &mut DnsMessage) -> Option<usize> {
     let mut position = HEADER_LEN;
@@ -237,4 +257,172 @@ fn skip_name(bytes: &[u8], mut position: usize) -> Option<usize> {
 
 fn chunk<const N: usize>(bytes: &[u8], position: usize) -> Option<&[u8; N]> {
     bytes.get(position..)?.first_chunk::<N>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::samples::{header, name, query, record};
+
+    const RESPONSE: u16 = 0x8180;
+    /// A pointer to the question's name.
+    const TO_QUESTION: [u8; 2] = [0xc0, 12];
+
+    fn decode(bytes: &[u8]) -> DnsMessage {
+        let mut message = DnsMessage::default();
+        assert!(read(bytes, bytes.len(), &mut message, &mut None));
+        message
+    }
+
+    /// A response to (example.com, `qtype`) with these records behind the question.
+    fn response(flags: u16, qtype: u16, counts: [u16; 3], records: &[Vec<u8>]) -> Vec<u8> {
+        let mut message = header(7, flags, [1, counts[0], counts[1], counts[2]]);
+        message.extend(name("Example.com"));
+        message.extend(qtype.to_be_bytes());
+        message.extend([0, 1]);
+        message.extend(records.concat());
+        message
+    }
+
+    #[test]
+    fn a_query_is_read_whole() {
+        let message = decode(&query(0x1234, "WWW.Example.com"));
+        assert_eq!((message.id, message.name.to_string()), (0x1234, "www.example.com".into()));
+        assert_eq!((message.qtype, message.qclass), (Rtype::A, Class::IN));
+        assert!(message.has_question && !message.is_response() && !message.cut);
+        assert_eq!(message.size, 33);
+    }
+
+    #[test]
+    fn an_answer_is_summarised() {
+        let target = [&[3], b"cdn".as_slice(), &TO_QUESTION].concat();
+        let records = [
+            record(&TO_QUESTION, 5, 1, 60, &target),
+            record(&target, 1, 1, 60, &[10, 0, 0, 1]),
+            record(&target, 1, 1, 60, &[10, 0, 0, 2]),
+            record(&target, 1, 1, 60, &[10, 0, 0]),
+        ];
+        let message = decode(&response(RESPONSE, 1, [4, 0, 0], &records));
+        let addresses: Vec<_> = message.answer.addresses.iter().map(ToString::to_string).collect();
+        assert_eq!(addresses, ["10.0.0.1", "10.0.0.2"]);
+        assert_eq!(message.answer.matching, 3);
+        assert_eq!(message.answer.cname_target.unwrap().to_string(), "cdn.example.com");
+        assert!(!message.cut && !message.answer.authority_soa);
+    }
+
+    #[test]
+    fn aaaa_records_give_ipv6_addresses() {
+        let address = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
+        let message =
+            decode(&response(RESPONSE, 28, [1, 0, 0], &[record(&TO_QUESTION, 28, 1, 60, &address)]));
+        assert_eq!(message.answer.addresses[0].to_string(), "fd00::9");
+    }
+
+    #[test]
+    fn addresses_are_bounded_and_their_count_is_not() {
+        let records: Vec<_> = (0..100).map(|n| record(&TO_QUESTION, 1, 1, 60, &[10, 0, 0, n])).collect();
+        let message = decode(&response(RESPONSE, 1, [100, 0, 0], &records));
+        assert_eq!((message.answer.addresses.len(), message.answer.matching), (MAX_ADDRESSES, 100));
+    }
+
+    #[test]
+    fn a_negative_answer_has_its_soa() {
+        let message =
+            decode(&response(RESPONSE | 3, 1, [0, 1, 0], &[record(&TO_QUESTION, 6, 1, 30, &[0; 22])]));
+        assert_eq!(message.rcode, Rcode::NXDOMAIN);
+        assert!(message.answer.authority_soa);
+    }
+
+    #[test]
+    fn opt_gives_size_flags_cookie_and_the_upper_rcode_bits() {
+        let cookie = [0, 3, 0, 0, 0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8];
+        let opt = record(&[0], 41, 1_232, 0x0100_8000, &cookie);
+        let message = decode(&response(RESPONSE, 1, [0, 0, 1], std::slice::from_ref(&opt)));
+        assert_eq!(message.rcode, Rcode::BADVERS);
+        let expected = Edns { udp_payload_size: 1_232, dnssec_ok: true, cookie: true, options_len: 16 };
+        assert_eq!(message.edns, Some(expected));
+        let query = decode(&response(0x0100, 1, [0, 0, 1], &[opt]));
+        assert_eq!((query.rcode, query.edns), (Rcode::NOERROR, Some(expected)));
+    }
+
+    #[test]
+    fn options_that_lie_end_the_search_for_a_cookie() {
+        for options in [&[0, 3, 0, 9, 1][..], &[0, 3], &[0, 3, 0xff, 0xff]] {
+            assert!(!has_option(options, OPTION_COOKIE));
+        }
+    }
+
+    #[test]
+    fn a_cut_message_keeps_what_decoded() {
+        let records =
+            [record(&TO_QUESTION, 1, 1, 60, &[10, 0, 0, 1]), record(&TO_QUESTION, 1, 1, 60, &[10, 0, 0, 2])];
+        let whole = response(RESPONSE, 1, [2, 0, 0], &records);
+        for length in HEADER_LEN..whole.len() {
+            let mut message = DnsMessage::default();
+            assert!(read(&whole[..length], whole.len(), &mut message, &mut None));
+            assert!(message.cut, "cut at {length}");
+            assert_eq!(message.id, 7);
+            assert_eq!(message.has_question, length >= 29, "cut at {length}");
+            assert_eq!(message.name == Name::ROOT, length < 29, "cut at {length}");
+            assert_eq!(message.answer.addresses.len(), usize::from(length >= 45), "cut at {length}");
+        }
+        assert!(!read(&whole[..11], whole.len(), &mut DnsMessage::default(), &mut None));
+    }
+
+    #[test]
+    fn counts_are_claims() {
+        let mut bytes = query(1, "a.b");
+        bytes[4..12].fill(0xff);
+        let message = decode(&bytes);
+        assert!(message.cut && message.has_question);
+        assert_eq!((message.name.to_string(), message.counts), ("a.b".into(), [0xffff; 4]));
+
+        let message = decode(&header(1, RESPONSE, [0, 0, 0, 0]));
+        assert!(!message.has_question && !message.cut && message.name.is_root());
+    }
+
+    #[test]
+    fn pointers_that_do_not_go_back_end_the_reading() {
+        let question = |name: &[u8]| [&header(1, 0, [1, 0, 0, 0])[..], name, &[0, 1, 0, 1]].concat();
+        for (what, name) in [
+            ("to itself", &[0xc0, 12][..]),
+            ("forwards", &[0xc0, 14, 0]),
+            ("round a label", &[1, b'a', 0xc0, 12]),
+            ("behind the end", &[0xff, 0xff]),
+            ("an old label type", &[0x41, 0]),
+        ] {
+            let message = decode(&question(name));
+            assert!(message.cut && !message.has_question, "{what}");
+        }
+        // Into the header, which is behind: allowed, and read as what is there.
+        assert_eq!(decode(&question(&[1, b'a', 0xc0, 2])).name.to_string(), "a");
+    }
+
+    #[test]
+    fn names_of_255_octets_pass_and_longer_ones_do_not() {
+        let label = |length: usize| [vec![u8::try_from(length).unwrap()], vec![b'x'; length]].concat();
+        let of = |last: usize| [label(63), label(63), label(63), label(last), vec![0]].concat();
+        let question = |name: Vec<u8>| [header(1, 0, [1, 0, 0, 0]), name, vec![0, 1, 0, 1]].concat();
+        let longest = decode(&question(of(61)));
+        assert_eq!((longest.name.as_wire().len(), longest.cut), (255, false));
+        assert!(decode(&question(of(62))).cut);
+    }
+
+    #[test]
+    fn a_message_read_into_the_place_of_another_keeps_nothing_of_it() {
+        let records = [
+            record(&TO_QUESTION, 5, 1, 60, &name("t")),
+            record(&TO_QUESTION, 1, 1, 60, &[10, 0, 0, 1]),
+            record(&[0], 6, 1, 0, &[]),
+            record(&[0], 41, 512, 0, &[]),
+        ];
+        let full = response(RESPONSE, 1, [2, 1, 1], &records);
+        let bare = header(9, 0, [0; 4]);
+        let (mut message, mut spare) = (DnsMessage::default(), None);
+        assert!(read(&full, full.len(), &mut message, &mut spare));
+        assert!(message.answer.cname_target.is_some() && message.edns.is_some());
+        assert!(read(&bare, bare.len(), &mut message, &mut spare));
+        assert_eq!(message, decode(&bare));
+        assert!(spare.is_some(), "the box serves again");
+    }
 }

@@ -9,7 +9,7 @@ use super::{
     ip::{Fragment, Packet},
 };
 use crate::model::{Timestamp, VantageId};
-use std::{net::IpAddr, time::Duration};
+use std::{collections::VecDeque, net::IpAddr, time::Duration};
 
 /// How long the rest of a datagram is waited for. Fragments leave their sender back to back; the kernel side
 /// may show the first one alone.
@@ -112,11 +112,11 @@ fn copy(datagram: &mut [u8], fragment: &[u8], start: usize, from: usize, to: usi
     }
 }
 
-/// The datagrams that are not whole yet, the oldest first, and the boxes of those that are gone.
+/// The datagrams that are not whole yet, the oldest first, and those that are gone, for their buffers.
 #[derive(Debug, Default)]
 pub(super) struct Fragments {
-    datagrams: Vec<Box<Datagram>>,
-    free: Vec<Box<Datagram>>,
+    datagrams: VecDeque<Datagram>,
+    free: Vec<Datagram>,
 }
 
 impl Fragments {
@@ -127,7 +127,7 @@ impl Fragments {
         envelope: Envelope,
         packet: &Packet<'_>,
         fragment: Fragment,
-    ) -> Option<Box<Datagram>> {
+    ) -> Option<Datagram> {
         let index = self.find_or_open(envelope, packet, fragment);
         let datagram = self.datagrams.get_mut(index)?;
         if datagram.done && fragment.offset > 0 {
@@ -141,12 +141,12 @@ impl Fragments {
             datagram.len = Some((fragment.offset + packet.wire_len).min(MAX_LEN));
         }
         if datagram.is_whole() {
-            return Some(self.datagrams.remove(index));
+            return self.datagrams.remove(index);
         }
         if fragment.offset == 0 && packet.payload.len() < packet.wire_len {
             // The capture cut the first fragment: what the others hold cannot be joined to it.
             datagram.done = true;
-            let mut cut = self.free.pop().unwrap_or_else(|| Box::new(empty(datagram.key, envelope)));
+            let mut cut = self.free.pop().unwrap_or_else(|| empty(datagram.key, envelope));
             cut.key = datagram.key;
             cut.envelope = envelope;
             std::mem::swap(&mut cut.bytes, &mut datagram.bytes);
@@ -168,13 +168,13 @@ impl Fragments {
     }
 
     /// The next datagram to give up at `now`: its time is over, or there is no room for another.
-    pub(super) fn give_up(&mut self, now: Timestamp) -> Option<Box<Datagram>> {
+    pub(super) fn give_up(&mut self, now: Timestamp) -> Option<Datagram> {
         loop {
-            let oldest = self.datagrams.first()?;
+            let oldest = self.datagrams.front()?;
             if now.since(oldest.opened) < HOLD && self.datagrams.len() < MAX_DATAGRAMS {
                 return None;
             }
-            let oldest = self.datagrams.remove(0);
+            let oldest = self.datagrams.pop_front()?;
             if oldest.is_open() {
                 return Some(oldest);
             }
@@ -182,8 +182,8 @@ impl Fragments {
         }
     }
 
-    /// Takes back the box of a datagram that was given.
-    pub(super) fn recycle(&mut self, mut datagram: Box<Datagram>) {
+    /// Takes back the buffers of a datagram that was given.
+    pub(super) fn recycle(&mut self, mut datagram: Datagram) {
         datagram.bytes.clear();
         datagram.ranges.clear();
         if self.free.len() < MAX_DATAGRAMS / 8 {
@@ -202,12 +202,12 @@ impl Fragments {
         if let Some(known) = self.datagrams.iter().rposition(|datagram| datagram.key == key) {
             return known;
         }
-        let mut datagram = self.free.pop().unwrap_or_else(|| Box::new(empty(key, envelope)));
+        let mut datagram = self.free.pop().unwrap_or_else(|| empty(key, envelope));
         datagram.key = key;
         datagram.opened = envelope.time;
         datagram.len = None;
         datagram.done = false;
-        self.datagrams.push(datagram);
+        self.datagrams.push_back(datagram);
         self.datagrams.len() - 1
     }
 }

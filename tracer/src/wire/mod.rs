@@ -32,7 +32,8 @@ pub struct WireCounters {
     pub dns_messages: u64,
     /// ICMP errors about DNS packets told.
     pub icmp_errors: u64,
-    /// Packets and messages that the capture's snap length cut before all of them was read.
+    /// Packets and messages that are not there to their end: cut by the capture's snap length, or by a segment or
+    /// fragment that never came.
     pub truncated: u64,
     /// Packets and messages that break their own format.
     pub malformed: u64,
@@ -189,7 +190,7 @@ impl Decoder {
     }
 
     /// Tells a datagram as far as it is there.
-    fn incomplete(&mut self, datagram: Box<Datagram>, out: &mut impl FnMut(&Sighting)) {
+    fn incomplete(&mut self, datagram: Datagram, out: &mut impl FnMut(&Sighting)) {
         self.emitter.restore(datagram.envelope);
         self.emitter.counters.given_up += 1;
         self.transport(datagram.protocol(), datagram.bytes(), datagram.wire_len(), 0, out);
@@ -222,4 +223,8 @@ impl PortSet {
 #[cfg(test)]
 mod corpus_tests;
 #[cfg(test)]
+mod robustness_tests;
+#[cfg(test)]
 mod samples;
+#[cfg(test)]
+mod stream_tests;

@@ -42,6 +42,8 @@ pub(super) struct Stream {
     initial: Option<u32>,
     /// Of the message that is not whole yet: length prefix and what came of it.
     partial: Vec<u8>,
+    /// The stream was joined where a message may begin, and no whole one was seen since.
+    unsure: bool,
     /// Octets of a message cut by the capture that are still to come.
     skip: usize,
     waiting: SmallVec<[Box<Waiting>; 1]>,
@@ -85,6 +87,7 @@ impl Stream {
                 emitter.counters.given_up += u64::from(self.held() > 0);
                 self.drop_held();
                 self.initial = Some(sequence);
+                self.unsure = false;
                 self.next = Some(sequence.wrapping_add(1));
             }
             // What comes with a SYN is behind it (RFC 7413).
@@ -149,6 +152,10 @@ impl Stream {
     }
 
     fn keep(&mut self, waiting: Waiting) {
+        let Waiting { sequence, bytes, .. } = &waiting;
+        if self.waiting.iter().any(|known| known.sequence == *sequence && known.bytes.len() >= bytes.len()) {
+            return;
+        }
         self.waiting_len += waiting.held();
         self.waiting.push(Box::new(waiting));
     }
@@ -195,7 +202,10 @@ impl Stream {
     ) {
         let next = match self.next {
             Some(next) => next,
-            None if may_start_message(bytes, wire_len) => sequence,
+            None if may_start_message(bytes, wire_len) => {
+                self.unsure = true;
+                sequence
+            }
             None => return,
         };
         let seen = distance(next, sequence).unsigned_abs() as usize;
@@ -261,6 +271,11 @@ impl Stream {
     }
 
     fn whole(&mut self, message: &[u8], emitter: &mut Emitter, out: &mut impl FnMut(&Sighting)) {
+        if self.unsure && !dns::is_plausible(message, false) {
+            self.next = None;
+            return;
+        }
+        self.unsure = false;
         emitter.dns(message, message.len(), out);
         if message.len() < dns::HEADER_LEN {
             // No length of a message: what follows is not at the start of one either.
@@ -301,7 +316,9 @@ impl Stream {
     fn tell_partial(&mut self, emitter: &mut Emitter, out: &mut impl FnMut(&Sighting)) {
         let size = self.partial_len();
         let partial = std::mem::take(&mut self.partial);
-        if let (Some(size), Some(message)) = (size, partial.get(PREFIX_LEN..)) {
+        if let (Some(size), Some(message)) = (size, partial.get(PREFIX_LEN..))
+            && (!self.unsure || dns::is_plausible(message, true))
+        {
             emitter.dns(message, size - PREFIX_LEN, out);
         }
     }
@@ -314,18 +331,15 @@ const fn distance(sequence: u32, next: u32) -> i32 {
 }
 
 /// Whether a segment of a stream joined in the middle can begin with a message: a length that holds a header,
-/// and a header of a kind that is in use; or the length alone.
+/// and a header and question of a kind that is in use; or the length alone.
 fn may_start_message(bytes: &[u8], wire_len: usize) -> bool {
     let Some((&prefix, message)) = bytes.split_first_chunk::<PREFIX_LEN>() else { return false };
     if usize::from(u16::from_be_bytes(prefix)) < dns::HEADER_LEN {
         return false;
     }
-    match message.first_chunk::<{ dns::HEADER_LEN }>() {
-        Some(&[_, _, f0, f1, q0, q1, ..]) => {
-            let opcode = f0 >> 3 & 0xf;
-            // Opcodes up to DSO (RFC 8490), Z clear, at most one question (RFC 9619).
-            opcode <= 6 && f1 & 0x40 == 0 && u16::from_be_bytes([q0, q1]) <= 1
-        }
-        None => wire_len == PREFIX_LEN,
+    if message.is_empty() {
+        wire_len == PREFIX_LEN
+    } else {
+        dns::is_plausible(message, bytes.len() < wire_len)
     }
 }

@@ -1,0 +1,436 @@
+//! Questions → lookups: which questions one getaddrinfo() call asked.
+//!
+//! A new question is looked at against the open lookups of its client whose candidates begin with the same label,
+//! newest first:
+//! - **pair**: its name is there, its type not yet, and it comes ≤ 20 ms after its sibling, ≤ 50 ms after the
+//!   sibling's answer, or after the types asked before all failed (`getent hosts`: AAAA, then A);
+//! - **next candidate**: the lookup has no address yet, the names share a base (see `search`), and it comes
+//!   ≤ 250 ms after the last answer, or a timeout's length after the last query when one is unanswered;
+//! - **repetition**: the same walk within 5 ms of an answer of 30 records and more is glibc's buffer growing.
+//!
+//! Pairs win over next candidates, a shared port over none, then the smaller gap. A lookup ends when nothing can
+//! follow; only then its questions are told.
+
+use super::{
+    Engine, Ended,
+    intern::Address,
+    questions::{COPY_WINDOW, REACTION, SHORTEST_TIMEOUT, Standing},
+    records::{Bits, Role},
+    search,
+    table::{Chained, Links, NONE, Place, Slab},
+    timers::{Timed, TimerLinks},
+};
+use crate::model::{Observer, Opcode, Rtype};
+use foldhash::fast::FixedState;
+use std::hash::BuildHasher;
+
+const MILLISECOND: u64 = 1_000_000;
+/// A and AAAA of one candidate leave within this time.
+const PAIR_WINDOW: u64 = 20 * MILLISECOND;
+/// The next candidate follows the last answer within this time.
+const NEXT_WINDOW: u64 = 250 * MILLISECOND;
+/// All candidates at once (busybox nslookup) leave one port within this time.
+const BURST_WINDOW: u64 = 5 * MILLISECOND;
+/// The next candidate follows a timeout at most this long after the last query.
+const LONGEST_NEXT: u64 = 32_000 * MILLISECOND;
+/// A lookup with all its answers is open this long: the next candidate may come.
+pub(super) const QUIET: u64 = 300 * MILLISECOND;
+/// A lookup with a failed or truncated question: musl asks again after 2.5 s, others after 5 s.
+const QUIET_FAILED: u64 = 5_500 * MILLISECOND;
+/// A copy's answer, where another server's came.
+const QUIET_COPY: u64 = 2_000 * MILLISECOND;
+/// No lookup is open longer.
+const LONGEST_LOOKUP: u64 = 300_000 * MILLISECOND;
+/// Answers from which glibc's buffer of 1 or 2 KiB may be too small.
+const LARGE_ANSWER: u16 = 30;
+const LONGEST_WALK: usize = 24;
+/// Questions of a lookup; the next one starts a new lookup.
+const MOST_QUESTIONS: u16 = 64;
+/// mDNS asks everybody: no lookup.
+const MDNS: u16 = 5353;
+
+/// An open lookup.
+#[derive(Debug)]
+pub(super) struct LookupRecord {
+    pub(super) number: u64,
+    pub(super) started: u64,
+    pub(super) last_answer: u64,
+    pub(super) client: Place,
+    label: u32,
+    pub(super) first_question: Place,
+    pub(super) last_question: Place,
+    pub(super) of_client: Links,
+    of_label: Links,
+    /// The lookups opened before and after it.
+    of_all: Links,
+    timer: TimerLinks,
+    pub(super) questions: u16,
+    /// It has an accepted answer.
+    pub(super) positive: bool,
+    /// A large answer came: the same walk may come again.
+    large: bool,
+    /// It is told as questions alone.
+    pub(super) noise: bool,
+}
+
+impl Default for LookupRecord {
+    fn default() -> Self {
+        Self {
+            number: 0,
+            started: 0,
+            last_answer: 0,
+            client: NONE,
+            label: 0,
+            first_question: NONE,
+            last_question: NONE,
+            of_client: Links::default(),
+            of_label: Links::default(),
+            of_all: Links::default(),
+            timer: TimerLinks::default(),
+            questions: 0,
+            positive: false,
+            large: false,
+            noise: false,
+        }
+    }
+}
+
+impl Chained for LookupRecord {
+    type Key = (Place, u32);
+    fn key(&self) -> (Place, u32) {
+        (self.client, self.label)
+    }
+    fn links(&mut self) -> &mut Links {
+        &mut self.of_label
+    }
+    fn hash(key: &(Place, u32), hasher: &FixedState) -> u64 {
+        hasher.hash_one(key)
+    }
+}
+
+impl Timed for Slab<LookupRecord> {
+    fn timer(&mut self, place: Place) -> &mut TimerLinks {
+        &mut self.at_mut(place).timer
+    }
+}
+
+/// How well a question continues a lookup: greater is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Fit {
+    pair: bool,
+    same_port: bool,
+    /// Negative gap, so that the smaller gap is greater.
+    closeness: i64,
+}
+
+impl Engine {
+    /// Puts a new question into the lookup it continues, or opens one for it.
+    pub(super) fn join_lookup(&mut self, question: Place) {
+        let record = self.questions.at(question);
+        let message = self.messages.at(record.first);
+        let time = message.time;
+        let noise = is_noise(Rtype(record.qtype), message.dns.flags, message.client.port(), message.server.port())
+            || self.names.wire(record.name).len() == 1;
+        let label = self.first_label(record.name);
+        let client = self.client(record.client, time);
+        let known = if noise { None } else { self.lookup_of(question, client, label) };
+        let lookup = match known {
+            Some(lookup) => {
+                let record = self.lookups.at_mut(lookup);
+                record.questions += 1;
+                let last = std::mem::replace(&mut record.last_question, question);
+                self.questions.at_mut(last).next = question;
+                lookup
+            }
+            None => {
+                let number = self.questions.at(question).number;
+                let lookup = self.lookups.insert(LookupRecord {
+                    number,
+                    started: time,
+                    last_answer: 0,
+                    client,
+                    label,
+                    first_question: question,
+                    last_question: question,
+                    questions: 1,
+                    noise,
+                    ..LookupRecord::default()
+                });
+                self.by_label.push(&mut self.lookups, lookup);
+                self.link_to_client(lookup, client);
+                self.link_to_all(lookup);
+                lookup
+            }
+        };
+        self.questions.at_mut(question).lookup = lookup;
+        self.touch(lookup);
+    }
+
+    fn first_label(&self, name: super::intern::NameId) -> u32 {
+        let wire = self.names.wire(name);
+        let length = wire.first().map_or(0, |&l| usize::from(l));
+        (self.hasher.hash_one(wire.get(1..=length).unwrap_or_default()) >> 16) as u32
+    }
+
+    fn lookup_of(&self, question: Place, client: Place, label: u32) -> Option<Place> {
+        let mut best: Option<(Fit, Place)> = None;
+        let mut lookup = self.by_label.newest(&self.lookups, &(client, label));
+        for _ in 0..LONGEST_WALK {
+            if lookup == NONE {
+                break;
+            }
+            let record = self.lookups.at(lookup);
+            if !record.noise
+                && record.questions < MOST_QUESTIONS
+                && let Some(fit) = self.fit_question(lookup, question)
+                && best.is_none_or(|(best, _)| best < fit)
+            {
+                best = Some((fit, lookup));
+            }
+            lookup = record.of_label.older;
+        }
+        best.map(|(_, lookup)| lookup)
+    }
+
+    fn fit_question(&self, lookup: Place, question: Place) -> Option<Fit> {
+        let (record, new) = (self.lookups.at(lookup), self.questions.at(question));
+        let message = self.messages.at(new.first);
+        let (now, port) = (message.time, message.client.port());
+        let since_answer = now.saturating_sub(record.last_answer);
+
+        // One walk over the lookup's questions: what there is of this name, and of the others.
+        let (mut sibling, mut repeated, mut last_sent, mut same_port) = (NONE, false, 0, false);
+        let (mut waiting, mut unreachable) = (false, false);
+        let mut place = record.first_question;
+        while place != NONE {
+            let other = self.questions.at(place);
+            let last = self.messages.at(other.last);
+            last_sent = last_sent.max(last.time);
+            same_port |= last.client.port() == port;
+            match self.standing(place, now) {
+                Standing::Waiting => waiting = true,
+                Standing::Unreachable(time) => {
+                    waiting = true;
+                    unreachable |= now.saturating_sub(time) <= REACTION;
+                }
+                _ => {}
+            }
+            if other.name == new.name {
+                repeated |= other.qtype == new.qtype;
+                sibling = place;
+            }
+            place = other.next;
+        }
+        let gap = now.saturating_sub(last_sent.max(record.last_answer));
+        let fit = |pair| Some(Fit { pair, same_port, closeness: -i64::try_from(gap).unwrap_or(i64::MAX) });
+
+        if repeated {
+            let again = record.large && since_answer <= BURST_WINDOW;
+            return if again { fit(false) } else { None };
+        }
+        if sibling != NONE {
+            let other = self.questions.at(sibling);
+            let asked = self.messages.at(other.first).time;
+            let together = now.saturating_sub(asked) <= PAIR_WINDOW;
+            let in_turn = !waiting && since_answer <= REACTION;
+            return if together || in_turn { fit(true) } else { None };
+        }
+        if record.positive && !record.large {
+            return None;
+        }
+        let at_once = same_port && now.saturating_sub(record.started) <= BURST_WINDOW;
+        let answered = !waiting && since_answer <= NEXT_WINDOW;
+        let since_sent = now.saturating_sub(last_sent);
+        let timed_out = waiting && (SHORTEST_TIMEOUT..=LONGEST_NEXT).contains(&since_sent);
+        if !(at_once || answered || timed_out || unreachable) {
+            return None;
+        }
+        let prompt = at_once || (answered && since_answer <= 2 * MILLISECOND);
+        self.continues(lookup, new.name, prompt).then(|| fit(false)).flatten()
+    }
+
+    /// Whether `name` can be the next candidate of a lookup's walk.
+    fn continues(&self, lookup: Place, name: super::intern::NameId, prompt: bool) -> bool {
+        let record = self.lookups.at(lookup);
+        let mut names: smallvec::SmallVec<[&[u8]; 8]> = smallvec::SmallVec::new();
+        let mut place = record.first_question;
+        while place != NONE {
+            let question = self.questions.at(place);
+            let wire = self.names.wire(question.name);
+            if names.last() != Some(&wire) {
+                names.push(wire);
+            }
+            place = question.next;
+        }
+        search::continues(&names, self.names.wire(name), &self.knowledge(record.client), prompt)
+    }
+
+    /// Notes a response that was matched, or found late.
+    pub(super) fn note_answer(&mut self, lookup: Place, response: Place) {
+        let answer = self.messages.at(response);
+        let (late, time) = (answer.bits.has(Bits::LATE), answer.time);
+        let large = answer.dns.counts[1] >= LARGE_ANSWER;
+        let positive = self.has_address(lookup);
+        let record = self.lookups.at_mut(lookup);
+        record.positive = positive;
+        if !late {
+            record.last_answer = record.last_answer.max(time);
+            record.large |= large;
+        }
+        self.touch(lookup);
+    }
+
+    fn has_address(&self, lookup: Place) -> bool {
+        let mut question = self.lookups.at(lookup).first_question;
+        while question != NONE {
+            if self.is_positive(question) {
+                return true;
+            }
+            question = self.questions.at(question).next;
+        }
+        false
+    }
+
+    /// Whether a question got in time what it asked for.
+    pub(super) fn is_positive(&self, question: Place) -> bool {
+        let mut place = self.questions.at(question).last;
+        while place != NONE {
+            let message = self.messages.at(place);
+            if message.peer != NONE {
+                let answer = self.messages.at(message.peer);
+                if !answer.bits.has(Bits::LATE) && answer.dns.is_positive() {
+                    return true;
+                }
+            }
+            place = message.previous;
+        }
+        false
+    }
+
+    /// Something happened to a lookup: looks at it again when it has been quiet.
+    pub(super) fn touch(&mut self, lookup: Place) {
+        self.wheel.set(&mut self.lookups, lookup, self.now.saturating_add(QUIET));
+    }
+
+    /// Ends the lookups that nothing can continue.
+    pub(super) fn run_timers(&mut self, out: &mut impl Observer) {
+        let now = self.now;
+        let mut fired = std::mem::take(&mut self.fired);
+        while self.wheel.fire(&mut self.lookups, now, &mut fired) {
+            fired.sort_unstable_by_key(|&lookup| self.lookups.at(lookup).number);
+            for lookup in fired.drain(..) {
+                let due = self.due(lookup);
+                if due <= now {
+                    self.tell_messages(now, out);
+                    self.end_lookup(lookup, Ended::Quiet, out);
+                } else {
+                    self.wheel.set(&mut self.lookups, lookup, due);
+                }
+            }
+        }
+        self.fired = fired;
+        self.tell_messages(now, out);
+    }
+
+    /// When nothing can continue a lookup any more.
+    fn due(&self, lookup: Place) -> u64 {
+        let record = self.lookups.at(lookup);
+        let mut due = record.last_answer.saturating_add(QUIET);
+        let mut question = record.first_question;
+        while question != NONE {
+            due = due.max(self.question_due(question));
+            question = self.questions.at(question).next;
+        }
+        due.min(record.started.saturating_add(LONGEST_LOOKUP))
+    }
+
+    fn question_due(&self, question: Place) -> u64 {
+        let record = self.questions.at(question);
+        let longest = self.config.unanswered_nanos();
+        let last = self.messages.at(record.last).time;
+        let standing = self.standing(question, u64::MAX);
+        let mut due = match standing {
+            Standing::Final(time) => time.saturating_add(QUIET),
+            Standing::Failed(_, time) => time.max(last).saturating_add(QUIET_FAILED),
+            Standing::Truncated | Standing::Unreachable(_) => last.saturating_add(QUIET_FAILED),
+            Standing::Waiting => last.saturating_add(self.patience(question)),
+        };
+        if let Standing::Final(_) = standing {
+            let mut place = record.last;
+            while place != NONE {
+                let message = self.messages.at(place);
+                if message.peer == NONE && record.messages > 1 {
+                    let wait = if self.has_copy(place) { QUIET_COPY.min(longest) } else { longest };
+                    due = due.max(message.time.saturating_add(wait));
+                }
+                place = message.previous;
+            }
+        }
+        due
+    }
+
+    fn has_copy(&self, place: Place) -> bool {
+        let message = self.messages.at(place);
+        let next = self.messages.at(message.next);
+        message.role == Role::ParallelCopy
+            || (next.role == Role::ParallelCopy && next.time.saturating_sub(message.time) <= COPY_WINDOW)
+    }
+
+    /// How long a retry may still come: two and a half times the longest gap so far, for resolvers double it.
+    fn patience(&self, question: Place) -> u64 {
+        let mut place = self.questions.at(question).last;
+        let mut longest = 0;
+        while place != NONE {
+            let message = self.messages.at(place);
+            if message.previous != NONE {
+                longest = longest.max(message.time.saturating_sub(self.messages.at(message.previous).time));
+            }
+            place = message.previous;
+        }
+        let least = self.config.unanswered_nanos();
+        (longest * 5 / 2).clamp(least, least.max(45_000 * MILLISECOND))
+    }
+
+    /// The newest open lookup of an address.
+    pub(super) fn newest_lookup(&self, address: Address) -> Place {
+        self.clients.at(self.client_place(address)).newest
+    }
+
+    /// Takes a lookup out of all that finds it. Its record stays until it is freed.
+    pub(super) fn unlink_lookup(&mut self, lookup: Place) {
+        self.wheel.unset(&mut self.lookups, lookup);
+        self.by_label.remove(&mut self.lookups, lookup);
+        self.unlink_from_client(lookup);
+        let Links { older, newer } = self.lookups.at(lookup).of_all;
+        if older == NONE {
+            self.oldest_lookup = newer;
+        } else {
+            self.lookups.at_mut(older).of_all.newer = newer;
+        }
+        if newer == NONE {
+            self.youngest_lookup = older;
+        } else {
+            self.lookups.at_mut(newer).of_all.older = older;
+        }
+    }
+
+    fn link_to_all(&mut self, lookup: Place) {
+        let older = std::mem::replace(&mut self.youngest_lookup, lookup);
+        self.lookups.at_mut(lookup).of_all = Links { older, newer: NONE };
+        if older == NONE {
+            self.oldest_lookup = lookup;
+        } else {
+            self.lookups.at_mut(older).of_all.newer = lookup;
+        }
+    }
+}
+
+/// Messages of servers to each other and to all: no program's lookup.
+fn is_noise(qtype: Rtype, flags: u16, client_port: u16, server_port: u16) -> bool {
+    let query = crate::model::Flags(flags).opcode() == Opcode::QUERY;
+    let between_servers = matches!(
+        qtype,
+        Rtype::HINFO | Rtype::NS | Rtype::SOA | Rtype::DS | Rtype::DNSKEY | Rtype::AXFR | Rtype::IXFR
+    );
+    !query || between_servers || client_port == MDNS || server_port == MDNS
+}

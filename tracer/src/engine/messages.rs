@@ -1,0 +1,350 @@
+//! Sightings → messages: one message on the wire is one message here, however many vantages saw it.
+//!
+//! A packet keeps its DNS id, name, type and transport on its whole way, and its IPv4 identification. What
+//! conntrack changes follows from its tuples where the kernel side read them; else the change is inferred within
+//! [`UNTOLD_WINDOW`]: DNAT leaves the client's address and port, SNAT the server's. A vantage sees a message
+//! once: what it sees again is a retransmission, or a capture's duplicate.
+
+use super::{
+    Engine,
+    intern::Endpoint,
+    records::{Bits, HopRecord, MessageRecord, OtherFlow, Packet, Way},
+    table::{NONE, Place},
+};
+use crate::model::Observer;
+
+/// A translation nobody told of is believed this long after the message's first sighting.
+const UNTOLD_WINDOW: u64 = 50_000_000;
+/// A capture that sees a frame twice does so within this time.
+const DUPLICATE_WINDOW: u64 = 1_500_000;
+/// Messages of one name, type and id that are looked at.
+const LONGEST_WALK: usize = 64;
+/// IPv4 identifications are compared for UDP: segmentation offload gives TCP segments new ones.
+const NO_IP_ID: u16 = 0;
+
+/// A packet's two sides before translation, as far as they are known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sides {
+    pub(super) client: Endpoint,
+    /// The service address where conntrack told it.
+    pub(super) asked: Endpoint,
+    /// The answering side where conntrack told it.
+    pub(super) backend: Endpoint,
+    /// The server's side as this packet has it.
+    pub(super) far: Endpoint,
+    /// The client's side as this packet has it.
+    pub(super) near: Endpoint,
+}
+
+enum Known {
+    Hop(Place),
+    Duplicate,
+    No,
+}
+
+impl Engine {
+    pub(super) fn process(&mut self, packet: Packet, out: &mut impl Observer) {
+        self.now = self.now.max(packet.time);
+        self.run_timers(out);
+        if packet.bits.has(Bits::ICMP) {
+            self.icmp(&packet);
+            return;
+        }
+        let sides = self.sides(&packet);
+        match self.known(&packet, &sides) {
+            Known::Hop(place) => {
+                self.add_hop(place, &packet, &sides);
+                self.drop_packet(&packet);
+            }
+            Known::Duplicate => {
+                self.counters.duplicates += 1;
+                self.drop_packet(&packet);
+            }
+            Known::No if packet.bits.has(Bits::RESPONSE) => self.new_response(&packet, &sides),
+            Known::No => self.new_query(&packet, &sides, out),
+        }
+    }
+
+    fn sides(&mut self, packet: &Packet) -> Sides {
+        let response = packet.bits.has(Bits::RESPONSE);
+        let (near, far) = if response {
+            (packet.destination, packet.source)
+        } else {
+            (packet.source, packet.destination)
+        };
+        let nat = packet.nat;
+        if nat.client.is_some() {
+            self.nat_told = true;
+            if nat.client_outside != nat.client {
+                self.aliases.learn(nat.client_outside, nat.client, packet.time);
+            }
+            return Sides { client: nat.client, asked: nat.server, backend: nat.backend, far, near };
+        }
+        let client = self.aliases.inside(near).unwrap_or(near);
+        Sides { client, asked: Endpoint::NONE, backend: Endpoint::NONE, far, near }
+    }
+
+    /// The message this packet is a further sighting of: of those that fit best, the oldest.
+    fn known(&self, packet: &Packet, sides: &Sides) -> Known {
+        let response = packet.bits.has(Bits::RESPONSE);
+        let (mut best, mut best_fit) = (NONE, 0);
+        let mut place = self.by_id.newest(&self.messages, &packet.dns.key());
+        for _ in 0..LONGEST_WALK {
+            if place == NONE {
+                break;
+            }
+            let message = self.messages.at(place);
+            let older = message.same_id_links.older;
+            let target = match (response, message.bits.has(Bits::RESPONSE)) {
+                (true, false) => message.peer,
+                (false, true) => NONE,
+                _ => place,
+            };
+            place = older;
+            if target == NONE {
+                continue;
+            }
+            let record = self.messages.at(target);
+            let fit = self.fit(record, packet, sides);
+            if fit == 0 {
+                continue;
+            }
+            match self.hop_at(record, packet.vantage) {
+                None if fit >= best_fit => (best, best_fit) = (target, fit),
+                Some(hop)
+                    if packet.ip_id != NO_IP_ID
+                        && hop.ttl == packet.ttl
+                        && record.ip_id == packet.ip_id
+                        && packet.time.abs_diff(record.time + u64::from(hop.offset)) <= DUPLICATE_WINDOW =>
+                {
+                    return Known::Duplicate;
+                }
+                _ => {}
+            }
+        }
+        if best == NONE { Known::No } else { Known::Hop(best) }
+    }
+
+    /// How well a packet fits a message as a further sighting: 0 not at all, 3 for certain.
+    fn fit(&self, record: &MessageRecord, packet: &Packet, sides: &Sides) -> u8 {
+        let age = packet.time.abs_diff(record.time);
+        let same_transport = record.bits.has(Bits::TCP) == packet.bits.has(Bits::TCP);
+        let same_packet = packet.bits.has(Bits::TCP)
+            || record.ip_id == NO_IP_ID
+            || packet.ip_id == NO_IP_ID
+            || record.ip_id == packet.ip_id;
+        if age > self.config.hop_window_nanos() || !same_transport || !same_packet {
+            return 0;
+        }
+        let far_known = sides.far == record.server || sides.far == record.backend;
+        if record.client == sides.client {
+            if sides.asked.is_some() {
+                let same = sides.asked == record.server
+                    || sides.backend == record.server
+                    || sides.far == record.server;
+                return if same { 3 } else { 0 };
+            }
+            let translated = record.backend.is_none()
+                && sides.far.port() == record.server.port()
+                && age <= UNTOLD_WINDOW;
+            return if far_known { 3 } else { u8::from(translated) * 2 };
+        }
+        // A copy with another source that nobody explained: forwarded, so its TTL is lower.
+        let forwarded = self.hops.at(record.first_hop).ttl != packet.ttl;
+        u8::from(far_known && forwarded && !self.nat_told && age <= UNTOLD_WINDOW)
+    }
+
+    fn hop_at(&self, record: &MessageRecord, vantage: u16) -> Option<&HopRecord> {
+        let mut place = record.first_hop;
+        while place != NONE {
+            let hop = self.hops.at(place);
+            if hop.vantage == vantage {
+                return Some(hop);
+            }
+            place = hop.next;
+        }
+        None
+    }
+
+    fn new_query(&mut self, packet: &Packet, sides: &Sides, out: &mut impl Observer) {
+        let server = if sides.asked.is_some() { sides.asked } else { sides.far };
+        let place = self.new_message(packet, sides.client, server, NONE);
+        self.messages.at_mut(place).bits.set(Bits::CHAINED, true);
+        self.by_id.push(&mut self.messages, place);
+        self.add_hop(place, packet, sides);
+        self.counters.queries += 1;
+        self.ask(place, out);
+    }
+
+    /// Makes the record of a message whose first sighting this is; it takes over what the packet holds.
+    pub(super) fn new_message(
+        &mut self,
+        packet: &Packet,
+        client: Endpoint,
+        server: Endpoint,
+        peer: Place,
+    ) -> Place {
+        let place = self.messages.insert(MessageRecord {
+            time: packet.time,
+            client,
+            server,
+            dns: packet.dns,
+            peer,
+            extra: packet.extra,
+            ip_id: packet.ip_id,
+            bits: packet.bits.with(Bits::IN_WINDOW, true),
+            ..MessageRecord::default()
+        });
+        self.window.push_back(place);
+        place
+    }
+
+    /// Adds a sighting, and what it says of the message's addresses.
+    pub(super) fn add_hop(&mut self, place: Place, packet: &Packet, sides: &Sides) {
+        let record = self.messages.at(place);
+        let (server, backend) = if sides.asked.is_some() {
+            (sides.asked, sides.backend)
+        } else if record.client != sides.client || sides.far == record.server {
+            (record.server, record.backend)
+        } else {
+            (record.server, sides.far)
+        };
+        if record.client != sides.client {
+            self.aliases.learn(sides.near, record.client, packet.time);
+        }
+        self.set_server(place, server, if backend == server { Endpoint::NONE } else { backend });
+
+        let record = self.messages.at(place);
+        let way = if sides.near == record.client && sides.far == record.server {
+            Way::ASKED
+        } else if sides.near == record.client && sides.far == record.backend {
+            Way::TRANSLATED
+        } else {
+            let flow = OtherFlow { source: packet.source, destination: packet.destination };
+            Way(self.flows.insert(flow))
+        };
+        let offset = u32::try_from(packet.time.saturating_sub(record.time)).unwrap_or(u32::MAX);
+        let last = record.last_hop;
+        let hop = self.hops.insert(HopRecord {
+            frame: packet.frame,
+            offset,
+            next: NONE,
+            flow: way,
+            vantage: packet.vantage,
+            ttl: packet.ttl,
+        });
+        if last == NONE {
+            self.messages.at_mut(place).first_hop = hop;
+        } else {
+            self.hops.at_mut(last).next = hop;
+        }
+        self.messages.at_mut(place).last_hop = hop;
+    }
+
+    /// Changes what is known of the server's addresses; hops that were told by the old ones get their own.
+    fn set_server(&mut self, place: Place, server: Endpoint, backend: Endpoint) {
+        let record = self.messages.at(place);
+        let (old_server, old_backend, client) = (record.server, record.backend, record.client);
+        if old_server == server && (old_backend == backend || backend.is_none()) {
+            return;
+        }
+        let response = record.bits.has(Bits::RESPONSE);
+        let mut hop = record.first_hop;
+        while hop != NONE {
+            let record = self.hops.at(hop);
+            let far = match record.flow {
+                Way::ASKED => old_server,
+                Way::TRANSLATED => old_backend,
+                _ => Endpoint::NONE,
+            };
+            let next = record.next;
+            let way = if far.is_none() {
+                record.flow
+            } else if far == server {
+                Way::ASKED
+            } else if far == backend {
+                Way::TRANSLATED
+            } else {
+                let (source, destination) = if response { (far, client) } else { (client, far) };
+                Way(self.flows.insert(OtherFlow { source, destination }))
+            };
+            self.hops.at_mut(hop).flow = way;
+            hop = next;
+        }
+        let record = self.messages.at_mut(place);
+        record.server = server;
+        record.backend = backend;
+    }
+
+    /// Whether a query was seen with this address as its source: a translation without conntrack's word.
+    pub(super) fn left_as(&self, record: &MessageRecord, source: Endpoint) -> bool {
+        let mut place = record.first_hop;
+        while place != NONE {
+            let hop = self.hops.at(place);
+            if self.flows.at(hop.flow.0).source == source {
+                return true;
+            }
+            place = hop.next;
+        }
+        false
+    }
+
+    /// Gives back what a packet holds.
+    pub(super) fn drop_packet(&mut self, packet: &Packet) {
+        self.names.release(packet.dns.name);
+        self.drop_extra(packet.extra);
+    }
+
+    pub(super) fn drop_extra(&mut self, extra: Place) {
+        if extra != NONE
+            && let Some(target) = self.extras.remove(extra).cname_target
+        {
+            self.names.release(target);
+        }
+    }
+
+    /// Tells the messages whose hop window has passed.
+    pub(super) fn tell_messages(&mut self, now: u64, out: &mut impl Observer) {
+        let window = self.config.hop_window_nanos();
+        while let Some(&place) = self.window.front() {
+            if self.messages.at(place).time.saturating_add(window) > now
+                && self.window.len() <= self.config.capacity
+            {
+                break;
+            }
+            self.window.pop_front();
+            if !self.messages.at(place).bits.has(Bits::TOLD) {
+                self.tell_message(place, out);
+            }
+            let bits = &mut self.messages.at_mut(place).bits;
+            bits.set(Bits::TOLD, true);
+            bits.set(Bits::IN_WINDOW, false);
+            self.free_message(place);
+        }
+    }
+
+    /// Frees a message that neither its hop window nor its question holds.
+    pub(super) fn free_message(&mut self, place: Place) {
+        let bits = self.messages.at(place).bits;
+        if bits.has(Bits::IN_WINDOW) || bits.has(Bits::OWNED) {
+            return;
+        }
+        if bits.has(Bits::CHAINED) {
+            self.by_id.remove(&mut self.messages, place);
+        }
+        let record = self.messages.remove(place);
+        let mut hop = record.first_hop;
+        while hop != NONE {
+            let record = self.hops.remove(hop);
+            if record.flow != Way::ASKED && record.flow != Way::TRANSLATED {
+                self.flows.remove(record.flow.0);
+            }
+            hop = record.next;
+        }
+        if record.icmp != NONE {
+            self.icmps.remove(record.icmp);
+        }
+        self.names.release(record.dns.name);
+        self.drop_extra(record.extra);
+    }
+}

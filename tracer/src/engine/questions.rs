@@ -1,0 +1,282 @@
+//! Messages → questions: what a query message is to what was asked before.
+//!
+//! A query joins an open question of its client, name and type
+//! - by its id: a copy to another server at the same time, TCP after a truncated answer, or asked again;
+//! - without its id, where the resolver is one that takes a new id for each try (Go: OPT without a cookie) and the
+//!   last try failed or has been silent.
+//!
+//! An id used again when its question has its final answer is a new question, unless another question of that
+//! lookup still waits: glibc then asks the pair again.
+
+use super::{
+    Engine,
+    records::{Bits, MessageRecord, QuestionKey, QuestionRecord, Role},
+    table::{NONE, Place},
+};
+use crate::model::{Observer, Rcode, RetransmissionKind};
+
+const MILLISECOND: u64 = 1_000_000;
+/// Copies of one message to several servers leave within this time.
+pub(super) const COPY_WINDOW: u64 = 50 * MILLISECOND;
+/// A reaction to an answer or an ICMP error follows within this time.
+pub(super) const REACTION: u64 = 50 * MILLISECOND;
+/// No resolver takes silence for a loss sooner.
+pub(super) const SHORTEST_TIMEOUT: u64 = 200 * MILLISECOND;
+/// No resolver waits longer between two messages of a question.
+const LONGEST_TIMEOUT: u64 = 45_000 * MILLISECOND;
+/// Questions of one client, name and type, and messages of one question, that are looked at.
+const LONGEST_WALK: usize = 16;
+const SAME_ID_WALK: usize = 64;
+/// Messages of a question; the next one starts a new question.
+const MOST_MESSAGES: u16 = 256;
+/// HAProxy's OPT size: its polls take new ids but are no retries.
+const HAPROXY_PAYLOAD: u16 = 512;
+
+/// What a question's messages have come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// NOERROR or NXDOMAIN, whole, in time: when.
+    Final(u64),
+    /// The last batch got another response code.
+    Failed(Rcode, u64),
+    /// Truncated, and no answer over TCP yet.
+    Truncated,
+    /// The last message drew an ICMP error: when.
+    Unreachable(u64),
+    /// Nothing.
+    Waiting,
+}
+
+impl Engine {
+    /// Finds or opens the question of a new query message.
+    pub(super) fn ask(&mut self, place: Place, out: &mut impl Observer) {
+        let known = self.question_of(place);
+        self.messages.at_mut(place).bits.set(Bits::OWNED, true);
+        match known {
+            Some((question, role)) => {
+                let record = self.questions.at_mut(question);
+                let previous = std::mem::replace(&mut record.last, place);
+                record.messages += 1;
+                self.messages.at_mut(previous).next = place;
+                let message = self.messages.at_mut(place);
+                message.previous = previous;
+                message.question = question;
+                message.role = role;
+                if matches!(role, Role::Retransmission { .. }) {
+                    self.counters.retransmissions += 1;
+                }
+                self.touch(self.questions.at(question).lookup);
+            }
+            None => self.open_question(place, out),
+        }
+    }
+
+    fn open_question(&mut self, place: Place, out: &mut impl Observer) {
+        while self.questions.len() >= self.config.capacity.max(1) {
+            self.evict_oldest(out);
+        }
+        let message = self.messages.at(place);
+        let record = QuestionRecord {
+            number: self.counters.opened,
+            client: message.client.address(),
+            name: self.names.hold_again(message.dns.name),
+            first: place,
+            last: place,
+            qtype: message.dns.qtype,
+            messages: 1,
+            ..QuestionRecord::default()
+        };
+        self.counters.opened += 1;
+        let question = self.questions.insert(record);
+        self.by_key.push(&mut self.questions, question);
+        self.messages.at_mut(place).question = question;
+        self.join_lookup(question);
+    }
+
+    fn question_of(&self, place: Place) -> Option<(Place, Role)> {
+        let message = self.messages.at(place);
+        let mut other = message.same_id_links.older;
+        for _ in 0..SAME_ID_WALK {
+            if other == NONE {
+                break;
+            }
+            let earlier = self.messages.at(other);
+            if earlier.question != NONE
+                && !earlier.bits.has(Bits::RESPONSE)
+                && earlier.client.address() == message.client.address()
+                && let Some(role) = self.role(earlier.question, message, true)
+            {
+                return Some((earlier.question, role));
+            }
+            other = earlier.same_id_links.older;
+        }
+        self.question_by_new_id(message)
+    }
+
+    /// Of the questions that wait for a retry with a new id, the one that has waited longest.
+    fn question_by_new_id(&self, message: &MessageRecord) -> Option<(Place, Role)> {
+        let new_id_each_time = |m: &MessageRecord| {
+            m.dns.edns().is_some_and(|e| !e.cookie && e.udp_payload_size != HAPROXY_PAYLOAD)
+        };
+        if !new_id_each_time(message) && !message.bits.has(Bits::TCP) {
+            return None;
+        }
+        let key = QuestionKey {
+            client: message.client.address(),
+            name: message.dns.name,
+            qtype: message.dns.qtype,
+        };
+        let mut best: Option<(u64, Place, Role)> = None;
+        let mut question = self.by_key.newest(&self.questions, &key);
+        for _ in 0..LONGEST_WALK {
+            if question == NONE {
+                break;
+            }
+            let record = self.questions.at(question);
+            let last = self.messages.at(record.last);
+            if new_id_each_time(last) == new_id_each_time(message)
+                && best.is_none_or(|(time, ..)| last.time < time)
+                && let Some(role) = self.role(question, message, false)
+            {
+                best = Some((last.time, question, role));
+            }
+            question = record.same_key_links.older;
+        }
+        best.map(|(_, question, role)| (question, role))
+    }
+
+    /// What `message` is to an open question; `None` where it is none of its messages.
+    fn role(&self, question: Place, message: &MessageRecord, same_id: bool) -> Option<Role> {
+        let record = self.questions.at(question);
+        let last = self.messages.at(record.last);
+        let gap = message.time.saturating_sub(last.time);
+        if gap > LONGEST_TIMEOUT || record.messages >= MOST_MESSAGES {
+            return None;
+        }
+        let standing = self.standing(question, message.time);
+        let (tcp, last_tcp) = (message.bits.has(Bits::TCP), last.bits.has(Bits::TCP));
+        let same_port = message.client.port() == last.client.port();
+        if tcp && !last_tcp {
+            return (same_id || standing == Standing::Truncated).then_some(Role::TcpFallback);
+        }
+        let answered = !matches!(standing, Standing::Waiting | Standing::Final(_));
+        if same_id && tcp == last_tcp && (same_port || !answered) && self.is_copy(record.last, message) {
+            return Some(Role::ParallelCopy);
+        }
+        let kind = match standing {
+            Standing::Final(time) => {
+                let crossed = time.saturating_add(MILLISECOND) > message.time;
+                if !same_id || gap < SHORTEST_TIMEOUT {
+                    return None;
+                } else if crossed || self.untranslated(question) {
+                    RetransmissionKind::Timeout
+                } else if self.waits(record.lookup, message.time) {
+                    RetransmissionKind::AnsweredAgain
+                } else {
+                    return None;
+                }
+            }
+            Standing::Failed(_, time) if !same_id && message.time.saturating_sub(time) > REACTION => {
+                return None;
+            }
+            Standing::Failed(Rcode::REFUSED, _) => RetransmissionKind::Refused,
+            Standing::Failed(..) => RetransmissionKind::Servfail,
+            Standing::Unreachable(time) if message.time.saturating_sub(time) <= REACTION => {
+                RetransmissionKind::Icmp
+            }
+            Standing::Unreachable(_) | Standing::Waiting | Standing::Truncated => {
+                if !same_id && gap < SHORTEST_TIMEOUT {
+                    return None;
+                }
+                RetransmissionKind::Timeout
+            }
+        };
+        Some(Role::Retransmission { kind, same_id, same_port, server_changed: message.server != last.server })
+    }
+
+    /// Whether `message` goes to a server that the messages just before it, `last` and back, did not go to.
+    fn is_copy(&self, last: Place, message: &MessageRecord) -> bool {
+        let mut place = last;
+        for step in 0..LONGEST_WALK {
+            if place == NONE {
+                return step > 0;
+            }
+            let earlier = self.messages.at(place);
+            if message.time.saturating_sub(earlier.time) > COPY_WINDOW {
+                return step > 0;
+            }
+            if earlier.server == message.server {
+                return false;
+            }
+            place = earlier.previous;
+        }
+        true
+    }
+
+    /// What became of a question so far; answers at or after `now` do not count.
+    pub(super) fn standing(&self, question: Place, now: u64) -> Standing {
+        let record = self.questions.at(question);
+        let last = self.messages.at(record.last);
+        let mut standing = Standing::Waiting;
+        let mut place = record.last;
+        for _ in 0..LONGEST_WALK {
+            if place == NONE {
+                break;
+            }
+            let message = self.messages.at(place);
+            place = message.previous;
+            let recent = last.time.saturating_sub(message.time) <= COPY_WINDOW;
+            if message.peer == NONE {
+                if message.icmp != NONE && recent && standing == Standing::Waiting {
+                    standing = Standing::Unreachable(self.icmps.at(message.icmp).time);
+                }
+                continue;
+            }
+            let answer = self.messages.at(message.peer);
+            if answer.time > now || answer.bits.has(Bits::LATE) {
+                continue;
+            }
+            match Rcode(answer.dns.rcode) {
+                Rcode::NOERROR | Rcode::NXDOMAIN if !answer.dns.truncated() => {
+                    return Standing::Final(answer.time);
+                }
+                Rcode::NOERROR | Rcode::NXDOMAIN => standing = Standing::Truncated,
+                rcode if recent && !matches!(standing, Standing::Failed(..) | Standing::Truncated) => {
+                    standing = Standing::Failed(rcode, answer.time);
+                }
+                _ => {}
+            }
+        }
+        standing
+    }
+
+    /// Whether an answer of the question came from another address than the one that was asked (no reverse
+    /// translation on its way): the client does not take it.
+    fn untranslated(&self, question: Place) -> bool {
+        let mut place = self.questions.at(question).last;
+        for _ in 0..LONGEST_WALK {
+            if place == NONE {
+                return false;
+            }
+            let message = self.messages.at(place);
+            if message.peer != NONE {
+                let answer = self.messages.at(message.peer);
+                return self.hops.at(answer.last_hop).flow != super::records::Way::ASKED;
+            }
+            place = message.previous;
+        }
+        false
+    }
+
+    /// Whether a question of the lookup has no final answer.
+    pub(super) fn waits(&self, lookup: Place, now: u64) -> bool {
+        let mut question = self.lookups.at(lookup).first_question;
+        while question != NONE {
+            if !matches!(self.standing(question, now), Standing::Final(_)) {
+                return true;
+            }
+            question = self.questions.at(question).next;
+        }
+        false
+    }
+}

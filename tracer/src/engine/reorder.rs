@@ -1,0 +1,141 @@
+//! Puts sightings into the order of time: several rings and files are merged, each ordered in itself.
+//!
+//! A sighting waits until one is seen (or the clock is told) that is `slack` younger; then everything before it
+//! has come. What comes later than that is passed on at once, with its own time.
+
+use super::records::{Bits, Packet};
+
+const BUCKETS: usize = 32;
+/// Sightings that may wait at once; more are passed on before their time.
+const MOST: usize = 65_536;
+
+/// Sightings by time, in buckets of a sixteenth of the slack.
+#[derive(Debug)]
+pub(super) struct Reorder {
+    slack: u64,
+    width: u64,
+    /// Number of the first bucket that is not passed on yet.
+    base: u64,
+    buckets: Vec<Vec<Packet>>,
+    waiting: usize,
+}
+
+impl Reorder {
+    pub(super) fn new(slack: u64) -> Self {
+        Self {
+            slack,
+            width: (slack / 16).max(1),
+            base: 0,
+            buckets: (0..BUCKETS).map(|_| Vec::new()).collect(),
+            waiting: 0,
+        }
+    }
+
+    /// The time up to which everything was passed on.
+    pub(super) const fn passed(&self) -> u64 {
+        self.base.saturating_mul(self.width)
+    }
+
+    /// Whether a bucket has to be taken before a sighting of this time can be put in.
+    pub(super) const fn must_take(&self, time: u64) -> bool {
+        self.waiting > 0 && (self.ready(time) || self.waiting >= MOST)
+    }
+
+    const fn ready(&self, now: u64) -> bool {
+        self.base < now.saturating_sub(self.slack) / self.width
+    }
+
+    /// The earliest waiting bucket, in order, and the time up to which it reaches. Give it back with
+    /// [`Self::give_back`].
+    pub(super) fn take(&mut self) -> Option<(Vec<Packet>, u64)> {
+        if self.waiting == 0 {
+            return None;
+        }
+        for _ in 0..BUCKETS {
+            let bucket = std::mem::take(self.bucket(self.base));
+            self.base += 1;
+            if bucket.is_empty() {
+                let base = self.base - 1;
+                *self.bucket(base) = bucket;
+                continue;
+            }
+            self.waiting -= bucket.len();
+            let mut bucket = bucket;
+            if !bucket.is_sorted_by_key(order) {
+                bucket.sort_unstable_by_key(order);
+            }
+            return Some((bucket, self.passed()));
+        }
+        None
+    }
+
+    /// The emptied bucket of [`Self::take`], for use again.
+    pub(super) fn give_back(&mut self, mut bucket: Vec<Packet>) {
+        bucket.clear();
+        let base = self.base.wrapping_sub(1);
+        *self.bucket(base) = bucket;
+    }
+
+    /// Nothing waits: goes forward to where `now` allows.
+    pub(super) fn skip_to(&mut self, now: u64) {
+        if self.waiting == 0 {
+            self.base = self.base.max(now.saturating_sub(self.slack) / self.width);
+        }
+    }
+
+    /// Puts a sighting in; gives it back where its time was passed on already.
+    pub(super) fn put(&mut self, packet: Packet) -> Option<Packet> {
+        let number = packet.time / self.width;
+        if number < self.base {
+            return Some(packet);
+        }
+        self.bucket(number).push(packet);
+        self.waiting += 1;
+        None
+    }
+
+    /// When the earliest waiting sighting can be passed on.
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        if self.waiting == 0 {
+            return None;
+        }
+        let bucket = (self.base..self.base + BUCKETS as u64).find(|&n| !self.peek(n).is_empty())?;
+        Some((bucket + 1).saturating_mul(self.width).saturating_add(self.slack))
+    }
+
+    /// Starts again at another time; only when nothing waits.
+    pub(super) fn restart(&mut self, time: u64) {
+        self.base = time.saturating_sub(self.slack) / self.width;
+    }
+
+    pub(super) fn memory(&self) -> usize {
+        self.buckets.iter().map(|b| b.capacity() * size_of::<Packet>()).sum()
+    }
+
+    /// Packets that wait.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Packet> {
+        self.buckets.iter().flatten()
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "the index is taken modulo the length, which is constant")]
+    fn bucket(&mut self, number: u64) -> &mut Vec<Packet> {
+        &mut self.buckets[number as usize % BUCKETS]
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "the index is taken modulo the length, which is constant")]
+    fn peek(&self, number: u64) -> &Vec<Packet> {
+        &self.buckets[number as usize % BUCKETS]
+    }
+}
+
+/// By time; at one time queries, then responses, then ICMP errors, then in the order of frames.
+const fn order(packet: &Packet) -> (u64, u8, u64) {
+    let rank = if packet.bits.has(Bits::ICMP) {
+        2
+    } else if packet.bits.has(Bits::RESPONSE) {
+        1
+    } else {
+        0
+    };
+    (packet.time, rank, packet.frame)
+}

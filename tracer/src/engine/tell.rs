@@ -1,0 +1,396 @@
+//! Builds what observers are told, in records that are used again.
+
+use super::{
+    Ended, Engine, outcome, search,
+    intern::NameId,
+    records::{Bits, DnsBits, MessageRecord, Role, Way},
+    table::{NONE, Place},
+};
+use crate::model::{
+    Answer, AnswerSummary, Class, DnsMessage, Eviction, Family, Flags, Hop, Lookup, LookupResult, Message,
+    MessageKind, Name, Observer, Question, QuestionId, QuestionOutcome, Rcode, Retransmission, Rtype, Step,
+    Timestamp, Transmission, TransmissionKind, Transport, VantageId,
+};
+use smallvec::SmallVec;
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// Records that are filled, shown and filled again.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    message: Message,
+    lookup: Lookup,
+    spare_steps: Vec<Step>,
+    spare_questions: Vec<Question>,
+}
+
+impl Scratch {
+    pub(super) fn new() -> Self {
+        let message = Message {
+            time: Timestamp::EPOCH,
+            client: NOWHERE,
+            server: NOWHERE,
+            transport: Transport::Udp,
+            question: None,
+            kind: MessageKind::Unmatched,
+            dns: DnsMessage::default(),
+            hops: SmallVec::new(),
+        };
+        let lookup = Lookup {
+            client: NOWHERE.ip(),
+            name: Name::ROOT,
+            result: LookupResult::Incomplete,
+            answered_by: None,
+            steps: Vec::new(),
+            queries: 0,
+            wasted_search_queries: None,
+            retransmissions: Vec::new(),
+            gaps: Vec::new(),
+            suspicious_names: Vec::new(),
+            start: Timestamp::EPOCH,
+            duration: Duration::ZERO,
+            family: Family::Unknown,
+        };
+        Self { message, lookup, spare_steps: Vec::new(), spare_questions: Vec::new() }
+    }
+}
+
+fn empty_question() -> Question {
+    Question {
+        id: QuestionId(0),
+        client: NOWHERE.ip(),
+        name: Name::ROOT,
+        qtype: Rtype(0),
+        transmissions: SmallVec::new(),
+        answers: SmallVec::new(),
+        outcome: QuestionOutcome::Incomplete,
+    }
+}
+
+impl Engine {
+    /// Tells one message as it is known now.
+    pub(super) fn tell_message(&mut self, place: Place, out: &mut impl Observer) {
+        let mut scratch = std::mem::take(&mut self.scratch).unwrap_or_else(|| Box::new(Scratch::new()));
+        let message = &mut scratch.message;
+        let record = self.messages.at(place);
+        let response = record.bits.has(Bits::RESPONSE);
+        self.hops(record, &mut message.hops);
+        let (mut client, mut server) = (record.client, record.server);
+        if client.is_none() || server.is_none() {
+            (client, server) = (super::intern::Endpoint::default(), super::intern::Endpoint::default());
+        }
+        message.client = self.addresses.socket(client);
+        message.server = self.addresses.socket(server);
+        message.time = time_of(record, response, &message.hops);
+        message.transport = transport_of(record);
+        let question = self.questions.at(record.question);
+        message.question = (record.question != NONE).then_some(QuestionId(question.number));
+        message.kind = if !response {
+            MessageKind::Query(self.transmission_kind(record))
+        } else if record.peer == NONE {
+            MessageKind::Unmatched
+        } else {
+            let since = |query: Place| message.time.since(Timestamp::from_nanos(self.messages.at(query).time));
+            MessageKind::Response {
+                latency: since(record.peer),
+                since_first: since(question.first),
+                late: record.bits.has(Bits::LATE),
+            }
+        };
+        self.dns_message(record, &mut message.dns);
+        out.message(message);
+        self.counters.messages += 1;
+        self.scratch = Some(scratch);
+    }
+
+    fn dns_message(&self, record: &MessageRecord, dns: &mut DnsMessage) {
+        let compact = &record.dns;
+        dns.id = compact.id;
+        dns.flags = Flags(compact.flags);
+        dns.rcode = Rcode(compact.rcode);
+        dns.name = self.name(compact.name);
+        dns.qtype = Rtype(compact.qtype);
+        dns.qclass = Class(compact.qclass);
+        dns.has_question = compact.bits.has(DnsBits::HAS_QUESTION);
+        dns.counts = compact.counts;
+        dns.edns = compact.edns();
+        dns.size = compact.size;
+        dns.cut = compact.bits.has(DnsBits::CUT);
+        let extra = self.extras.at(record.extra);
+        dns.answer = AnswerSummary {
+            addresses: extra.addresses.clone(),
+            matching: compact.matching,
+            cname_target: extra.cname_target.map(|target| Box::new(self.name(target))),
+            authority_soa: compact.bits.has(DnsBits::SOA),
+        };
+    }
+
+    pub(super) fn name(&self, id: NameId) -> Name {
+        Name::from_wire(self.names.wire(id)).unwrap_or(Name::ROOT)
+    }
+
+    fn hops(&self, record: &MessageRecord, hops: &mut SmallVec<[Hop; 4]>) {
+        hops.clear();
+        let mut place = record.first_hop;
+        while place != NONE {
+            let hop = self.hops.at(place);
+            let far = match hop.flow {
+                Way::ASKED => record.server,
+                _ => record.backend,
+            };
+            let (source, destination) = if hop.flow != Way::ASKED && hop.flow != Way::TRANSLATED {
+                let flow = self.flows.at(hop.flow.0);
+                (flow.source, flow.destination)
+            } else if record.bits.has(Bits::RESPONSE) {
+                (far, record.client)
+            } else {
+                (record.client, far)
+            };
+            hops.push(Hop {
+                vantage: VantageId(hop.vantage),
+                time: Timestamp::from_nanos(record.time + u64::from(hop.offset)),
+                frame: hop.frame,
+                source: self.addresses.socket(source),
+                destination: self.addresses.socket(destination),
+            });
+            place = hop.next;
+        }
+    }
+
+    fn transmission_kind(&self, record: &MessageRecord) -> TransmissionKind {
+        match record.role {
+            Role::First => TransmissionKind::First,
+            Role::ParallelCopy => TransmissionKind::ParallelCopy,
+            Role::TcpFallback => TransmissionKind::TcpFallback,
+            Role::Retransmission { kind, same_id, same_port, server_changed } => {
+                let gap = record.time.saturating_sub(self.messages.at(record.previous).time);
+                let gap = Duration::from_nanos(gap);
+                TransmissionKind::Retransmission(Retransmission { gap, kind, same_id, same_port, server_changed })
+            }
+        }
+    }
+
+    fn fill_question(&self, place: Place, session_ended: bool, question: &mut Question) {
+        let record = self.questions.at(place);
+        question.id = QuestionId(record.number);
+        question.client = self.addresses.ip(record.client);
+        question.name = self.name(record.name);
+        question.qtype = Rtype(record.qtype);
+        question.transmissions.clear();
+        question.answers.clear();
+        let mut answers: SmallVec<[(u64, Place); 8]> = SmallVec::new();
+        let mut place = record.first;
+        while place != NONE {
+            let message = self.messages.at(place);
+            if message.peer != NONE {
+                answers.push((self.messages.at(message.peer).time, message.peer));
+            }
+            place = message.next;
+        }
+        answers.sort_by_key(|&(time, _)| time);
+        let mut place = record.first;
+        while place != NONE {
+            let message = self.messages.at(place);
+            let answered_by = answers.iter().position(|&(_, answer)| answer == message.peer);
+            question.transmissions.push(self.transmission(message, answered_by));
+            place = message.next;
+        }
+        for (_, answer) in answers {
+            question.answers.push(self.answer(self.messages.at(answer)));
+        }
+        question.outcome = outcome::of_question(question, session_ended);
+    }
+
+    fn transmission(&self, record: &MessageRecord, answered_by: Option<usize>) -> Transmission {
+        let mut hops = SmallVec::new();
+        self.hops(record, &mut hops);
+        Transmission {
+            time: Timestamp::from_nanos(record.time),
+            client: self.addresses.socket(record.client),
+            server: self.addresses.socket(record.server),
+            backend: record.backend.is_some().then(|| self.addresses.socket(record.backend)),
+            transport: transport_of(record),
+            id: record.dns.id,
+            kind: self.transmission_kind(record),
+            hops,
+            answered_by: answered_by.and_then(|index| u16::try_from(index).ok()),
+            unreachable: self.icmps.at(record.icmp).unreachable(),
+        }
+    }
+
+    fn answer(&self, record: &MessageRecord) -> Answer {
+        let mut hops = SmallVec::new();
+        self.hops(record, &mut hops);
+        let dns = &record.dns;
+        Answer {
+            time: time_of(record, true, &hops),
+            from: hops.last().map_or_else(|| self.addresses.socket(record.server), |hop| hop.source),
+            id: dns.id,
+            transport: transport_of(record),
+            rcode: Rcode(dns.rcode),
+            truncated: dns.truncated(),
+            authoritative: Flags(dns.flags).authoritative(),
+            empty_noerror: dns.is_empty_noerror(),
+            authority_soa: dns.bits.has(DnsBits::SOA),
+            answer_count: dns.counts[1],
+            addresses: self.extras.at(record.extra).addresses.clone(),
+            size: dns.size,
+            late: record.bits.has(Bits::LATE),
+            hops,
+        }
+    }
+
+    /// Tells a lookup and its questions, and frees them.
+    pub(super) fn end_lookup(&mut self, lookup: Place, ended: Ended, out: &mut impl Observer) {
+        self.tell_waiting_messages(lookup, out);
+        let mut scratch = std::mem::take(&mut self.scratch).unwrap_or_else(|| Box::new(Scratch::new()));
+        self.fill_lookup(lookup, ended, &mut scratch);
+        for step in &scratch.lookup.steps {
+            for question in &step.questions {
+                out.question(question);
+                if ended == Ended::Evicted {
+                    out.evicted(Eviction::Questions);
+                }
+            }
+        }
+        let record = self.lookups.at(lookup);
+        if !record.noise {
+            out.lookup(&scratch.lookup);
+            self.counters.lookups += 1;
+        }
+        if ended == Ended::Evicted {
+            out.evicted(Eviction::Lookups);
+        }
+        self.scratch = Some(scratch);
+        self.free_lookup(lookup, ended);
+    }
+
+    fn fill_lookup(&mut self, lookup: Place, ended: Ended, scratch: &mut Scratch) {
+        let record = self.lookups.at(lookup);
+        let (client, noise) = (record.client, record.noise);
+        let mut used = 0;
+        let mut positive: SmallVec<[QuestionId; 8]> = SmallVec::new();
+        let mut place = record.first_question;
+        for step in &mut scratch.lookup.steps {
+            scratch.spare_questions.append(&mut step.questions);
+        }
+        while place != NONE {
+            let mut question = scratch.spare_questions.pop().unwrap_or_else(empty_question);
+            self.fill_question(place, ended != Ended::Quiet, &mut question);
+            if self.is_positive(place) {
+                positive.push(question.id);
+            }
+            let steps = &mut scratch.lookup.steps;
+            match steps.iter_mut().take(used).find(|step| step.name == question.name) {
+                Some(step) => step.questions.push(question),
+                None => {
+                    if used == steps.len() {
+                        let spare = scratch.spare_steps.pop();
+                        steps.push(spare.unwrap_or_else(|| Step { name: Name::ROOT, questions: Vec::new() }));
+                    }
+                    if let Some(step) = steps.get_mut(used) {
+                        step.name = question.name;
+                        step.questions.push(question);
+                    }
+                    used += 1;
+                }
+            }
+            place = self.questions.at(place).next;
+        }
+        while scratch.lookup.steps.len() > used {
+            scratch.spare_steps.extend(scratch.lookup.steps.pop());
+        }
+        scratch.lookup.client = self.addresses.ip(self.clients.at(client).address);
+        if noise {
+            return;
+        }
+        let mut votes = std::mem::take(&mut self.learnt_mut(client).votes);
+        self.vote(lookup, &mut votes);
+        scratch.lookup.family = votes.family();
+        self.learnt_mut(client).votes = votes;
+        let base = {
+            let names: SmallVec<[&[u8]; 8]> = scratch.lookup.steps.iter().map(|s| s.name.as_wire()).collect();
+            search::base(&names, &self.knowledge(client))
+        };
+        outcome::fill(&mut scratch.lookup, base, &positive, ended);
+        if scratch.lookup.steps.len() > 1 {
+            let candidates: SmallVec<[Name; 8]> = scratch.lookup.steps.iter().map(|s| s.name).collect();
+            self.learn_suffixes(client, &scratch.lookup.name, &candidates);
+        }
+    }
+
+    /// Messages whose hop window is open when their lookup ends are told now.
+    fn tell_waiting_messages(&mut self, lookup: Place, out: &mut impl Observer) {
+        let mut waiting: SmallVec<[(u64, Place); 16]> = SmallVec::new();
+        self.for_each_message(lookup, |engine, place| {
+            let record = engine.messages.at(place);
+            if record.bits.has(Bits::IN_WINDOW) && !record.bits.has(Bits::TOLD) {
+                waiting.push((record.time, place));
+            }
+        });
+        waiting.sort_unstable();
+        for (_, place) in waiting {
+            self.tell_message(place, out);
+            self.messages.at_mut(place).bits.set(Bits::TOLD, true);
+        }
+    }
+
+    /// Every message of a lookup, each query followed by its answer.
+    fn for_each_message(&mut self, lookup: Place, mut act: impl FnMut(&mut Self, Place)) {
+        let mut question = self.lookups.at(lookup).first_question;
+        while question != NONE {
+            let mut place = self.questions.at(question).first;
+            question = self.questions.at(question).next;
+            while place != NONE {
+                let (peer, next) = (self.messages.at(place).peer, self.messages.at(place).next);
+                act(self, place);
+                if peer != NONE {
+                    act(self, peer);
+                }
+                place = next;
+            }
+        }
+    }
+
+    fn free_lookup(&mut self, lookup: Place, ended: Ended) {
+        self.unlink_lookup(lookup);
+        self.for_each_message(lookup, |engine, place| {
+            let record = engine.messages.at_mut(place);
+            record.bits.set(Bits::OWNED, false);
+            record.question = NONE;
+            record.peer = NONE;
+            if record.bits.has(Bits::CHAINED) {
+                record.bits.set(Bits::CHAINED, false);
+                engine.by_id.remove(&mut engine.messages, place);
+            }
+            engine.free_message(place);
+        });
+        let mut question = self.lookups.at(lookup).first_question;
+        while question != NONE {
+            let next = self.questions.at(question).next;
+            self.by_key.remove(&mut self.questions, question);
+            let record = self.questions.remove(question);
+            self.names.release(record.name);
+            self.counters.closed += 1;
+            self.counters.evicted += u64::from(ended == Ended::Evicted);
+            question = next;
+        }
+        self.lookups.remove(lookup);
+    }
+}
+
+fn transport_of(record: &MessageRecord) -> Transport {
+    if record.bits.has(Bits::TCP) { Transport::Tcp } else { Transport::Udp }
+}
+
+/// The hop nearest to the client: the first of a query, the last of a response.
+fn time_of(record: &MessageRecord, response: bool, hops: &[Hop]) -> Timestamp {
+    match hops.last() {
+        Some(hop) if response => hop.time,
+        _ => Timestamp::from_nanos(record.time),
+    }
+}
