@@ -255,7 +255,12 @@ impl Bytes for Skb<'_> {
     }
     #[inline(always)]
     fn u32(&self, at: u32) -> Option<u32> {
-        read!(self, at, u32, |head: &[u8; HEAD], at: usize| [head[at], head[at + 1], head[at + 2], head[at + 3]])
+        read!(self, at, u32, |head: &[u8; HEAD], at: usize| [
+            head[at],
+            head[at + 1],
+            head[at + 2],
+            head[at + 3]
+        ])
     }
     #[inline(always)]
     fn len(&self) -> u32 {

@@ -181,11 +181,15 @@ fn a_frame_without_a_link_header_starts_with_ip() {
 
 #[test]
 fn a_packet_cut_anywhere_is_only_ever_left_out() {
-    let whole = ethernet(&[QINQ, VLAN], 0x86dd, &ipv6(0, &{
-        let mut extended = vec![UDP, 0, 0, 0, 0, 0, 0, 0];
-        extended.extend(udp(4_000, 53));
-        extended
-    }));
+    let whole = ethernet(
+        &[QINQ, VLAN],
+        0x86dd,
+        &ipv6(0, &{
+            let mut extended = vec![UDP, 0, 0, 0, 0, 0, 0, 0];
+            extended.extend(udp(4_000, 53));
+            extended
+        }),
+    );
     for length in 0..whole.len() {
         // Ports end at 22 + 40 + 8 + 4.
         assert_eq!(interesting(&whole[..length]), length >= 74, "{length}");

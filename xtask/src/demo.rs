@@ -53,9 +53,10 @@ fn may_capture() -> Result<(), String> {
     let check = Command::new(binary("dnspath")).arg("check").stdin(Stdio::null()).output();
     match check {
         Ok(output) if output.status.code() == Some(0) => Ok(()),
-        Ok(output) => {
-            Err([output.stdout, output.stderr].iter().map(|text| String::from_utf8_lossy(text)).collect::<String>())
-        }
+        Ok(output) => Err([output.stdout, output.stderr]
+            .iter()
+            .map(|text| String::from_utf8_lossy(text))
+            .collect::<String>()),
         Err(error) => Err(format!("it does not start: {error}")),
     }
 }
@@ -64,7 +65,11 @@ fn replay() -> Result<ExitCode> {
     say(&format!("demo: showing the recording {RECORDING} instead"));
     let recording = root().join(RECORDING);
     run(Command::new(binary("dnspath")).args(["stream", "-o", "text"]).arg(&recording))?;
-    let report = Command::new(binary("dnspath")).arg("report").arg(&recording).status().context("cannot start dnspath")?;
+    let report = Command::new(binary("dnspath"))
+        .arg("report")
+        .arg(&recording)
+        .status()
+        .context("cannot start dnspath")?;
     match report.code() {
         Some(0 | 1) => Ok(ExitCode::SUCCESS),
         code => bail!("dnspath report ended with {code:?}"),

@@ -30,13 +30,32 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let mut counts = Counts::default();
     step(&mut counts, "format", cargo().args(["fmt", "--all", "--check"]))?;
     let mut clippy = cargo();
-    clippy.args(["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "--deny", "warnings"]);
+    clippy.args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--quiet",
+        "--",
+        "--deny",
+        "warnings",
+    ]);
     step(&mut counts, "lints", &mut clippy)?;
-    let unit = ["test", "--locked", "--package", "dnspath", "--package", "dnspath-ebpf", "--package", "xtask"];
+    let unit =
+        ["test", "--locked", "--package", "dnspath", "--package", "dnspath-ebpf", "--package", "xtask"];
     tests(&mut counts, "unit, scenario and documentation tests", cargo().args(unit))?;
     let mut documentation = cargo();
     documentation
-        .args(["doc", "--locked", "--no-deps", "--quiet", "--package", "dnspath", "--package", "dnspath-ebpf"])
+        .args([
+            "doc",
+            "--locked",
+            "--no-deps",
+            "--quiet",
+            "--package",
+            "dnspath",
+            "--package",
+            "dnspath-ebpf",
+        ])
         .env("RUSTDOCFLAGS", "--deny warnings");
     step(&mut counts, "documentation", &mut documentation)?;
     if options.no_lab {
@@ -100,7 +119,8 @@ impl Counts {
     /// Adds a result line: cargo's `test result: ok. 3 passed; 0 failed; 1 ignored`, or the lab's
     /// `3 passed, 0 failed, 1 skipped`.
     fn add(&mut self, line: &str) {
-        let summary = line.strip_prefix("test result:").or_else(|| line.contains(" passed, ").then_some(line));
+        let summary =
+            line.strip_prefix("test result:").or_else(|| line.contains(" passed, ").then_some(line));
         let Some(summary) = summary else { return };
         let words: Vec<&str> = summary.split([' ', ';', ',', '.']).filter(|word| !word.is_empty()).collect();
         for pair in words.windows(2) {
@@ -123,7 +143,9 @@ mod tests {
     #[test]
     fn both_kinds_of_result_lines_are_added() {
         let mut counts = Counts::default();
-        counts.add("test result: ok. 30 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.3s");
+        counts.add(
+            "test result: ok. 30 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.3s",
+        );
         counts.add("5 passed, 2 failed, 1 skipped");
         counts.add("test some::thing ... ok");
         assert_eq!((counts.passed, counts.failed, counts.skipped), (35, 3, 3));

@@ -114,7 +114,9 @@ fn attachment(options: &Options, monotonic_now: impl Fn() -> u64) -> Vec<Check> 
             "no interface here carries pod or node traffic",
             "name one with -i, or run in the node's network namespace (hostNetwork, --netns)",
         ),
-        (_, Some(problem)) => Check::limited("attachment", format!("{trial}; {problem}"), "traffic there is not seen"),
+        (_, Some(problem)) => {
+            Check::limited("attachment", format!("{trial}; {problem}"), "traffic there is not seen")
+        }
         (_, None) => Check::fine("attachment", trial),
     });
     checks.push(match facts.no_nat {

@@ -3,13 +3,10 @@
 pub mod args;
 pub mod options;
 
-use crate::{
-    output::{Format, Unit},
-    pipeline::{live, offline},
-};
+use crate::pipeline::{live, offline};
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
-use options::{CheckOptions, ExitStatus, LiveOptions, Source, StreamOptions};
+use options::{CheckOptions, ExitStatus, LiveOptions, Source};
 use std::{
     io::{self, IsTerminal, Write},
     process::ExitCode,
@@ -33,11 +30,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitStatus> {
     match cli.command.unwrap_or(Command::Live(cli.live)) {
         Command::Live(args) => {
             let options = LiveOptions::try_from(args)?;
-            if io::stdout().is_terminal() {
-                live::tui(options)
-            } else {
-                live::stream(options, StreamOptions { format: Format::Text, units: vec![Unit::Lookup] })
-            }
+            if io::stdout().is_terminal() { live::tui(options) } else { live::lines(options) }
         }
         Command::Stream(args) => match args.into_options()? {
             (Source::Files(files), options) => offline::stream(files, &options, io::stdout().lock()),

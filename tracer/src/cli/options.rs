@@ -20,6 +20,14 @@ pub enum ExitStatus {
     Findings,
 }
 
+impl ExitStatus {
+    /// [`Self::Findings`] where the worst of them is at or above the threshold.
+    #[must_use]
+    pub fn of(worst: Option<Severity>, fail_on: Severity) -> Self {
+        if worst.is_some_and(|worst| worst >= fail_on) { Self::Findings } else { Self::Clean }
+    }
+}
+
 impl From<ExitStatus> for std::process::ExitCode {
     fn from(status: ExitStatus) -> Self {
         match status {

@@ -51,7 +51,7 @@ pub(super) fn findings(coverage: &Coverage, span: (Timestamp, Timestamp)) -> Vec
             tally.last = span.1;
             let mut finding = tally.finding(CODE, severity, Confidence::High);
             finding.subject = vec![("what", what.into())];
-            finding.summary = format!("{count} {words} (of {} seen)", coverage.frames);
+            finding.summary = format!("{count} {words}; {} frames were seen", coverage.frames);
             finding.advice = advice.into();
             finding
         })

@@ -74,10 +74,12 @@ impl Rule for LookupFailed {
             let times =
                 if finding.count == 1 { "1 lookup".into() } else { format!("{} lookups", finding.count) };
             let cause = cause.as_deref().unwrap_or("its packets do not say why");
-            finding.summary = format!("{times} of {name} by {client} failed ({result}): {cause}");
-            if *longest >= Duration::from_secs(1) {
-                finding.summary.push_str(&format!("; its queries went on for {}", human(*longest)));
-            }
+            let after = if *longest >= Duration::from_secs(1) {
+                format!(" after {}", human(*longest))
+            } else {
+                String::new()
+            };
+            finding.summary = format!("{times} of {name} by {client} failed ({result}){after}: {cause}");
             finding.advice = advice(*result, *suspicious, *candidates).into();
             Some(finding)
         })

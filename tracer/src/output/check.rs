@@ -54,7 +54,12 @@ mod tests {
     use super::*;
 
     fn examples() -> Vec<Check> {
-        let check = |name, verdict, found: &str, hint: &str| Check { name, verdict, found: found.into(), hint: hint.into() };
+        let check = |name, verdict, found: &str, hint: &str| Check {
+            name,
+            verdict,
+            found: found.into(),
+            hint: hint.into(),
+        };
         vec![
             check("kernel", Verdict::Fine, "Linux 6.18.0 on x86_64", ""),
             check("type information", Verdict::Limited, "the kernel has no BTF", "use one that has"),

@@ -9,16 +9,18 @@ use super::{
     selection::Selected,
     session::Session,
     signals::{self, Stop},
+    sinks::{Covered, ReportSinks, StreamSinks},
 };
 use crate::{
     capture::{self, Capture, Interfaces, Netns, Notes, Verdict},
     cli::{
         args::ReportFormat,
-        options::{CheckOptions, ExitStatus, LiveOptions, StreamOptions},
+        options::{CheckOptions, ExitStatus, LiveOptions, ReportOptions, StreamOptions},
     },
-    engine,
+    engine::{Config, SearchList},
+    findings::Severity,
     model::{Coverage, Direction, InterfaceKind, Observer, Timestamp, Vantages},
-    output::{self, Stream},
+    output::{self, Format, Stream, Unit},
     tui::{self, Feed, Limits, SharedFeed},
 };
 use anyhow::{Context as _, anyhow};
@@ -44,17 +46,34 @@ struct Live {
     session: Session,
     notes: Notes,
     stop: Stop,
+    started: Timestamp,
     until: Option<Timestamp>,
 }
 
 /// What the sinks are told ten times a second.
 struct Tick {
-    now: Timestamp,
     coverage: Coverage,
     attached: usize,
     notes: Vec<String>,
-    /// The last one: everything has been told.
-    last: bool,
+}
+
+/// What a session says of itself at its end.
+struct Ran {
+    coverage: Coverage,
+    span: (Timestamp, Timestamp),
+}
+
+impl Ran {
+    fn covered(&self, options: &LiveOptions) -> Covered {
+        let source =
+            |netns: &Netns| netns.name().map_or_else(|| "this node".into(), |name| format!("netns {name}"));
+        Covered {
+            sources: namespaces(&options.netns).iter().map(source).collect(),
+            window: Some(options.selection.window.within(self.span)),
+            coverage: self.coverage,
+            cut: false,
+        }
+    }
 }
 
 impl Live {
@@ -64,8 +83,12 @@ impl Live {
         let notes = Notes::default();
         let namespaces = namespaces(&options.netns);
         let interfaces = Interfaces::new(&options.interfaces).context("cannot use --interface")?;
-        let capture_options =
-            capture::Options { interfaces, namespaces, ports: options.ports.clone(), ..capture::Options::default() };
+        let capture_options = capture::Options {
+            interfaces,
+            namespaces,
+            ports: options.ports.clone(),
+            ..capture::Options::default()
+        };
         let anchor = clock::Anchor::now();
         let capture = Capture::start(&capture_options, anchor.wall_minus_monotonic(), vantages, &notes)?;
         if let Some(path) = &options.ready_file {
@@ -76,10 +99,12 @@ impl Live {
         if let Err(problem) = capture::drop_all() {
             notes.add(&problem);
         }
-        let config = engine::Config::default();
+        let resolv_conf = options.resolv_conf.as_deref().map(SearchList::from_resolv_conf);
+        let config = Config { resolv_conf, ..Config::default() };
         let session = Session::new(&options.ports, config, vantages.clone());
-        let until = options.duration.map(|duration| clock::wall_now() + duration);
-        Ok(Self { capture, session, notes, stop, until })
+        let started = clock::wall_now();
+        let until = options.duration.map(|duration| started + duration);
+        Ok(Self { capture, session, notes, stop, started, until })
     }
 
     /// Runs until a signal, the end of the time given, or a sink that wants no more.
@@ -87,13 +112,13 @@ impl Live {
         mut self,
         out: &mut O,
         mut tick: impl FnMut(&mut O, &Tick) -> anyhow::Result<()>,
-    ) -> anyhow::Result<Coverage> {
+    ) -> anyhow::Result<Ran> {
         let mut next_tick = clock::wall_now() + TICK;
         loop {
             let now = clock::wall_now();
             self.drain(now, out);
             if now >= next_tick {
-                tick(out, &self.tick(now, false))?;
+                tick(out, &self.tick())?;
                 next_tick = now + TICK;
             }
             if self.stop.requested() || self.until.is_some_and(|until| now >= until) {
@@ -102,11 +127,12 @@ impl Live {
             thread::sleep(NAP);
         }
         self.capture.stop();
-        self.drain(clock::wall_now(), out);
+        let ended = clock::wall_now();
+        self.drain(ended, out);
         self.session.finish(out);
-        let last = self.tick(clock::wall_now(), true);
+        let last = self.tick();
         tick(out, &last)?;
-        Ok(last.coverage)
+        Ok(Ran { coverage: last.coverage, span: (self.started, ended) })
     }
 
     /// Empties the rings, then lets time pass: `now` was read before. When a flood keeps them from getting empty,
@@ -121,13 +147,11 @@ impl Live {
         }
     }
 
-    fn tick(&self, now: Timestamp, last: bool) -> Tick {
+    fn tick(&self) -> Tick {
         Tick {
-            now,
             coverage: self.session.coverage(self.capture.lost()),
             attached: self.capture.attached(),
             notes: self.notes.take_fresh(),
-            last,
         }
     }
 }
@@ -140,28 +164,75 @@ pub fn stream(options: LiveOptions, stream: StreamOptions) -> anyhow::Result<Exi
     let vantages = Vantages::new();
     let live = Live::start(&options, &vantages)?;
     let lines = Stream::new(io::stdout().lock(), stream.format, &stream.units, vantages);
-    let mut selected = Selected::new(&options.selection, lines);
-    let mut lost = 0;
-    let coverage = live.run(&mut selected, |selected, tick| {
-        for note in &tick.notes {
-            tell(note);
-        }
-        if tick.coverage.lost > lost {
-            tell(&format!("{} frames lost so far: the ring was full", tick.coverage.lost));
-            lost = tick.coverage.lost;
-        }
-        selected.observer.flush().map_err(anyhow::Error::from)
+    let mut selected = Selected::new(&options.selection, StreamSinks::new(lines));
+    let mut problems = Problems::default();
+    let ran = live.run(&mut selected, |selected, tick| {
+        problems.tell(tick);
+        selected.observer.stream.flush().map_err(anyhow::Error::from)
     })?;
-    tell(&covered(&coverage));
+    selected.observer.finish(&ran.coverage, ran.span)?;
+    tell(&covered(&ran.coverage));
     Ok(ExitStatus::Clean)
 }
 
-/// Captures for a while and reports.
+/// Captures until a signal or the end of `--duration`, then reports.
 ///
 /// # Errors
-/// Not yet.
-pub fn report(_live: LiveOptions, _report: crate::cli::options::ReportOptions) -> anyhow::Result<ExitStatus> {
-    anyhow::bail!("not yet")
+/// When capture cannot start, or stdout cannot be written.
+pub fn report(options: LiveOptions, report: ReportOptions) -> anyhow::Result<ExitStatus> {
+    let live = Live::start(&options, &Vantages::new())?;
+    let mut selected = Selected::new(&options.selection, ReportSinks::new(report.lookups));
+    let mut problems = Problems::default();
+    let ran = live.run(&mut selected, |_, tick| {
+        problems.tell(tick);
+        Ok(())
+    })?;
+    Ok(selected.observer.finish(&ran.covered(&options), &report, io::stdout().lock())?)
+}
+
+/// Prints a line a lookup, and at the end the report: what a session without a screen is.
+///
+/// # Errors
+/// When capture cannot start, or stdout cannot be written.
+pub fn lines(options: LiveOptions) -> anyhow::Result<ExitStatus> {
+    let vantages = Vantages::new();
+    let live = Live::start(&options, &vantages)?;
+    let lines = Stream::new(io::stdout().lock(), Format::Text, &[Unit::Lookup], vantages);
+    let sinks = (StreamSinks::new(lines), ReportSinks::new(false));
+    let mut selected = Selected::new(&options.selection, sinks);
+    let mut problems = Problems::default();
+    let ran = live.run(&mut selected, |selected, tick| {
+        problems.tell(tick);
+        selected.observer.0.stream.flush().map_err(anyhow::Error::from)
+    })?;
+    let (StreamSinks { mut stream, .. }, report) = selected.observer;
+    stream.flush()?;
+    drop(stream);
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout)?;
+    let options_of_report =
+        ReportOptions { format: ReportFormat::Text, lookups: false, fail_on: Severity::Error };
+    report.finish(&ran.covered(&options), &options_of_report, stdout)?;
+    // Lines were asked for, not a verdict.
+    Ok(ExitStatus::Clean)
+}
+
+/// Tells what goes wrong while it goes on, each thing once.
+#[derive(Default)]
+struct Problems {
+    lost: u64,
+}
+
+impl Problems {
+    fn tell(&mut self, tick: &Tick) {
+        for note in &tick.notes {
+            tell(note);
+        }
+        if tick.coverage.lost > self.lost {
+            self.lost = tick.coverage.lost;
+            tell(&format!("{} frames lost so far: the ring was full", self.lost));
+        }
+    }
 }
 
 /// Says what this node lets dnspath see; [`ExitStatus::Findings`] where it cannot capture.
@@ -186,7 +257,11 @@ pub fn check(options: &CheckOptions) -> anyhow::Result<ExitStatus> {
 
 /// The namespaces to watch: those named, else the own one.
 fn namespaces(named: &[String]) -> Vec<Netns> {
-    if named.is_empty() { vec![Netns::Own] } else { named.iter().map(|name| Netns::from_argument(name)).collect() }
+    if named.is_empty() {
+        vec![Netns::Own]
+    } else {
+        named.iter().map(|name| Netns::from_argument(name)).collect()
+    }
 }
 
 /// Shows the live screen until the user quits, a signal comes or `--duration` is over.
@@ -218,10 +293,12 @@ pub fn tui(options: LiveOptions) -> anyhow::Result<ExitStatus> {
         let shown = tui::run(&feed, stop.flag(), clock::wall_now);
         stop.request();
         shown.context("cannot use the terminal: `dnspath stream` prints lines instead")?;
-        reader.context("cannot start the reading thread")?.join().map_err(|_| anyhow!("the reading thread failed"))?
+        reader
+            .context("cannot start the reading thread")?
+            .join()
+            .map_err(|_| anyhow!("the reading thread failed"))?
     });
-    let coverage = exit?;
-    tell(&covered(&coverage));
+    tell(&covered(&exit?.coverage));
     Ok(ExitStatus::Clean)
 }
 

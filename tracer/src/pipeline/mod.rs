@@ -6,4 +6,5 @@ pub mod offline;
 pub mod selection;
 pub mod session;
 pub mod signals;
+mod sinks;
 pub mod when;

@@ -124,6 +124,12 @@ pub struct Window {
 }
 
 impl Window {
+    /// Its ends, those that are open taken from `span`.
+    #[must_use]
+    pub fn within(&self, span: (Timestamp, Timestamp)) -> (Timestamp, Timestamp) {
+        (self.since.unwrap_or(span.0), self.until.unwrap_or(span.1))
+    }
+
     /// Whether `time` is in it.
     #[must_use]
     pub fn contains(&self, time: Timestamp) -> bool {

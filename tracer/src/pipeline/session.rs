@@ -28,12 +28,16 @@ impl Session {
 
     /// Says that every frame before `now` was given.
     pub fn advance(&mut self, now: Timestamp, out: &mut impl Observer) {
-        self.engine.advance(now, out);
+        let Self { decoder, engine, .. } = self;
+        decoder.advance(now, &mut |sighting| engine.observe(sighting, out));
+        engine.advance(now, out);
     }
 
     /// Ends the session: what is still open is told.
     pub fn finish(&mut self, out: &mut impl Observer) {
-        self.engine.finish(out);
+        let Self { decoder, engine, .. } = self;
+        decoder.finish(&mut |sighting| engine.observe(sighting, out));
+        engine.finish(out);
     }
 
     /// What was seen, with `lost` frames that the source lost.

@@ -99,7 +99,7 @@ impl Stats {
 
     /// How often the engine dropped something for want of room.
     #[must_use]
-    pub const fn evicted(&self) -> u64 {
+    pub const fn evictions(&self) -> u64 {
         self.evicted
     }
 

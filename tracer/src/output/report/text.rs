@@ -210,11 +210,7 @@ fn say(text: &mut String, of: &OfCode<'_>) {
     }
     let more = of.findings.len().saturating_sub(examples);
     if more > 0 {
-        let times: u64 = of.findings.iter().skip(examples).map(|finding| finding.count).sum();
-        line(
-            text,
-            format_args!("{INDENT}and {more} more of this kind, {} times (-o json has them)", count(times)),
-        );
+        line(text, format_args!("{INDENT}and {more} more of this kind (-o json has them)"));
     }
     line(text, format_args!(""));
 }
