@@ -30,9 +30,9 @@ const BOUND: i32 = 600;
 
 const FAMILIES: [(Family, i32); 9] = [
     // What clients in clusters run, before anything is seen.
-    (Family::Glibc, 15),
-    (Family::Musl, 15),
-    (Family::Go, 15),
+    (Family::Glibc, 4),
+    (Family::Musl, 4),
+    (Family::Go, 4),
     (Family::CAresBefore120, 0),
     (Family::CAresFrom120, 0),
     (Family::BindTools, 0),
@@ -116,6 +116,29 @@ impl Engine {
         for asked in &asked {
             self.vote_for_retries(asked, votes);
         }
+        self.vote_for_turns(&asked, votes);
+    }
+
+    /// glibc takes a pair's answers together: it asks both again once both failed, and over TCP once one was
+    /// truncated. Others go on with each question when its own answer came.
+    fn vote_for_turns(&self, asked: &[Asked<'_>], votes: &mut Votes) {
+        let [one, other, ..] = asked else { return };
+        if one.name != other.name || one.message.client.port() != other.message.client.port() {
+            return;
+        }
+        let (again, sibling) = (self.messages.at(one.message.next), self.messages.at(other.message.next));
+        let (first, second) = (self.messages.at(one.message.peer), self.messages.at(other.message.peer));
+        if one.message.next == NONE || other.message.next == NONE || one.message.peer == NONE {
+            return;
+        }
+        let prompt = again.time.saturating_sub(first.time) < COPY_WINDOW;
+        if again.role == Role::TcpFallback && sibling.role == Role::TcpFallback && prompt {
+            let together = other.message.peer == NONE || sibling.time < second.time;
+            votes.add(&[(Family::Glibc, if together { 30 } else { -30 })]);
+        } else if matches!(again.role, Role::Retransmission { kind: RetransmissionKind::Servfail, .. }) && prompt {
+            let together = other.message.peer != NONE && again.time >= second.time;
+            votes.add(&[(Family::Glibc, if together { 15 } else { -30 })]);
+        }
     }
 
     fn vote_for_retries(&self, asked: &Asked<'_>, votes: &mut Votes) {
@@ -137,7 +160,7 @@ impl Engine {
                 Role::ParallelCopy => votes.add(&[(Family::Haproxy, 40)]),
                 Role::Retransmission { kind, same_id, same_port, server_changed } => {
                     vote_for_retry(gap, kind, (same_id, same_port, server_changed), votes);
-                    at_once += usize::from(gap < COPY_WINDOW);
+                    at_once += usize::from(gap < COPY_WINDOW && kind == RetransmissionKind::Servfail);
                     if gap > 200 * MILLISECOND && same_port && !server_changed {
                         gaps.push(gap);
                     }
@@ -146,7 +169,7 @@ impl Engine {
             }
             place = message.next;
         }
-        if at_once >= 3 {
+        if at_once >= 4 {
             votes.add(&[(Family::Musl, 40), (Family::Glibc, -20)]);
         }
         if let [first, second, ..] = gaps.as_slice()
@@ -174,6 +197,8 @@ fn vote_for_retry(
     }
     if !same_id {
         votes.add(&[(Family::Go, 20), (Family::Glibc, -30), (Family::Musl, -60)]);
+    } else if kind == RetransmissionKind::Refused && gap < COPY_WINDOW {
+        votes.add(&[(Family::Musl, -40)]);
     } else if about(2_500) && same_port {
         votes.add(&[(Family::Musl, 30), (Family::BusyboxNslookup, 40), (Family::Glibc, -20)]);
     } else if about(5_000) && same_port {
@@ -273,7 +298,13 @@ fn vote_for_pairs(asked: &[Asked<'_>], votes: &mut Votes) {
 
 fn vote_for_ids(a: u16, b: u16, first_pair: bool, votes: &mut Votes) {
     let apart = b.wrapping_sub(a);
-    votes.add(&[(Family::Musl, if apart > 0 && apart < 1024 { 58 } else { -80 })]);
+    let musl = match apart {
+        100..512 => 70,
+        20..100 => 30,
+        1..20 | 512..2048 => 0,
+        _ => -80,
+    };
+    votes.add(&[(Family::Musl, musl)]);
     let octet = usize::from((a ^ b) & 0xff);
     let table = if first_pair { &COLD } else { &WARM };
     votes.add(&[(Family::Glibc, i32::from(table.get(octet).copied().unwrap_or(0)))]);
@@ -320,7 +351,7 @@ fn vote_for_candidates(asked: &[Asked<'_>], votes: &mut Votes) {
 
 /// How often, in thousands, glibc's clock moves by 0, 1, 2 … units of 256 ns between the ids of a pair: the first
 /// pair of a process, with its code not in the cache yet, and later pairs.
-const COLD_STEPS: [u32; 13] = [5, 60, 300, 240, 120, 100, 60, 40, 30, 15, 10, 10, 10];
+const COLD_STEPS: [u32; 13] = [5, 70, 310, 240, 120, 100, 60, 40, 20, 15, 5, 5, 5];
 const WARM_STEPS: [u32; 13] = [200, 400, 180, 80, 40, 30, 20, 15, 10, 10, 5, 5, 5];
 static COLD: [i16; 256] = likelihoods(&COLD_STEPS);
 static WARM: [i16; 256] = likelihoods(&WARM_STEPS);
