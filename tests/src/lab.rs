@@ -43,7 +43,7 @@ pub struct LabOptions {
 impl Default for LabOptions {
     fn default() -> Self {
         Self {
-            server: Some(ServerKind::CoreDns),
+            server: Some(ServerKind::preferred()),
             pods: vec!["web".to_owned(), "db".to_owned()],
             far_pods: vec!["far".to_owned()],
             endpoints: vec!["dns1".to_owned(), "dns2".to_owned()],
@@ -332,6 +332,15 @@ impl Lab {
         Ok(())
     }
 
+    /// Starts one more of the cluster's DNS servers, in a pod that has none.
+    ///
+    /// # Errors
+    /// As [`Lab::start_server`].
+    pub fn start_cluster_server(&mut self, name: &str) -> Result<()> {
+        let kind = ServerKind::preferred();
+        self.start_server(name, kind, &cluster_options(kind))
+    }
+
     /// Starts a server in a pod, or with the name `upstream` beyond the nodes, and waits until it answers.
     ///
     /// # Errors
@@ -409,11 +418,7 @@ impl Infrastructure {
 
 impl Lab {
     fn start_servers(&mut self, kind: ServerKind, pods: &[String]) -> Result<()> {
-        let forward = vec![SocketAddr::from((UPSTREAM4, 53))];
-        let cluster = match kind {
-            ServerKind::CoreDns => ServerOptions::cluster(forward),
-            ServerKind::Fast => ServerOptions::everything(),
-        };
+        let cluster = cluster_options(kind);
         let internet = ServerOptions::internet();
         // All are started before any is waited for.
         let mut servers =
@@ -428,6 +433,14 @@ impl Lab {
             self.servers.insert(name, server);
         }
         Ok(())
+    }
+}
+
+/// What a server pod of the cluster is set up to do.
+fn cluster_options(kind: ServerKind) -> ServerOptions {
+    match kind {
+        ServerKind::CoreDns => ServerOptions::cluster(vec![SocketAddr::from((UPSTREAM4, 53))]),
+        ServerKind::Fast => ServerOptions::everything(),
     }
 }
 

@@ -13,7 +13,7 @@ use dnspath_tests::lab::resolv_conf;
 use dnspath_tests::query::Qtype;
 use dnspath_tests::topology::{Site, UPSTREAM4, VIP4, VIP6};
 use dnspath_tests::tracer::{Told, Tracer, binary};
-use dnspath_tests::{Client, Lab, LabOptions, Pod, QueryFilter, ServerKind, ServerOptions};
+use dnspath_tests::{Client, Lab, LabOptions, Pod, QueryFilter};
 
 fn main() -> ExitCode {
     run(&[
@@ -101,8 +101,7 @@ impl Case {
         }
         let mut lab = Lab::new(LabOptions { endpoints: self.endpoints.clone(), ..LabOptions::default() })?;
         if self.server == "dns3" {
-            let cluster = ServerOptions::cluster(vec![SocketAddr::from((UPSTREAM4, 53))]);
-            lab.start_server("dns3", ServerKind::CoreDns, &cluster)?;
+            lab.start_cluster_server("dns3")?;
         }
         let server: IpAddr = match self.server {
             "vip4" => VIP4.into(),
