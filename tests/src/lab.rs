@@ -149,6 +149,12 @@ impl Lab {
         ip_batch(Some(parts.node.name()), &topology::node_batch(Site::Node))?;
         ip_batch(Some(parts.node2.name()), &topology::node_batch(Site::Node2))?;
         ip_batch(Some(parts.upstream.name()), &topology::upstream_batch())?;
+        for (namespace, port) in
+            [(&parts.node, "node"), (&parts.node2, "node2"), (&parts.upstream, "upstream")]
+        {
+            namespace.wait_link_up("eth0")?;
+            parts.fabric.wait_link_up(port)?;
+        }
         Ok(parts)
     }
 
@@ -278,6 +284,8 @@ impl Lab {
         ip_batch(Some(&node), &ports)?;
         for (host, pod) in pods {
             ip_batch(Some(pod.netns()), &topology::pod_batch(site, host))?;
+            pod.namespace.wait_link_up("eth0")?;
+            self.site(site).wait_link_up(&pod.veth)?;
             self.pods.insert(pod.name.clone(), pod);
         }
         Ok(())
