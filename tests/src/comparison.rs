@@ -1,14 +1,14 @@
 //! `dnspath stream` against a packet capture of the same interface: the same messages, each once, each response
 //! paired with the same query, the same latencies.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::capture::{MessageKey, WireMessage, pair};
+use crate::capture::{MessageKey, WireMessage};
 
 /// What the latencies may differ by in the median, in nanoseconds: the two take their time at different hooks.
 const MEDIAN_LIMIT: i128 = 50_000;
@@ -87,29 +87,37 @@ pub fn compare(wire: &[WireMessage], told: &[Value], client: &[IpAddr]) -> Resul
         let name = wire_names.get(index).context("no such message")?;
         by_name.get(name).copied().with_context(|| format!("not told: {name:?}"))
     };
-    let pairs: BTreeMap<usize, usize> = pair(wire).into_iter().collect();
     let mut differences = Vec::new();
-    for (response, query) in &pairs {
-        let (told_response, told_query) = (at(*response)?, at(*query)?);
+    let mut open: HashMap<&MessageKey, Vec<usize>> = HashMap::new();
+    for (index, (message, key)) in wire.iter().zip(&wire_keys).enumerate() {
+        let waiting = open.entry(key).or_default();
+        if !message.response {
+            waiting.push(index);
+            continue;
+        }
+        let response = at(index)?;
+        // From here alone nobody can say which of two equal queries was answered: any of them is right.
+        let difference = |query: usize| {
+            let sent = wire.get(query)?.time_ns;
+            Some((response.latency_ns? - (i128::from(message.time_ns) - i128::from(sent))).abs())
+        };
+        let Some(place) =
+            (0..waiting.len()).min_by_key(|place| waiting.get(*place).map(|query| difference(*query)))
+        else {
+            ensure!(response.latency_ns.is_none(), "paired with nothing: {}", response.line);
+            continue;
+        };
+        let query = waiting.remove(place);
+        let told_query = at(query)?;
         ensure!(
-            told_response.question.is_some() && told_response.question == told_query.question,
+            response.question.is_some() && response.question == told_query.question,
             "not paired: {} with {}",
-            told_response.line,
+            response.line,
             told_query.line
         );
-        let (Some(sent), Some(received)) = (wire.get(*query), wire.get(*response)) else { continue };
-        let on_wire = i128::from(received.time_ns) - i128::from(sent.time_ns);
-        let latency =
-            told_response.latency_ns.with_context(|| format!("no latency: {}", told_response.line))?;
-        differences.push((latency - on_wire).abs());
+        differences.push(difference(query).with_context(|| format!("no latency: {}", response.line))?);
     }
     ensure!(!differences.is_empty(), "no answered query on the wire");
-    for (index, message) in wire.iter().enumerate().filter(|(_, message)| message.response) {
-        ensure!(
-            pairs.contains_key(&index) || at(index)?.latency_ns.is_none(),
-            "paired with nothing: {message:?}"
-        );
-    }
     differences.sort_unstable();
     let median = differences.get(differences.len() / 2).copied().unwrap_or_default();
     let worst = differences.last().copied().unwrap_or_default();

@@ -43,7 +43,7 @@ pub struct LabOptions {
 impl Default for LabOptions {
     fn default() -> Self {
         Self {
-            server: Some(ServerKind::CoreDns),
+            server: Some(ServerKind::preferred()),
             pods: vec!["web".to_owned(), "db".to_owned()],
             far_pods: vec!["far".to_owned()],
             endpoints: vec!["dns1".to_owned(), "dns2".to_owned()],
@@ -149,6 +149,12 @@ impl Lab {
         ip_batch(Some(parts.node.name()), &topology::node_batch(Site::Node))?;
         ip_batch(Some(parts.node2.name()), &topology::node_batch(Site::Node2))?;
         ip_batch(Some(parts.upstream.name()), &topology::upstream_batch())?;
+        for (namespace, port) in
+            [(&parts.node, "node"), (&parts.node2, "node2"), (&parts.upstream, "upstream")]
+        {
+            namespace.wait_link_up("eth0")?;
+            parts.fabric.wait_link_up(port)?;
+        }
         Ok(parts)
     }
 
@@ -278,6 +284,8 @@ impl Lab {
         ip_batch(Some(&node), &ports)?;
         for (host, pod) in pods {
             ip_batch(Some(pod.netns()), &topology::pod_batch(site, host))?;
+            pod.namespace.wait_link_up("eth0")?;
+            self.site(site).wait_link_up(&pod.veth)?;
             self.pods.insert(pod.name.clone(), pod);
         }
         Ok(())
@@ -330,6 +338,15 @@ impl Lab {
             }
         }
         Ok(())
+    }
+
+    /// Starts one more of the cluster's DNS servers, in a pod that has none.
+    ///
+    /// # Errors
+    /// As [`Lab::start_server`].
+    pub fn start_cluster_server(&mut self, name: &str) -> Result<()> {
+        let kind = ServerKind::preferred();
+        self.start_server(name, kind, &cluster_options(kind))
     }
 
     /// Starts a server in a pod, or with the name `upstream` beyond the nodes, and waits until it answers.
@@ -409,11 +426,7 @@ impl Infrastructure {
 
 impl Lab {
     fn start_servers(&mut self, kind: ServerKind, pods: &[String]) -> Result<()> {
-        let forward = vec![SocketAddr::from((UPSTREAM4, 53))];
-        let cluster = match kind {
-            ServerKind::CoreDns => ServerOptions::cluster(forward),
-            ServerKind::Fast => ServerOptions::everything(),
-        };
+        let cluster = cluster_options(kind);
         let internet = ServerOptions::internet();
         // All are started before any is waited for.
         let mut servers =
@@ -428,6 +441,14 @@ impl Lab {
             self.servers.insert(name, server);
         }
         Ok(())
+    }
+}
+
+/// What a server pod of the cluster is set up to do.
+fn cluster_options(kind: ServerKind) -> ServerOptions {
+    match kind {
+        ServerKind::CoreDns => ServerOptions::cluster(vec![SocketAddr::from((UPSTREAM4, 53))]),
+        ServerKind::Fast => ServerOptions::everything(),
     }
 }
 

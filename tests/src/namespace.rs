@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::clock::wait_until;
 use crate::process::{Process, bound_command, run_with_input};
 
 /// Long enough for any set-up command on a loaded machine.
@@ -91,6 +92,22 @@ impl Namespace {
         let ready = self.pause.take_stdout().is_some_and(|mut pipe| pipe.read_exact(&mut word).is_ok());
         if !ready {
             bail!("the namespace {} cannot be set up: {}", self.name, self.pause.log()?.trim());
+        }
+        Ok(())
+    }
+
+    /// Waits until an interface carries packets: it is up, and forwards where it is a port of a bridge. The kernel
+    /// brings that about some time after the command that asks for it.
+    pub(crate) fn wait_link_up(&self, interface: &str) -> Result<()> {
+        // The holder's /sys shows its own network.
+        let device = PathBuf::from(format!("/proc/{}/root/sys/class/net/{interface}", self.pause_pid()));
+        let says = |file: &str, text: &str| {
+            fs::read_to_string(device.join(file)).is_ok_and(|content| content.trim() == text)
+        };
+        // BR_STATE_FORWARDING
+        let forwards = || !device.join("brport").exists() || says("brport/state", "3");
+        if !wait_until(SETUP_LIMIT, || says("operstate", "up") && forwards()) {
+            bail!("the interface {interface} of {} does not come up", self.name);
         }
         Ok(())
     }

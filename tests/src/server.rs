@@ -24,6 +24,13 @@ pub enum ServerKind {
     Fast,
 }
 
+impl ServerKind {
+    /// CoreDNS where it is built or can be, else the fast server, which then has the outer zones itself.
+    pub fn preferred() -> Self {
+        if toolbox::has_coredns() { Self::CoreDns } else { Self::Fast }
+    }
+}
+
 /// A zone: its origin and its records, in master-file form relative to the origin (RFC 1035 section 5).
 #[derive(Clone, Debug)]
 pub struct Zone {

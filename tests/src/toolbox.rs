@@ -70,6 +70,11 @@ pub fn coredns() -> Result<PathBuf> {
     build(&COREDNS)
 }
 
+/// Whether there is a CoreDNS, or Go to build one.
+pub fn has_coredns() -> bool {
+    find("go").is_some() || is_built(&COREDNS, &target_directory().join("lab"))
+}
+
 /// The glibc client.
 ///
 /// # Errors
@@ -128,11 +133,11 @@ pub fn target_directory() -> PathBuf {
 fn build(recipe: &Recipe) -> Result<PathBuf> {
     let lab = target_directory().join("lab");
     let program = lab.join(recipe.name);
-    let sources = lab.join("sources").join(recipe.name);
+    let sources = sources_of(recipe, &lab);
     fs::create_dir_all(&sources).with_context(|| format!("cannot create {}", sources.display()))?;
     let lock = File::create(lab.join("lock")).context("cannot create the lab's build lock")?;
     flock(&lock, FlockOperation::LockExclusive).context("cannot take the lab's build lock")?;
-    if program.exists() && sources_match(&sources, recipe) {
+    if is_built(recipe, &lab) {
         return Ok(program);
     }
     if let Err(e) = fs::remove_file(&program)
@@ -161,9 +166,14 @@ fn build(recipe: &Recipe) -> Result<PathBuf> {
     Ok(program)
 }
 
-fn sources_match(directory: &Path, recipe: &Recipe) -> bool {
-    recipe
-        .sources
-        .iter()
-        .all(|(file, text)| fs::read_to_string(directory.join(file)).is_ok_and(|built| built == *text))
+fn sources_of(recipe: &Recipe, lab: &Path) -> PathBuf {
+    lab.join("sources").join(recipe.name)
+}
+
+fn is_built(recipe: &Recipe, lab: &Path) -> bool {
+    let sources = sources_of(recipe, lab);
+    let same = |(file, text): &(&str, &str)| {
+        fs::read_to_string(sources.join(file)).is_ok_and(|built| built == *text)
+    };
+    lab.join(recipe.name).exists() && recipe.sources.iter().all(same)
 }

@@ -97,21 +97,23 @@ fn nothing_is_missed_at_a_steady_rate() -> Result<Outcome> {
     Ok(Outcome::Measured(format!("{queries} queries, {answers} answers")))
 }
 
-/// `ip` commands that add or delete links number `from` to `to` of the node's bridge.
-fn link_batch(action: &str, from: usize, to: usize) -> String {
-    (from..to)
-        .map(|number| match action {
-            "add" => format!(
-                "link add name veth{number} type veth peer name peer{number}\nlink set veth{number} master cni0 up\nlink set peer{number} up\n"
-            ),
-            _ => format!("link delete veth{number}\n"),
-        })
-        .collect()
+/// Adds links number `from` to `to` to the node's bridge; what they lead to is in another namespace, as pods are.
+fn add_links(lab: &Lab, from: usize, to: usize) -> Result<()> {
+    let elsewhere = lab.upstream().name();
+    let line = |number| {
+        format!(
+            "link add name veth{number} type veth peer name peer{number} netns {elsewhere}\nlink set veth{number} master cni0 up\n"
+        )
+    };
+    ip_batch(lab, &(from..to).map(line).collect::<String>())
 }
 
-fn change_links(lab: &Lab, action: &str, from: usize, to: usize) -> Result<()> {
-    let script = format!("ip -batch - <<'END'\n{}END\n", link_batch(action, from, to));
-    lab.node().script(&script).map(drop)
+fn delete_links(lab: &Lab, from: usize, to: usize) -> Result<()> {
+    ip_batch(lab, &(from..to).map(|number| format!("link delete veth{number}\n")).collect::<String>())
+}
+
+fn ip_batch(lab: &Lab, batch: &str) -> Result<()> {
+    lab.node().script(&format!("ip -batch - <<'END'\n{batch}END\n")).map(drop)
 }
 
 fn many_links_are_attached_at_once() -> Result<Outcome> {
@@ -119,14 +121,20 @@ fn many_links_are_attached_at_once() -> Result<Outcome> {
         return Ok(Outcome::LeftOut(format!("{reason:#}")));
     }
     let lab = Lab::new(LabOptions { server: None, ..LabOptions::default() })?;
-    change_links(&lab, "add", 0, LINKS)?;
+    add_links(&lab, 0, LINKS)?;
     let start = clock::now();
     let tracer = Tracer::stream(lab.node(), &["--unit", "message"])?;
     let took = start.elapsed();
+    let start = clock::now();
     tracer.finish()?;
+    let down = start.elapsed();
     // The goal is 1 s on a machine that does nothing else.
-    ensure!(took < Duration::from_secs(5), "{LINKS} links took {took:?} to attach");
-    Ok(Outcome::Measured(format!("{LINKS} links in {:.2} s", took.as_secs_f64())))
+    ensure!(took < Duration::from_secs(3), "{LINKS} links took {took:?} to attach");
+    Ok(Outcome::Measured(format!(
+        "{LINKS} links in {:.2} s, gone in {:.2} s",
+        took.as_secs_f64(),
+        down.as_secs_f64()
+    )))
 }
 
 fn links_come_and_go() -> Result<Outcome> {
@@ -138,9 +146,9 @@ fn links_come_and_go() -> Result<Outcome> {
     let before = resident_kib(tracer.process().pid())?;
     for round in 0..3 {
         for batch in 0..5 {
-            change_links(&lab, "add", batch * LINKS / 5, (batch + 1) * LINKS / 5)?;
+            add_links(&lab, batch * LINKS / 5, (batch + 1) * LINKS / 5)?;
         }
-        change_links(&lab, "delete", 0, LINKS)?;
+        delete_links(&lab, 0, LINKS)?;
         ensure!(tracer.process().is_running(), "dnspath ended in round {round}: {}", tracer.log()?.trim());
     }
     lab.add_pod("late")?;

@@ -5,15 +5,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use dnspath_tests::capture::{Capture, read_messages};
 use dnspath_tests::comparison::compare;
 use dnspath_tests::harness::{Outcome, run};
 use dnspath_tests::lab::resolv_conf;
 use dnspath_tests::query::Qtype;
 use dnspath_tests::topology::{Site, UPSTREAM4, VIP4, VIP6};
-use dnspath_tests::tracer::{Tracer, binary};
-use dnspath_tests::{Client, Lab, LabOptions, QueryFilter, ServerKind, ServerOptions};
+use dnspath_tests::tracer::{Told, Tracer, binary};
+use dnspath_tests::{Client, Lab, LabOptions, Pod, QueryFilter};
 
 fn main() -> ExitCode {
     run(&[
@@ -101,8 +101,7 @@ impl Case {
         }
         let mut lab = Lab::new(LabOptions { endpoints: self.endpoints.clone(), ..LabOptions::default() })?;
         if self.server == "dns3" {
-            let cluster = ServerOptions::cluster(vec![SocketAddr::from((UPSTREAM4, 53))]);
-            lab.start_server("dns3", ServerKind::CoreDns, &cluster)?;
+            lab.start_cluster_server("dns3")?;
         }
         let server: IpAddr = match self.server {
             "vip4" => VIP4.into(),
@@ -127,6 +126,9 @@ impl Case {
         let wire = read_messages(&capture.stop()?)?;
         let told = tracer.finish()?;
         let latency = compare(&wire, &told.lines, &[pod.ip4.into(), pod.ip6.into()])?;
+        if self.lose_an_aaaa {
+            answered_was_the_second(&told, pod)?;
+        }
         let loss = told.covered("lost")?;
         ensure!(loss == 0, "{loss} frames lost");
         if pod.site == Site::Node {
@@ -134,4 +136,24 @@ impl Case {
         }
         Ok(Outcome::Measured(format!("{} messages, latencies {latency}", wire.len())))
     }
+}
+
+/// The first AAAA query never reached a server: its answer is the answer to the second, and tells both latencies.
+fn answered_was_the_second(told: &Told, pod: &Pod) -> Result<()> {
+    let answer = told
+        .unit("message")
+        .find(|line| {
+            let client = line["client"].as_str().and_then(|client| client.parse::<SocketAddr>().ok());
+            line["qr"] == "R"
+                && line["qtype"] == "AAAA"
+                && client.is_some_and(|client| client.ip() == pod.ip4)
+        })
+        .context("no AAAA answer told")?;
+    let nanoseconds = |key: &str| answer[key].as_u64().with_context(|| format!("no {key}: {answer}"));
+    let (latency, since_first) = (nanoseconds("latency_ns")?, nanoseconds("since_first_ns")?);
+    ensure!(
+        latency < 1_000_000_000 && since_first > 2_000_000_000,
+        "not told from the second query: {answer}"
+    );
+    Ok(())
 }
