@@ -218,7 +218,10 @@ fn lookups_results_and_totals_are_those_of_the_captures() {
             expected.sort();
             got.sort();
             let ok = expected == got;
-            table.entry(column).or_default().check(file, ok, || format!("expected {expected:?}, got {got:?}"));
+            table
+                .entry(column)
+                .or_default()
+                .check(file, ok, || format!("expected {expected:?}, got {got:?}"));
         }
         let total = |key: &String| told.totals.get(key).copied().unwrap_or(0);
         let differ: Vec<_> = expected_totals(truth)
@@ -271,7 +274,8 @@ fn moved(sightings: &mut [Sighting], client: IpAddr, to: IpAddr, start: u64) {
 
 #[test]
 fn captures_merged_into_one_give_the_sums_of_their_counts() {
-    let (mut all, mut sums, mut apart) = (vec![], BTreeMap::<String, i64>::new(), BTreeMap::<String, i64>::new());
+    let (mut all, mut sums, mut apart) =
+        (vec![], BTreeMap::<String, i64>::new(), BTreeMap::<String, i64>::new());
     for (number, truth) in index().iter().enumerate() {
         let mut capture = sightings(truth["file"].as_str().unwrap());
         for (key, count) in run(&capture).totals {

@@ -12,7 +12,7 @@
 //! follow; only then its questions are told.
 
 use super::{
-    Engine, Ended,
+    Ended, Engine,
     intern::Address,
     questions::{COPY_WINDOW, REACTION, SHORTEST_TIMEOUT, Standing},
     records::{Bits, Role},
@@ -129,8 +129,9 @@ impl Engine {
         let record = self.questions.at(question);
         let message = self.messages.at(record.first);
         let time = message.time;
-        let noise = is_noise(Rtype(record.qtype), message.dns.flags, message.client.port(), message.server.port())
-            || self.names.wire(record.name).len() == 1;
+        let noise =
+            is_noise(Rtype(record.qtype), message.dns.flags, message.client.port(), message.server.port())
+                || self.names.wire(record.name).len() == 1;
         let label = self.first_label(record.name);
         let client = self.client(record.client, time);
         let known = if noise { None } else { self.lookup_of(question, client, label) };

@@ -1,9 +1,11 @@
 //! Builds what observers are told, in records that are used again.
 
 use super::{
-    Ended, Engine, outcome, search,
+    Ended, Engine,
     intern::NameId,
+    outcome,
     records::{Bits, DnsBits, MessageRecord, Role, Way},
+    search,
     table::{NONE, Place},
 };
 use crate::model::{
@@ -94,7 +96,8 @@ impl Engine {
         } else if record.peer == NONE {
             MessageKind::Unmatched
         } else {
-            let since = |query: Place| message.time.since(Timestamp::from_nanos(self.messages.at(query).time));
+            let since =
+                |query: Place| message.time.since(Timestamp::from_nanos(self.messages.at(query).time));
             MessageKind::Response {
                 latency: since(record.peer),
                 since_first: since(question.first),
@@ -169,7 +172,13 @@ impl Engine {
             Role::Retransmission { kind, same_id, same_port, server_changed } => {
                 let gap = record.time.saturating_sub(self.messages.at(record.previous).time);
                 let gap = Duration::from_nanos(gap);
-                TransmissionKind::Retransmission(Retransmission { gap, kind, same_id, same_port, server_changed })
+                TransmissionKind::Retransmission(Retransmission {
+                    gap,
+                    kind,
+                    same_id,
+                    same_port,
+                    server_changed,
+                })
             }
         }
     }

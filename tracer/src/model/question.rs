@@ -211,9 +211,30 @@ impl Question {
     /// From the query message that was answered to its answer: what the server took.
     #[must_use]
     pub fn server_latency(&self) -> Option<Duration> {
-        let (index, answer) = self.answers.iter().enumerate().find(|(_, a)| !a.late)?;
-        let asked = self.transmissions.iter().find(|t| t.answered_by.map(usize::from) == Some(index))?;
-        Some(answer.time.since(asked.time))
+        self.replies().find(|(_, answer)| !answer.late).map(|(sent, answer)| answer.time.since(sent.time))
+    }
+
+    /// The answers, each with the query message it most likely answers.
+    ///
+    /// Messages sent again with the same id from the same port cannot be told apart by their answers. Where each
+    /// of them was answered, the answers go by order; else an answer is to the latest one before it: the earlier
+    /// ones were lost.
+    pub fn replies(&self) -> impl Iterator<Item = (&Transmission, &Answer)> {
+        self.answers.iter().enumerate().filter_map(|(index, answer)| {
+            let matched =
+                self.transmissions.iter().find(|t| t.answered_by.map(usize::from) == Some(index))?;
+            let alike = || {
+                self.transmissions.iter().filter(|sent| {
+                    (sent.id, sent.client, sent.server, sent.transport)
+                        == (matched.id, matched.client, matched.server, matched.transport)
+                })
+            };
+            if alike().all(|sent| sent.answered_by.is_some()) {
+                return Some((matched, answer));
+            }
+            let latest = alike().filter(|sent| sent.time <= answer.time).last();
+            Some((latest.unwrap_or(matched), answer))
+        })
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     },
     engine::{Config, SearchList},
     findings::Findings,
-    model::{Coverage, Eviction, Lookup, Message, Observer, Question, Timestamp, Vantages},
+    model::{Coverage, Lookup, Message, Observer, Question, Timestamp, Vantages},
     output::{LookupLog, Report, Stream, Unit},
     stats::Stats,
     trace::{MergedReader, TraceError},
@@ -37,7 +37,8 @@ pub fn stream(files: FileOptions, options: &StreamOptions, to: impl Write) -> an
     let mut selected = Selected::new(&selection, StreamSinks { stream, findings });
     let read = read(&files, &vantages, &mut selected, |selected| !selected.observer.stream.is_broken())?;
     let StreamSinks { mut stream, findings } = selected.observer;
-    for finding in findings.iter().flat_map(|findings| findings.ranked(&read.coverage, read.span_or_epoch())) {
+    for finding in findings.iter().flat_map(|findings| findings.ranked(&read.coverage, read.span_or_epoch()))
+    {
         stream.finding(&finding);
     }
     stream.flush().context("cannot print")?;
@@ -109,7 +110,8 @@ fn read<O: Observer>(
 ) -> anyhow::Result<Read> {
     let mut reader = MergedReader::open(&files.files).map_err(told)?;
     let resolv_conf = files.resolv_conf.as_deref().map(SearchList::from_resolv_conf);
-    let mut session = Session::new(&files.ports, Config { resolv_conf, ..Config::default() }, vantages.clone());
+    let mut session =
+        Session::new(&files.ports, Config { resolv_conf, ..Config::default() }, vantages.clone());
     let mut span: Option<(Timestamp, Timestamp)> = None;
     let mut failed = None;
     while go_on(out) {
@@ -141,7 +143,9 @@ fn selection(files: &FileOptions) -> anyhow::Result<Selection> {
 
 fn end(files: &FileOptions) -> anyhow::Result<Timestamp> {
     if files.files.iter().any(|file| file.as_os_str() == "-") {
-        bail!("cannot select a time relative to the end of standard input: it is read once; give RFC 3339 times");
+        bail!(
+            "cannot select a time relative to the end of standard input: it is read once; give RFC 3339 times"
+        );
     }
     let vantages = Vantages::new();
     let mut reader = MergedReader::open(&files.files).map_err(told)?;
@@ -214,9 +218,6 @@ impl Observer for ReportSinks {
         if let Some(log) = &mut self.log {
             log.lookup(lookup);
         }
-    }
-    fn evicted(&mut self, eviction: Eviction) {
-        self.stats.evicted(eviction);
     }
 }
 
