@@ -29,6 +29,8 @@ const MILLISECOND: u64 = 1_000_000;
 const PAIR_WINDOW: u64 = 20 * MILLISECOND;
 /// The next candidate follows the last answer within this time.
 const NEXT_WINDOW: u64 = 250 * MILLISECOND;
+/// Nobody but the resolver itself reacts to an answer within this time.
+const AT_ONCE: u64 = 2 * MILLISECOND;
 /// All candidates at once (busybox nslookup) leave one port within this time.
 const BURST_WINDOW: u64 = 5 * MILLISECOND;
 /// The next candidate follows a timeout at most this long after the last query.
@@ -41,6 +43,8 @@ const QUIET_FAILED: u64 = 5_500 * MILLISECOND;
 const QUIET_COPY: u64 = 2_000 * MILLISECOND;
 /// No lookup is open longer.
 const LONGEST_LOOKUP: u64 = 300_000 * MILLISECOND;
+/// c-ares gives a try up after 2 to 8 s, the last one without a trace.
+const GIVEN_UP: u64 = 2_000 * MILLISECOND;
 /// Answers from which glibc's buffer of 1 or 2 KiB may be too small.
 const LARGE_ANSWER: u16 = 30;
 const LONGEST_WALK: usize = 24;
@@ -137,6 +141,10 @@ impl Engine {
         let known = if noise { None } else { self.lookup_of(question, client, label) };
         let lookup = match known {
             Some(lookup) => {
+                let last = self.questions.at(self.lookups.at(lookup).last_question).name;
+                if self.lookups.at(lookup).positive && last != self.questions.at(question).name {
+                    self.refuse_late_answers(lookup);
+                }
                 let record = self.lookups.at_mut(lookup);
                 record.questions += 1;
                 let last = std::mem::replace(&mut record.last_question, question);
@@ -236,7 +244,7 @@ impl Engine {
             let in_turn = !waiting && since_answer <= REACTION;
             return if together || in_turn { fit(true) } else { None };
         }
-        if record.positive && !record.large {
+        if record.positive && !record.large && !(since_answer <= AT_ONCE && self.came_too_late(lookup)) {
             return None;
         }
         let at_once = same_port && now.saturating_sub(record.started) <= BURST_WINDOW;
@@ -246,8 +254,54 @@ impl Engine {
         if !(at_once || answered || timed_out || unreachable) {
             return None;
         }
-        let prompt = at_once || (answered && since_answer <= 2 * MILLISECOND);
+        let prompt = at_once || (answered && since_answer <= AT_ONCE);
         self.continues(lookup, new.name, prompt).then(|| fit(false)).flatten()
+    }
+
+    /// Whether each address of a lookup answered a message so old that the client may have given it up: it asked
+    /// again, and the answer took longer than any first timeout of a resolver that does not wait for all tries.
+    fn came_too_late(&self, lookup: Place) -> bool {
+        let mut question = self.lookups.at(lookup).first_question;
+        while question != NONE {
+            let record = self.questions.at(question);
+            if self.is_positive(question) && !(record.messages > 1 && self.slowest_positive(question).is_some()) {
+                return false;
+            }
+            question = record.next;
+        }
+        true
+    }
+
+    /// A query whose address took more than [`GIVEN_UP`].
+    fn slowest_positive(&self, question: Place) -> Option<Place> {
+        let mut place = self.questions.at(question).last;
+        while place != NONE {
+            let message = self.messages.at(place);
+            let answer = self.messages.at(message.peer);
+            if message.peer != NONE
+                && !answer.bits.has(Bits::LATE)
+                && answer.dns.is_positive()
+                && answer.time.saturating_sub(message.time) > GIVEN_UP
+            {
+                return Some(place);
+            }
+            place = message.previous;
+        }
+        None
+    }
+
+    /// The client went on to its next candidate although an address had come: it did not take it.
+    fn refuse_late_answers(&mut self, lookup: Place) {
+        let mut question = self.lookups.at(lookup).first_question;
+        while question != NONE {
+            while let Some(query) = self.slowest_positive(question) {
+                let answer = self.messages.at(query).peer;
+                self.messages.at_mut(answer).bits.set(Bits::LATE, true);
+            }
+            question = self.questions.at(question).next;
+        }
+        let positive = self.has_address(lookup);
+        self.lookups.at_mut(lookup).positive = positive;
     }
 
     /// Whether `name` can be the next candidate of a lookup's walk.

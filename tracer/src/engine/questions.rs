@@ -170,7 +170,7 @@ impl Engine {
                     return None;
                 } else if crossed || self.untranslated(question) {
                     RetransmissionKind::Timeout
-                } else if self.waits(record.lookup, message.time) {
+                } else if self.waits(record.lookup, message.time) || self.sibling_timed_out(question, message.time) {
                     RetransmissionKind::AnsweredAgain
                 } else {
                     return None;
@@ -264,6 +264,28 @@ impl Engine {
                 return self.hops.at(answer.last_hop).flow != super::records::Way::ASKED;
             }
             place = message.previous;
+        }
+        false
+    }
+
+    /// Whether another question of the lookup was asked again since this one was, and got its answer just now:
+    /// glibc's single-request mode asks the second one when the first one has its answer.
+    fn sibling_timed_out(&self, question: Place, now: u64) -> bool {
+        let record = self.questions.at(question);
+        let asked = self.messages.at(record.last).time;
+        let mut sibling = self.lookups.at(record.lookup).first_question;
+        while sibling != NONE {
+            let other = self.questions.at(sibling);
+            let last = self.messages.at(other.last);
+            if sibling != question
+                && other.name == record.name
+                && last.time > asked
+                && matches!(last.role, Role::Retransmission { kind: RetransmissionKind::Timeout, .. })
+                && matches!(self.standing(sibling, now), Standing::Final(time) if now.saturating_sub(time) <= REACTION)
+            {
+                return true;
+            }
+            sibling = other.next;
         }
         false
     }
