@@ -9,7 +9,8 @@
 //!   was answered within 0.2 s, and so was the resend: the pattern of two packets racing for one new conntrack
 //!   entry.
 //! - `one-type` (medium): as before, but the resends had no answer either: something eats queries of this type.
-//! - `slow-server` (high): the answer to the first message came after the resend, or both were answered.
+//! - `slow-server` (medium): the answer to the first message came after the resend: both were answered, or the one
+//!   answer came long after the resend too.
 //! - `silent-server` (medium): the resend went to another server, and the first one answered nothing.
 //! - `loss` (low): anything else; one packet, query or answer, was lost.
 //!
@@ -23,7 +24,7 @@ use super::{
 };
 use crate::{
     model::{
-        Lookup, Name, Question, QuestionOutcome, RetransmissionKind, Rtype, Step, Transmission,
+        Answer, Lookup, Name, Question, QuestionOutcome, RetransmissionKind, Rtype, Step, Transmission,
         TransmissionKind, Transport,
     },
     output::text::human,
@@ -158,9 +159,15 @@ fn cause(step: &Step, question: &Question) -> Cause {
         return Cause::SlowServer;
     }
     let first_lost = !question.replies().any(|(sent, _)| std::ptr::eq(sent, first));
-    if first_lost && step.questions.iter().any(|other| raced(other, question)) {
-        let resent = question.transmissions.len() > 1;
-        return if resent && question.answer().is_none() { Cause::OneType } else { Cause::PairRace };
+    let twin = step.questions.iter().find_map(|other| twin_answer(other, question));
+    if let (true, Some(answer)) = (first_lost, twin) {
+        if question.transmissions.len() > 1 && question.answer().is_none() {
+            return Cause::OneType;
+        }
+        // A query that leaves after its twin's answer finds the entry made: nothing to race for.
+        if first.time < answer.time {
+            return Cause::PairRace;
+        }
     }
     let silent = question
         .transmissions
@@ -171,19 +178,16 @@ fn cause(step: &Step, question: &Question) -> Cause {
     if silent && elsewhere { Cause::SilentServer } else { Cause::Loss }
 }
 
-/// Whether `twin` is the other one of a pair: the other address type, from the same UDP port, on its way at the same
-/// time, and answered at once.
-fn raced(twin: &Question, question: &Question) -> bool {
-    let (Some(one), Some(other)) = (twin.transmissions.first(), question.transmissions.first()) else {
-        return false;
-    };
-    let Some((_, answer)) = twin.replies().find(|(sent, _)| std::ptr::eq(*sent, one)) else { return false };
-    twin.qtype != question.qtype
+/// The answer to `twin`, where it is the other one of a pair (the other address type, from the same UDP port) and was
+/// answered at once.
+fn twin_answer<'a>(twin: &'a Question, question: &Question) -> Option<&'a Answer> {
+    let (one, other) = (twin.transmissions.first()?, question.transmissions.first()?);
+    let (_, answer) = twin.replies().find(|(sent, _)| std::ptr::eq(*sent, one))?;
+    let pair = twin.qtype != question.qtype
         && twin.qtype.is_address()
         && question.qtype.is_address()
-        && (one.client, one.transport) == (other.client, Transport::Udp)
-        && other.time < answer.time
-        && answer.time.since(one.time) < MIN_WAIT
+        && (one.client, one.transport) == (other.client, Transport::Udp);
+    Some(answer).filter(|answer| pair && answer.time.since(one.time) < MIN_WAIT)
 }
 
 fn told(cause: Cause) -> (&'static str, Confidence, &'static str, &'static str) {
@@ -204,7 +208,7 @@ fn told(cause: Cause) -> (&'static str, Confidence, &'static str, &'static str) 
         ),
         Cause::SlowServer => (
             "slow-server",
-            Confidence::High,
+            Confidence::Medium,
             "SERVER did answer the first query, but after the client had asked again",
             "Nothing was lost: look at the server's load and at its upstream for names outside the cluster.",
         ),
