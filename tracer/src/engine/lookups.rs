@@ -264,7 +264,9 @@ impl Engine {
         let mut question = self.lookups.at(lookup).first_question;
         while question != NONE {
             let record = self.questions.at(question);
-            if self.is_positive(question) && !(record.messages > 1 && self.slowest_positive(question).is_some()) {
+            if self.is_positive(question)
+                && !(record.messages > 1 && self.slowest_positive(question).is_some())
+            {
                 return false;
             }
             question = record.next;

@@ -66,10 +66,8 @@ pub(super) fn fill(lookup: &mut Lookup, base: usize, positive: &[QuestionId], en
 /// Whether a lookup of one candidate cannot be the beginning of a search: its resolver never searches, or would
 /// have gone on.
 pub(super) fn asked_as_is(lookup: &Lookup, positive: bool) -> bool {
-    let never = matches!(
-        lookup.family,
-        Family::Haproxy | Family::Nginx | Family::Dnsmasq | Family::BusyboxNslookup
-    );
+    let never =
+        matches!(lookup.family, Family::Haproxy | Family::Nginx | Family::Dnsmasq | Family::BusyboxNslookup);
     let goes_on = matches!(lookup.family, Family::Glibc | Family::Go)
         && transmissions(&lookup.steps).all(|t| t.unreachable.is_none());
     lookup.steps.len() == 1 && (never || (goes_on && !positive))

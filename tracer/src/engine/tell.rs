@@ -325,7 +325,8 @@ impl Engine {
             let names: SmallVec<[&[u8]; 8]> = scratch.lookup.steps.iter().map(|s| s.name.as_wire()).collect();
             search::base(&names, &self.knowledge(client))
         };
-        let base = if outcome::asked_as_is(&scratch.lookup, !positive.is_empty()) { usize::MAX } else { base };
+        let base =
+            if outcome::asked_as_is(&scratch.lookup, !positive.is_empty()) { usize::MAX } else { base };
         outcome::fill(&mut scratch.lookup, base, &positive, ended);
         if scratch.lookup.steps.len() > 1 {
             let candidates: SmallVec<[Name; 8]> = scratch.lookup.steps.iter().map(|s| s.name).collect();

@@ -17,7 +17,10 @@ pub fn cause(lookup: &Lookup) -> Option<String> {
     let last = lookup.steps.last()?;
     let ended_by_empty = |step: &&Step| lookup.suspicious_names.contains(&step.name);
     match lookup.result {
-        LookupResult::Timeout => Some(format!("no answer from {}", servers(last))),
+        LookupResult::Timeout => Some(match too_late(lookup) {
+            Some(took) => format!("{} answered too late, after {}", servers(last), human(took)),
+            None => format!("no answer from {}", servers(last)),
+        }),
         LookupResult::Unreachable => Some(format!("ICMP unreachable for {}", servers(last))),
         LookupResult::Servfail => Some(format!("SERVFAIL from {}", servers(last))),
         LookupResult::Refused => Some(format!("REFUSED by {}", servers(last))),
@@ -34,6 +37,20 @@ pub fn cause(lookup: &Lookup) -> Option<String> {
         }),
         LookupResult::Ok | LookupResult::Incomplete => waited(lookup),
     }
+}
+
+/// The longest time a late answer took, where answers came but all of the last step's too late.
+pub(super) fn too_late(lookup: &Lookup) -> Option<Duration> {
+    let questions = &lookup.steps.last()?.questions;
+    if questions.iter().any(|question| question.answer().is_some()) {
+        return None;
+    }
+    questions
+        .iter()
+        .flat_map(Question::replies)
+        .filter(|(_, answer)| answer.late)
+        .map(|(sent, answer)| answer.time.since(sent.time))
+        .max()
 }
 
 /// The longest wait of a lookup that went on.

@@ -4,6 +4,8 @@
 //!
 //! - error: timeout, unreachable, servfail, refused, truncated; and nodata where NXDOMAIN was due (DP103 says
 //!   why): the resolver could not tell whether the name exists, or was told wrongly.
+//! - warning: nxdomain for a name that ends in `svc` and was asked only as it is: musl does not try the search
+//!   list when the name has ndots dots or more, so an ndots too low for `service.namespace.svc` breaks it.
 //! - info: nxdomain and nodata otherwise. DNS did its work; the name is wrong, or is asked to see whether it
 //!   exists. So a name that truly does not exist does not make a report fail.
 //!
@@ -11,7 +13,8 @@
 //! but got its address (DP102).
 
 use super::{
-    Confidence, Finding, Rule, Severity, cause,
+    Confidence, Finding, Rule, Severity,
+    cause::{self, cause},
     groups::{Code, Groups},
     search::first_frames,
 };
@@ -28,6 +31,7 @@ struct Detail {
     cause: Option<String>,
     suspicious: bool,
     candidates: usize,
+    late: bool,
     longest: Duration,
     family: Family,
 }
@@ -49,6 +53,7 @@ impl Rule for LookupFailed {
             detail.candidates = lookup.steps.len();
             detail.family = lookup.family;
         }
+        detail.late |= cause::too_late(lookup).is_some();
         detail.longest = detail.longest.max(lookup.duration);
         detail.suspicious |= lookup
             .suspicious_names
@@ -58,8 +63,10 @@ impl Rule for LookupFailed {
 
     fn findings(&self) -> Vec<Finding> {
         self.0.findings(|(client, name, result), group| {
-            let Detail { cause, suspicious, candidates, longest, family } = &group.detail;
+            let Detail { cause, suspicious, candidates, late, longest, family } = &group.detail;
+            let unsearched = *result == LookupResult::Nxdomain && *candidates == 1 && ends_in_svc(name);
             let severity = match result {
+                LookupResult::Nxdomain if unsearched => Severity::Warning,
                 LookupResult::Nxdomain => Severity::Info,
                 LookupResult::Nodata if !suspicious => Severity::Info,
                 _ => Severity::Error,
@@ -80,10 +87,23 @@ impl Rule for LookupFailed {
                 String::new()
             };
             finding.summary = format!("{times} of {name} by {client} failed ({result}){after}: {cause}");
-            finding.advice = advice(*result, *suspicious, *candidates).into();
+            finding.advice = match result {
+                LookupResult::Timeout if *late => "The server is slow, not silent: see DP105.".into(),
+                LookupResult::Nxdomain if unsearched => format!(
+                    "It was asked without the search list. musl does so when a name has ndots dots or more: set \
+                     ndots above {}, or write the whole name, {name}.cluster.local.",
+                    name.dots()
+                ),
+                _ => advice(*result, *suspicious, *candidates).into(),
+            };
             Some(finding)
         })
     }
+}
+
+/// A name like `service.namespace.svc`, which exists only with the cluster's domain behind it.
+fn ends_in_svc(name: &Name) -> bool {
+    name.labels().last() == Some(b"svc") && name.dots() >= 1
 }
 
 fn advice(result: LookupResult, suspicious: bool, candidates: usize) -> &'static str {
@@ -115,7 +135,7 @@ fn advice(result: LookupResult, suspicious: bool, candidates: usize) -> &'static
 mod tests {
     use super::*;
     use crate::findings::testing::{ask, direct, found, lookup, searched};
-    use crate::model::{RetransmissionKind, Rtype};
+    use crate::model::{Rcode, RetransmissionKind, Rtype};
 
     fn failed(name: &str, result: LookupResult) -> Lookup {
         let question = ask(name, Rtype::A, 1).again(5_000, RetransmissionKind::Timeout).build();
@@ -139,6 +159,31 @@ mod tests {
             let findings = found::<LookupFailed>(&[failed("typo", result)]);
             assert_eq!((findings.len(), findings[0].severity), (1, Severity::Info), "{result}");
         }
+    }
+
+    #[test]
+    fn an_in_cluster_name_asked_without_the_search_list_is_a_warning() {
+        let asked = ask("api.prod.svc", Rtype::A, 1).nxdomain().build();
+        let findings = found::<LookupFailed>(&[lookup(
+            "api.prod.svc",
+            Family::Musl,
+            LookupResult::Nxdomain,
+            vec![asked],
+        )]);
+        assert_eq!(findings[0].severity, Severity::Warning);
+        assert!(findings[0].advice.contains("set ndots above 2, or write"), "{}", findings[0].advice);
+    }
+
+    #[test]
+    fn a_late_answer_is_not_called_none() {
+        let late = ask("web", Rtype::A, 1).answered(Rcode::NOERROR, &["10.96.4.7"], 6_000).late().build();
+        let findings = found::<LookupFailed>(&[lookup("web", Family::Go, LookupResult::Timeout, vec![late])]);
+        assert!(
+            findings[0].summary.ends_with("10.96.0.10 answered too late, after 6.00 s"),
+            "{}",
+            findings[0].summary
+        );
+        assert!(findings[0].advice.contains("DP105"));
     }
 
     #[test]

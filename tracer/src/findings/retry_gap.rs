@@ -3,11 +3,14 @@
 //!
 //! Fires for a client and server when a lookup, some of whose queries were answered, waited at least 0.2 s for
 //! an answer that did not come in time: the query was sent again for want of an answer, or its question was
-//! given up. `count` is the lookups that waited. The cause, from what the packets of the wait show:
+//! given up, or it never came. `count` is the lookups that waited. The cause, from what the packets of the wait show:
 //!
-//! - `pair-race` (medium): of an A and AAAA pair sent from one UDP port exactly one had no answer, its twin was
-//!   answered within 0.2 s: the pattern of two packets racing for one new conntrack entry.
-//! - `slow-server` (high): the answer to the first message came after the resend, or both were answered.
+//! - `pair-race` (medium): of an A and AAAA pair sent together from one UDP port exactly one had no answer, its twin
+//!   was answered within 0.2 s, and so was the resend: the pattern of two packets racing for one new conntrack
+//!   entry.
+//! - `one-type` (medium): as before, but the resends had no answer either: something eats queries of this type.
+//! - `slow-server` (medium): the answer to the first message came after the resend: both were answered, or the one
+//!   answer came long after the resend too.
 //! - `silent-server` (medium): the resend went to another server, and the first one answered nothing.
 //! - `loss` (low): anything else; one packet, query or answer, was lost.
 //!
@@ -20,7 +23,10 @@ use super::{
     search::{frames, questions, server_of},
 };
 use crate::{
-    model::{Lookup, Name, Question, RetransmissionKind, Rtype, Step, TransmissionKind, Transport},
+    model::{
+        Answer, Lookup, Name, Question, QuestionOutcome, RetransmissionKind, Rtype, Step, Transmission,
+        TransmissionKind, Transport,
+    },
     output::text::human,
 };
 use std::{net::IpAddr, time::Duration};
@@ -33,6 +39,7 @@ const MAX_NAMES: usize = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Cause {
+    OneType,
     PairRace,
     SlowServer,
     SilentServer,
@@ -80,6 +87,7 @@ impl Rule for RetryGap {
         self.0.findings(|(client, server, cause), group| {
             let Detail { names, qtypes, total, longest } = &group.detail;
             let (word, confidence, what, advice) = told(*cause);
+            let named = |text: &str| text.replace("SERVER", &server.to_string());
             let mut finding = group.tally.finding(CODE, Severity::Warning, confidence);
             let names: Vec<String> = names.iter().map(Name::to_string).collect();
             let qtypes: Vec<String> = qtypes.iter().map(Rtype::to_string).collect();
@@ -89,21 +97,31 @@ impl Rule for RetryGap {
                 ("cause", word.into()),
                 ("names", names.join(" ")),
             ];
-            let waits = if finding.count == 1 {
+            let waits = if longest.is_zero() {
+                format!("got no answer to a query in {}", lookups(finding.count))
+            } else if finding.count == 1 {
                 format!("waited {} in 1 lookup", human(*longest))
             } else {
-                format!("waited {} in {} lookups, {} at most", human(*total), finding.count, human(*longest))
+                format!("waited {} in {}, {} at most", human(*total), lookups(finding.count), human(*longest))
             };
-            finding.summary =
-                format!("{client} {waits} ({} of {}): {what}", qtypes.join(" and "), names.join(", "))
-                    .replace("SERVER", &server.to_string());
-            finding.advice = advice.into();
+            finding.summary = format!(
+                "{client} {waits} ({} of {}): {}",
+                qtypes.join(" and "),
+                names.join(", "),
+                named(what)
+            );
+            finding.advice = named(advice);
             Some(finding)
         })
     }
 }
 
-/// How long this question made its lookup wait for nothing.
+fn lookups(count: u64) -> String {
+    if count == 1 { "1 lookup".into() } else { format!("{count} lookups") }
+}
+
+/// How long this question made its lookup wait for nothing; zero where an answer never came and nothing that
+/// follows shows how long it was waited for (c-ares from 1.20 on waits 2 s and sends nothing more).
 fn waited(lookup: &Lookup, step: &Step, question: &Question) -> Option<Duration> {
     let resent: Duration = question
         .transmissions
@@ -129,48 +147,58 @@ fn waited(lookup: &Lookup, step: &Step, question: &Question) -> Option<Duration>
         Duration::ZERO
     };
     let wait = resent + if given_up >= MIN_WAIT { given_up } else { Duration::ZERO };
-    (wait >= MIN_WAIT).then_some(wait)
+    let never_came = question.outcome == QuestionOutcome::Unanswered;
+    (wait >= MIN_WAIT || never_came).then_some(wait)
 }
 
 fn cause(step: &Step, question: &Question) -> Cause {
-    let first = question.transmissions.first();
-    let late_first =
-        question.transmissions.iter().zip(question.transmissions.iter().skip(1)).any(|(sent, resent)| {
-            let answer = sent.answered_by.and_then(|index| question.answers.get(usize::from(index)));
-            answer.is_some_and(|answer| answer.time > resent.time)
-        });
-    if late_first {
+    let Some(first) = question.transmissions.first() else { return Cause::Loss };
+    let resent_after = |sent: &Transmission| question.transmissions.iter().find(|next| next.time > sent.time);
+    if question.replies().any(|(sent, answer)| resent_after(sent).is_some_and(|next| answer.time > next.time))
+    {
         return Cause::SlowServer;
     }
-    let twin = step.questions.iter().find(|twin| {
-        twin.qtype != question.qtype
-            && twin.qtype.is_address()
-            && question.qtype.is_address()
-            && twin.transmissions.first().map(|t| (t.client, t.transport))
-                == first.map(|t| (t.client, Transport::Udp))
-    });
-    let answered_at_once = |twin: &Question| {
-        twin.transmissions.first().is_some_and(|sent| {
-            sent.answered_by
-                .and_then(|index| twin.answers.get(usize::from(index)))
-                .is_some_and(|answer| answer.time.since(sent.time) < MIN_WAIT)
-        })
-    };
-    if first.is_some_and(|first| first.answered_by.is_none()) && twin.is_some_and(answered_at_once) {
-        return Cause::PairRace;
+    let first_lost = !question.replies().any(|(sent, _)| std::ptr::eq(sent, first));
+    let twin = step.questions.iter().find_map(|other| twin_answer(other, question));
+    if let (true, Some(answer)) = (first_lost, twin) {
+        if question.transmissions.len() > 1 && question.answer().is_none() {
+            return Cause::OneType;
+        }
+        // A query that leaves after its twin's answer finds the entry made: nothing to race for.
+        if first.time < answer.time {
+            return Cause::PairRace;
+        }
     }
-    let asked_first = first.map(|first| first.server);
     let silent = question
         .transmissions
         .iter()
-        .filter(|sent| Some(sent.server) == asked_first)
+        .filter(|sent| sent.server == first.server)
         .all(|sent| sent.answered_by.is_none());
-    let elsewhere = question.transmissions.iter().any(|sent| Some(sent.server) != asked_first);
+    let elsewhere = question.transmissions.iter().any(|sent| sent.server != first.server);
     if silent && elsewhere { Cause::SilentServer } else { Cause::Loss }
+}
+
+/// The answer to `twin`, where it is the other one of a pair (the other address type, from the same UDP port) and was
+/// answered at once.
+fn twin_answer<'a>(twin: &'a Question, question: &Question) -> Option<&'a Answer> {
+    let (one, other) = (twin.transmissions.first()?, question.transmissions.first()?);
+    let (_, answer) = twin.replies().find(|(sent, _)| std::ptr::eq(*sent, one))?;
+    let pair = twin.qtype != question.qtype
+        && twin.qtype.is_address()
+        && question.qtype.is_address()
+        && (one.client, one.transport) == (other.client, Transport::Udp);
+    Some(answer).filter(|answer| pair && answer.time.since(one.time) < MIN_WAIT)
 }
 
 fn told(cause: Cause) -> (&'static str, Confidence, &'static str, &'static str) {
     match cause {
+        Cause::OneType => (
+            "one-type",
+            Confidence::Medium,
+            "its twin from the same port was answered at once, but queries of this type got no answer however often sent",
+            "Something on the way to SERVER or in it eats this type: a firewall or a broken upstream. Capture at the \
+             server's side to see which; the option no-aaaa (glibc 2.36+) avoids AAAA queries.",
+        ),
         Cause::PairRace => (
             "pair-race",
             Confidence::Medium,
@@ -180,7 +208,7 @@ fn told(cause: Cause) -> (&'static str, Confidence, &'static str, &'static str) 
         ),
         Cause::SlowServer => (
             "slow-server",
-            Confidence::High,
+            Confidence::Medium,
             "SERVER did answer the first query, but after the client had asked again",
             "Nothing was lost: look at the server's load and at its upstream for names outside the cluster.",
         ),
@@ -241,11 +269,61 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_never_came_is_told_even_if_no_packet_shows_the_wait() {
+        let a = ask(WEB, Rtype::A, 0).address("10.96.4.7").build();
+        let aaaa = ask(WEB, Rtype::AAAA, 0).build();
+        let mut open = aaaa.clone();
+        let silent = lookup("web", Family::CAresFrom120, LookupResult::Ok, vec![a.clone(), aaaa]);
+        let findings = found::<RetryGap>(&[silent]);
+        assert!(
+            findings[0].summary.contains("got no answer to a query in 1 lookup"),
+            "{}",
+            findings[0].summary
+        );
+        open.outcome = QuestionOutcome::Incomplete;
+        let open = lookup("web", Family::CAresFrom120, LookupResult::Ok, vec![a, open]);
+        assert_eq!(found::<RetryGap>(&[open]), [], "the capture ended before an answer was due");
+    }
+
+    /// Answered after 3 s, with a resend at 2.5 s that was answered too.
+    fn late_and_again() -> Question {
+        ask(WEB, Rtype::A, 0)
+            .answered(Rcode::NOERROR, &["10.96.4.7"], 3_000)
+            .again(2_500, RetransmissionKind::Timeout)
+            .answered(Rcode::NOERROR, &["10.96.4.7"], 3_000)
+            .build()
+    }
+
+    /// A pair whose AAAA is lost at first; `answer` says what came of its resend. As the engine counts, the answer is
+    /// noted at the oldest message.
+    fn half_lost(answer: bool, from_millis: u64) -> Vec<Question> {
+        let a = ask(WEB, Rtype::A, 0).address("10.96.4.7").build();
+        let mut aaaa = ask(WEB, Rtype::AAAA, from_millis).again(5_000, RetransmissionKind::Timeout);
+        if answer {
+            aaaa = aaaa.empty();
+        }
+        let mut aaaa = aaaa.build();
+        let noted = aaaa.transmissions[1].answered_by.take();
+        aaaa.transmissions[0].answered_by = noted;
+        vec![a, aaaa]
+    }
+
+    #[test]
+    fn a_race_needs_a_pair_on_its_way_together_and_an_answered_resend() {
+        assert_eq!(causes(half_lost(true, 0)), ["pair-race"]);
+        assert_eq!(causes(half_lost(false, 0)), ["one-type"]);
+        assert_eq!(causes(half_lost(true, 3)), ["loss"], "sent after its twin's answer (single-request)");
+    }
+
+    #[test]
     fn causes_are_told_apart() {
         let timeout = RetransmissionKind::Timeout;
         let late =
             ask(WEB, Rtype::A, 0).answered(Rcode::NOERROR, &["10.96.4.7"], 3_000).again(2_500, timeout);
         assert_eq!(causes(vec![late.address("10.96.4.7").build()]), ["slow-server"]);
+        let mut late = late_and_again();
+        late.transmissions[0].answered_by = Some(0);
+        assert_eq!(causes(vec![late]), ["slow-server"], "both messages were answered");
         let failover = ask(WEB, Rtype::A, 0).again(5_000, timeout).to("10.96.0.11").address("10.96.4.7");
         assert_eq!(causes(vec![failover.build()]), ["silent-server"]);
         let both = [Rtype::A, Rtype::AAAA]

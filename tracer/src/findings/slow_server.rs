@@ -43,9 +43,7 @@ pub(super) struct SlowServer(Groups<IpAddr, Detail>);
 
 impl Rule for SlowServer {
     fn question(&mut self, question: &Question) {
-        for sent in &question.transmissions {
-            let answer = sent.answered_by.and_then(|index| question.answers.get(usize::from(index)));
-            let Some(answer) = answer else { continue };
+        for (sent, answer) in question.replies() {
             let took = answer.time.since(sent.time);
             let slow = took >= SLOW;
             let frames = sent.hops.first().map(|hop| hop.frame).filter(|_| slow);

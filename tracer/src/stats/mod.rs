@@ -16,7 +16,7 @@ pub use histogram::Histogram;
 pub use servers::{ServerStats, Servers};
 
 use crate::model::{
-    Eviction, Lookup, LookupResult, Message, MessageKind, Observer, Question, Rcode, Rtype, Timestamp,
+    Lookup, LookupResult, Message, MessageKind, Observer, Question, Rcode, Rtype, Timestamp,
     TransmissionKind, Transport,
 };
 use std::collections::BTreeMap;
@@ -73,7 +73,6 @@ pub struct Stats {
     totals: Totals,
     latency: Histogram,
     servers: Servers,
-    evicted: u64,
     first: Option<Timestamp>,
     last: Option<Timestamp>,
 }
@@ -95,12 +94,6 @@ impl Stats {
     #[must_use]
     pub const fn servers(&self) -> &Servers {
         &self.servers
-    }
-
-    /// How often the engine dropped something for want of room.
-    #[must_use]
-    pub const fn evictions(&self) -> u64 {
-        self.evicted
     }
 
     /// The times of the first and the last message.
@@ -174,10 +167,6 @@ impl Observer for Stats {
             .flat_map(|question| &question.answers)
             .filter(|answer| answer.empty_noerror)
             .count() as u64;
-    }
-
-    fn evicted(&mut self, _eviction: Eviction) {
-        self.evicted += 1;
     }
 }
 

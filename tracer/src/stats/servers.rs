@@ -38,24 +38,28 @@ impl Servers {
     /// Counts the messages of a question that ended.
     pub(super) fn question(&mut self, question: &Question) {
         for transmission in &question.transmissions {
-            let room = self.all.len() < MAX_SERVERS;
-            let address = transmission.server.ip();
-            let server = if room || self.all.contains_key(&address) {
-                self.all.entry(address).or_default()
-            } else {
-                &mut self.other
-            };
+            let server = self.entry(transmission.server.ip());
             server.queries += 1;
-            let answer = transmission.answered_by.and_then(|index| question.answers.get(usize::from(index)));
-            let Some(answer) = answer else {
+            if transmission.answered_by.is_some() {
+                server.answered += 1;
+            } else {
                 server.unanswered += 1;
-                continue;
-            };
-            server.answered += 1;
-            server.latency.record(answer.time.since(transmission.time));
+            }
+        }
+        for (sent, answer) in question.replies() {
+            let server = self.entry(sent.server.ip());
+            server.latency.record(answer.time.since(sent.time));
             if server.rcodes.len() < MAX_RCODES || server.rcodes.contains_key(&answer.rcode) {
                 *server.rcodes.entry(answer.rcode).or_default() += 1;
             }
+        }
+    }
+
+    fn entry(&mut self, address: IpAddr) -> &mut ServerStats {
+        if self.all.len() < MAX_SERVERS || self.all.contains_key(&address) {
+            self.all.entry(address).or_default()
+        } else {
+            &mut self.other
         }
     }
 

@@ -8,7 +8,7 @@ use crate::{
     output::text::{DateTime, TimeOfDay, count, human},
     stats::Totals,
 };
-use std::{fmt::Write, io};
+use std::{fmt::Write, io, time::Duration};
 
 const WIDTH: usize = 110;
 const INDENT: &str = "    ";
@@ -16,6 +16,8 @@ const INDENT: &str = "    ";
 const SERVERS: usize = 5;
 /// Frame numbers shown for an example.
 const FRAMES: usize = 6;
+/// An answer as slow as this is worth a word in the verdict.
+const NOTABLE: Duration = Duration::from_secs(1);
 /// Sources named.
 const SOURCES: usize = 4;
 
@@ -68,7 +70,10 @@ impl Report<'_> {
         let (errors, warnings, notes) =
             (found(Severity::Error), found(Severity::Warning), found(Severity::Info));
         let got = totals.results.get(&LookupResult::Ok).copied().unwrap_or(0);
-        let lookups = format!("{} of {} lookups got an address", count(got), count(totals.lookups));
+        let mut lookups = format!("{} of {} lookups got an address", count(got), count(totals.lookups));
+        if let Some(slowest) = self.stats.latency().max().filter(|&slowest| slowest >= NOTABLE) {
+            let _ = write!(lookups, ", the slowest answer after {}", human(slowest));
+        }
         let notes = match notes {
             0 => String::new(),
             1 => " (1 note)".into(),
