@@ -250,7 +250,7 @@ pub enum MessageKind {
     Query(TransmissionKind),
     /// A response to a query message that was seen.
     Response {
-        /// From the query message it answers to this response, both at the hop nearest to the client.
+        /// From the newest query message that it can answer to this response, both at the hop nearest to the client.
         latency: Duration,
         /// From the question's first query message.
         since_first: Duration,
