@@ -2,6 +2,7 @@
 //! that the commands share.
 
 use crate::{
+    capture::Hook,
     findings::Severity,
     model::{Rcode, Rtype},
     output::{Format, Unit},
@@ -135,9 +136,12 @@ pub struct CheckArgs {
     /// Check these interfaces [default: all of pods, bridges and uplinks].
     #[arg(short, long = "interface", value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     pub interfaces: Vec<String>,
-    /// Check these network namespaces too, by name or path.
+    /// Check these network namespaces, by name or path [default: the one dnspath runs in].
     #[arg(long, value_name = "NAME|PATH", num_args = 1..)]
     pub netns: Vec<String>,
+    /// How to hook packets.
+    #[arg(long, value_enum, value_name = "HOOK", default_value_t)]
+    pub hook: Hook,
 }
 
 /// How `report` and `check` print.
@@ -159,9 +163,12 @@ pub struct CaptureArgs {
     /// Attach to these interfaces [default: all of pods, bridges and uplinks, as they come and go].
     #[arg(short, long = "interface", value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     pub interfaces: Vec<String>,
-    /// Attach in these network namespaces too, by name or path.
+    /// Attach in these network namespaces, by name or path [default: the one dnspath runs in].
     #[arg(long, value_name = "NAME|PATH", num_args = 1..)]
     pub netns: Vec<String>,
+    /// How to hook packets. A killed dnspath leaves nothing with tcx; clsact attaches hundreds of interfaces faster.
+    #[arg(long, value_enum, value_name = "HOOK", default_value_t)]
+    pub hook: Hook,
     /// Stop after this time, like 90s, 10m or 1h30m.
     #[arg(long, value_name = "TIME")]
     pub duration: Option<Ago>,

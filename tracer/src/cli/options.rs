@@ -4,6 +4,7 @@ use super::args::{
     CaptureArgs, CheckArgs, DecodeArgs, LiveArgs, ReportArgs, ReportFormat, SelectArgs, StreamArgs,
 };
 use crate::{
+    capture::{Hook, MAX_PORTS},
     findings::Severity,
     output::{Format, Unit},
     pipeline::selection::{Selection, Times},
@@ -42,8 +43,10 @@ impl From<ExitStatus> for std::process::ExitCode {
 pub struct LiveOptions {
     /// Interfaces to attach to; empty: chosen by kind.
     pub interfaces: Vec<String>,
-    /// Namespaces to attach in, by name or path, beside the one dnspath runs in.
+    /// Namespaces to attach in, by name or path; empty: the one dnspath runs in.
     pub netns: Vec<String>,
+    /// How packets are hooked.
+    pub hook: Hook,
     /// DNS ports, none of them 0; at least one.
     pub ports: Vec<u16>,
     /// Created once attached.
@@ -111,8 +114,10 @@ pub struct CheckOptions {
     pub format: ReportFormat,
     /// Interfaces to check; empty: chosen by kind.
     pub interfaces: Vec<String>,
-    /// Namespaces to check, by name or path.
+    /// Namespaces to check, by name or path; empty: the one dnspath runs in.
     pub netns: Vec<String>,
+    /// How packets are hooked.
+    pub hook: Hook,
 }
 
 impl LiveOptions {
@@ -122,9 +127,13 @@ impl LiveOptions {
     /// When `--resolv-conf` cannot be read or `--since` is behind `--until`.
     pub fn new(capture: CaptureArgs, decode: DecodeArgs, select: SelectArgs) -> anyhow::Result<Self> {
         let (selection, times) = selection(select)?;
+        if decode.ports.len() > MAX_PORTS {
+            bail!("cannot watch {} ports: the kernel side takes {MAX_PORTS} at most", decode.ports.len());
+        }
         Ok(Self {
             interfaces: capture.interfaces,
             netns: capture.netns,
+            hook: capture.hook,
             resolv_conf: resolv_conf(&decode)?,
             ports: decode.ports,
             ready_file: capture.ready_file,
@@ -173,7 +182,7 @@ impl ReportArgs {
 
 impl From<CheckArgs> for CheckOptions {
     fn from(args: CheckArgs) -> Self {
-        Self { format: args.output, interfaces: args.interfaces, netns: args.netns }
+        Self { format: args.output, interfaces: args.interfaces, netns: args.netns, hook: args.hook }
     }
 }
 

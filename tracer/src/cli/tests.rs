@@ -1,4 +1,5 @@
 use super::*;
+use crate::output::{Format, Unit};
 use args::ReportFormat;
 use clap::error::ErrorKind;
 use std::time::Duration;

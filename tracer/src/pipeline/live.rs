@@ -243,6 +243,7 @@ pub fn check(options: &CheckOptions) -> anyhow::Result<ExitStatus> {
     let capture_options = capture::Options {
         interfaces: Interfaces::new(&options.interfaces).context("cannot use --interface")?,
         namespaces: namespaces(&options.netns),
+        hook: options.hook,
         ..capture::Options::default()
     };
     let checks = capture::check(&capture_options, clock::monotonic_now);

@@ -1,4 +1,5 @@
 use super::*;
+use crate::output::Unit;
 use crate::{
     cli::{
         args::{Cli, Command},
