@@ -237,11 +237,8 @@ fn doubt(finding: &Finding) -> &'static str {
 }
 
 fn when(finding: &Finding) -> String {
-    let mut shown = if finding.first == finding.last {
-        format!("at {}", TimeOfDay(finding.first))
-    } else {
-        format!("from {} to {}", TimeOfDay(finding.first), TimeOfDay(finding.last))
-    };
+    let (first, last) = (TimeOfDay(finding.first).to_string(), TimeOfDay(finding.last).to_string());
+    let mut shown = if first == last { format!("at {first}") } else { format!("from {first} to {last}") };
     let frames: Vec<String> = finding.evidence.iter().take(FRAMES).map(u64::to_string).collect();
     let more = if finding.evidence.len() > FRAMES { " ..." } else { "" };
     let _ = write!(shown, "; frames {}{more}", frames.join(" "));
