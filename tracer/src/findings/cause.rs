@@ -1,7 +1,8 @@
 //! Why one lookup failed or waited, in a few words for its line.
 
 use crate::model::{
-    Lookup, LookupResult, Question, Retransmission, RetransmissionKind, Step, Transmission, TransmissionKind,
+    Answer, Lookup, LookupResult, Question, Retransmission, RetransmissionKind, Step, Transmission,
+    TransmissionKind,
 };
 use crate::output::text::human;
 use std::{fmt::Write, net::SocketAddr, time::Duration};
@@ -17,10 +18,17 @@ pub fn cause(lookup: &Lookup) -> Option<String> {
     let last = lookup.steps.last()?;
     let ended_by_empty = |step: &&Step| lookup.suspicious_names.contains(&step.name);
     match lookup.result {
-        LookupResult::Timeout => Some(match too_late(lookup) {
-            Some(took) => format!("{} answered too late, after {}", servers(last), human(took)),
-            None => format!("no answer from {}", servers(last)),
-        }),
+        LookupResult::Timeout => {
+            let servers = servers(last);
+            Some(match silence(last, lookup) {
+                Silence::TooLate(took) => format!("{servers} answered too late, after {}", human(took)),
+                Silence::OneType => format!("no answer to {} {} from {servers}", unanswered(last), last.name),
+                Silence::OneName => {
+                    format!("no answer for {} from {servers}, which answered other names", last.name)
+                }
+                Silence::Whole => format!("no answer from {servers}"),
+            })
+        }
         LookupResult::Unreachable => Some(format!("ICMP unreachable for {}", servers(last))),
         LookupResult::Servfail => Some(format!("SERVFAIL from {}", servers(last))),
         LookupResult::Refused => Some(format!("REFUSED by {}", servers(last))),
@@ -39,18 +47,40 @@ pub fn cause(lookup: &Lookup) -> Option<String> {
     }
 }
 
-/// The longest time a late answer took, where answers came but all of the last step's too late.
-pub(super) fn too_late(lookup: &Lookup) -> Option<Duration> {
-    let questions = &lookup.steps.last()?.questions;
-    if questions.iter().any(|question| question.answer().is_some()) {
-        return None;
+/// What a lookup that timed out got no answer to in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// Answers came, the last after this time, but too late.
+    TooLate(Duration),
+    /// One type of the last candidate; the other was answered.
+    OneType,
+    /// The last candidate; others were answered.
+    OneName,
+    /// Everything.
+    Whole,
+}
+
+/// Where the silence was that ended `lookup` at its step `last`.
+pub(super) fn silence(last: &Step, lookup: &Lookup) -> Silence {
+    let answered = |question: &Question| !question.answers.is_empty();
+    if last.questions.iter().all(answered) {
+        let took = |(sent, answer): (&Transmission, &Answer)| answer.time.since(sent.time);
+        return Silence::TooLate(
+            last.questions.iter().flat_map(Question::replies).map(took).max().unwrap_or_default(),
+        );
     }
-    questions
-        .iter()
-        .flat_map(Question::replies)
-        .filter(|(_, answer)| answer.late)
-        .map(|(sent, answer)| answer.time.since(sent.time))
-        .max()
+    if last.questions.iter().any(answered) {
+        Silence::OneType
+    } else if lookup.steps.iter().flat_map(|step| &step.questions).any(answered) {
+        Silence::OneName
+    } else {
+        Silence::Whole
+    }
+}
+
+fn unanswered(step: &Step) -> String {
+    let silent = step.questions.iter().filter(|question| question.answers.is_empty());
+    silent.map(|question| question.qtype.to_string()).collect::<Vec<_>>().join(" and ")
 }
 
 /// The longest wait of a lookup that went on.

@@ -1,6 +1,6 @@
 //! What one rule saw, grouped, in bounded memory.
 
-use super::{Confidence, Finding, Severity};
+use super::{Confidence, Finding, OTHERS, Severity};
 use crate::model::Timestamp;
 use std::{collections::HashMap, hash::Hash};
 
@@ -109,10 +109,12 @@ impl<K: Eq + Hash, V: Default> Groups<K, V> {
     }
 }
 
-/// The order of findings: the worst first, then the most frequent, then by what they are about.
+/// The order of findings: the worst first, then the most frequent, then by what they are about. One that stands for
+/// several comes behind those told one by one.
 pub(super) fn rank(a: &Finding, b: &Finding) -> std::cmp::Ordering {
     b.severity
         .cmp(&a.severity)
+        .then((a.stands_for() > 1).cmp(&(b.stands_for() > 1)))
         .then(b.count.cmp(&a.count))
         .then(a.code.cmp(b.code))
         .then_with(|| a.subject.cmp(&b.subject))
@@ -123,7 +125,7 @@ fn together(rest: &[Finding], overflow: u64) -> Option<Finding> {
     let count = rest.iter().map(|finding| finding.count).sum::<u64>() + overflow;
     let beyond = if overflow == 0 { "" } else { " or more" };
     Some(Finding {
-        subject: vec![("others", rest.len().to_string())],
+        subject: vec![(OTHERS, rest.len().to_string())],
         count,
         first: rest.iter().map(|finding| finding.first).min().unwrap_or(worst.first),
         last: rest.iter().map(|finding| finding.last).max().unwrap_or(worst.last),

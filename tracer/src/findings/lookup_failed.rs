@@ -14,7 +14,7 @@
 
 use super::{
     Confidence, Finding, Rule, Severity,
-    cause::{self, cause},
+    cause::{Silence, cause, silence},
     groups::{Code, Groups},
     search::first_frames,
 };
@@ -31,7 +31,7 @@ struct Detail {
     cause: Option<String>,
     suspicious: bool,
     candidates: usize,
-    late: bool,
+    silence: Option<(Silence, Name)>,
     longest: Duration,
     family: Family,
 }
@@ -51,9 +51,10 @@ impl Rule for LookupFailed {
         if detail.cause.is_none() {
             detail.cause = cause(lookup);
             detail.candidates = lookup.steps.len();
+            detail.silence = lookup.steps.last().map(|last| (silence(last, lookup), last.name));
             detail.family = lookup.family;
         }
-        detail.late |= cause::too_late(lookup).is_some();
+
         detail.longest = detail.longest.max(lookup.duration);
         detail.suspicious |= lookup
             .suspicious_names
@@ -63,7 +64,7 @@ impl Rule for LookupFailed {
 
     fn findings(&self) -> Vec<Finding> {
         self.0.findings(|(client, name, result), group| {
-            let Detail { cause, suspicious, candidates, late, longest, family } = &group.detail;
+            let Detail { cause, suspicious, candidates, silence, longest, family } = &group.detail;
             let unsearched = *result == LookupResult::Nxdomain && *candidates == 1 && ends_in_svc(name);
             let severity = match result {
                 LookupResult::Nxdomain if unsearched => Severity::Warning,
@@ -88,7 +89,7 @@ impl Rule for LookupFailed {
             };
             finding.summary = format!("{times} of {name} by {client} failed ({result}){after}: {cause}");
             finding.advice = match result {
-                LookupResult::Timeout if *late => "The server is slow, not silent: see DP105.".into(),
+                LookupResult::Timeout => silent(*silence),
                 LookupResult::Nxdomain if unsearched => format!(
                     "It was asked without the search list. musl does so when a name has ndots dots or more: set \
                      ndots above {}, or write the whole name, {name}.cluster.local.",
@@ -101,6 +102,25 @@ impl Rule for LookupFailed {
     }
 }
 
+fn silent(silence: Option<(Silence, Name)>) -> String {
+    match silence {
+        Some((Silence::TooLate(_), _)) => {
+            "The server is slow, not silent: look at its load and its upstream (see DP105, DP204).".into()
+        }
+        Some((Silence::OneType, _)) => {
+            "The other type was answered, so the server is there: see DP102 for what eats this one.".into()
+        }
+        Some((Silence::OneName, name)) => format!(
+            "The server answers other names: look at where it forwards {name} to, and whether that upstream answers."
+        ),
+        Some((Silence::Whole, _)) | None => {
+            "Check that the server is reachable from this client: its pods are ready, no network policy or security \
+             group eats port 53, the node's conntrack table has room."
+                .into()
+        }
+    }
+}
+
 /// A name like `service.namespace.svc`, which exists only with the cluster's domain behind it.
 fn ends_in_svc(name: &Name) -> bool {
     name.labels().last() == Some(b"svc") && name.dots() >= 1
@@ -108,10 +128,6 @@ fn ends_in_svc(name: &Name) -> bool {
 
 fn advice(result: LookupResult, suspicious: bool, candidates: usize) -> &'static str {
     match result {
-        LookupResult::Timeout => {
-            "Check that the server is reachable from this client: its pods are ready, no network policy or security \
-             group eats port 53, the node's conntrack table has room."
-        }
         LookupResult::Unreachable => {
             "Nothing listens at that address: check that the DNS service has ready endpoints \
              (kubectl -n kube-system get endpointslices)."
@@ -127,7 +143,7 @@ fn advice(result: LookupResult, suspicious: bool, candidates: usize) -> &'static
             "No candidate of the search exists: check the spelling, the namespace, and that the service exists."
         }
         LookupResult::Nxdomain => "The name does not exist: check its spelling.",
-        LookupResult::Ok | LookupResult::Incomplete => "",
+        LookupResult::Timeout | LookupResult::Ok | LookupResult::Incomplete => "",
     }
 }
 
@@ -184,6 +200,26 @@ mod tests {
             findings[0].summary
         );
         assert!(findings[0].advice.contains("DP105"));
+    }
+
+    #[test]
+    fn a_timeout_says_what_got_no_answer() {
+        let lost = || ask("api.example.com.corp", Rtype::A, 9).build();
+        let cases = [
+            (vec![lost()], "no answer from 10.96.0.10"),
+            (
+                vec![ask("api.example.com.svc", Rtype::A, 1).nxdomain().build(), lost()],
+                "no answer for api.example.com.corp from 10.96.0.10, which answered other names",
+            ),
+            (
+                vec![lost(), ask("api.example.com.corp", Rtype::AAAA, 9).empty().build()],
+                "no answer to A api.example.com.corp from 10.96.0.10",
+            ),
+        ];
+        for (questions, expected) in cases {
+            let timeout = lookup("api.example.com", Family::Musl, LookupResult::Timeout, questions);
+            assert_eq!(cause(&timeout).as_deref(), Some(expected));
+        }
     }
 
     #[test]

@@ -108,6 +108,20 @@ pub struct Finding {
     pub evidence: Vec<u64>,
 }
 
+impl Finding {
+    /// How many it stands for: one, but for the last of a code, which tells all that are not told one by one.
+    #[must_use]
+    pub fn stands_for(&self) -> u64 {
+        match self.subject.first() {
+            Some((OTHERS, number)) => number.parse().unwrap_or(1),
+            _ => 1,
+        }
+    }
+}
+
+/// The subject of a finding that stands for several.
+const OTHERS: &str = "others";
+
 /// One rule: it watches, and says what it found so far whenever it is asked. Its memory is bounded.
 pub(crate) trait Rule {
     /// A DNS message.

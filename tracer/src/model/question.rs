@@ -237,7 +237,7 @@ impl Question {
             }
             let prompt =
                 |sent: &&Transmission| sent.time <= answer.time && answer.time.since(sent.time) <= PROMPT;
-            let latest = alike().filter(prompt).last();
+            let latest = alike().rfind(prompt);
             Some((latest.unwrap_or(matched), answer))
         })
     }
@@ -301,7 +301,8 @@ mod tests {
 
     #[test]
     fn answers_go_to_the_message_they_most_likely_answer() {
-        let cases: [(&str, &[(usize, u64)], &[u64]); 4] = [
+        type Noted<'a> = &'a [(usize, u64)];
+        let cases: [(&str, Noted<'_>, &[u64]); 4] = [
             ("the first was lost", &[(0, 5_001)], &[1]),
             ("the server is slow, one answer", &[(0, 6_000)], &[6_000]),
             ("the server is slow, both answered", &[(0, 5_100), (1, 10_100)], &[5_100, 5_100]),

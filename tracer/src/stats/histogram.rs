@@ -73,7 +73,7 @@ impl Histogram {
 fn bucket_of(nanos: u64) -> usize {
     let power = nanos.max(1).ilog2().min(HIGHEST_POWER);
     let bucket = if power < LOWEST_POWER {
-        nanos * STEPS >> LOWEST_POWER
+        (nanos * STEPS) >> LOWEST_POWER
     } else {
         let step = ((nanos >> (power - STEPS.ilog2())) - STEPS).min(STEPS - 1);
         STEPS * u64::from(power - LOWEST_POWER + 1) + step

@@ -84,6 +84,20 @@ fn an_incident_as_json() {
 }
 
 #[test]
+fn many_clients_in_the_same_trouble_stay_few_lines() {
+    let lookups: Vec<Lookup> = (0..300_u64)
+        .map(|n| {
+            let mut one = searched("api.example.com", Family::Glibc, n);
+            one.client = format!("10.244.{}.{}", n / 250, n % 250).parse().unwrap();
+            one
+        })
+        .collect();
+    let (text, _) = printed(&session(&lookups), false);
+    assert!(text.starts_with("300 warnings: "), "{text}");
+    insta::assert_snapshot!(text);
+}
+
+#[test]
 fn a_clean_window_says_so_in_few_lines() {
     let (text, _) = printed(&session(&[direct("web", 1), direct("db", 20)]), false);
     insta::assert_snapshot!(text);

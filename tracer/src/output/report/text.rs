@@ -66,7 +66,9 @@ impl Report<'_> {
         if totals.queries == 0 && totals.responses == 0 {
             return "None of the DNS messages is selected: nothing can be said.".into();
         }
-        let found = |severity| self.findings.iter().filter(|finding| finding.severity == severity).count();
+        let found = |severity| -> u64 {
+            self.findings.iter().filter(|finding| finding.severity == severity).map(Finding::stands_for).sum()
+        };
         let (errors, warnings, notes) =
             (found(Severity::Error), found(Severity::Warning), found(Severity::Info));
         let got = totals.results.get(&LookupResult::Ok).copied().unwrap_or(0);
@@ -77,7 +79,7 @@ impl Report<'_> {
         let notes = match notes {
             0 => String::new(),
             1 => " (1 note)".into(),
-            several => format!(" ({several} notes)"),
+            several => format!(" ({} notes)", count(several)),
         };
         match (errors, warnings) {
             (0, 0) => format!("Nothing wrong found{notes}: {lookups}."),
@@ -213,9 +215,15 @@ fn say(text: &mut String, of: &OfCode<'_>) {
             advised = Some(&finding.advice);
         }
     }
-    let more = of.findings.len().saturating_sub(examples);
+    let rest = || of.findings.iter().skip(examples);
+    let more: u64 = rest().map(|finding| finding.stands_for()).sum();
     if more > 0 {
-        line(text, format_args!("{INDENT}and {more} more of this kind (-o json has them)"));
+        let times = count(rest().map(|finding| finding.count).sum());
+        let more = count(more);
+        line(
+            text,
+            format_args!("{INDENT}and {more} more of this kind with a count of {times} (-o json has them)"),
+        );
     }
     line(text, format_args!(""));
 }
@@ -229,11 +237,8 @@ fn doubt(finding: &Finding) -> &'static str {
 }
 
 fn when(finding: &Finding) -> String {
-    let mut shown = if finding.first == finding.last {
-        format!("at {}", TimeOfDay(finding.first))
-    } else {
-        format!("from {} to {}", TimeOfDay(finding.first), TimeOfDay(finding.last))
-    };
+    let (first, last) = (TimeOfDay(finding.first).to_string(), TimeOfDay(finding.last).to_string());
+    let mut shown = if first == last { format!("at {first}") } else { format!("from {first} to {last}") };
     let frames: Vec<String> = finding.evidence.iter().take(FRAMES).map(u64::to_string).collect();
     let more = if finding.evidence.len() > FRAMES { " ..." } else { "" };
     let _ = write!(shown, "; frames {}{more}", frames.join(" "));
@@ -265,8 +270,8 @@ fn sources(sources: &[String]) -> String {
     shown
 }
 
-fn plural(number: usize, what: &str) -> String {
-    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+fn plural(number: u64, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{} {what}s", count(number)) }
 }
 
 fn percent(part: u64, whole: u64) -> String {

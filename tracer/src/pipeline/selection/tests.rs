@@ -105,8 +105,8 @@ fn a_response_code_selects_responses() {
 
 #[test]
 fn a_window_includes_its_ends() {
-    let mut selection = Selection::default();
-    selection.window = Window { since: Some(at(100)), until: Some(at(200)) };
+    let window = Window { since: Some(at(100)), until: Some(at(200)) };
+    let selection = Selection { window, ..Selection::default() };
     for (millis, expected) in [(99, false), (100, true), (200, true), (201, false)] {
         assert_eq!(selection.admits_lookup(&direct("web", millis)), expected, "{millis}");
         assert_eq!(selection.admits_question(&ask("web", Rtype::A, millis).build()), expected, "{millis}");
