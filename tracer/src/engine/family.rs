@@ -23,8 +23,9 @@ use crate::model::{Edns, Family, RetransmissionKind, Rtype};
 use smallvec::SmallVec;
 
 const MILLISECOND: u64 = 1_000_000;
-/// The lead over the second that a family needs.
+/// The lead over the second that a family needs; glibc's ids are easily taken for random ones and back.
 const LEAD: i32 = 10;
+const LEAD_OF_GLIBC: i32 = 20;
 /// A score is kept within these bounds, so that a client that changes its resolver is known again soon.
 const BOUND: i32 = 600;
 
@@ -71,7 +72,8 @@ impl Votes {
         let is_c_ares = |f| matches!(f, Family::CAresBefore120 | Family::CAresFrom120);
         match ranked.as_slice() {
             [(best, family), (second, other), (third, _), ..] => {
-                if best - second >= LEAD {
+                let lead = if *family == Family::Glibc { LEAD_OF_GLIBC } else { LEAD };
+                if best - second >= lead {
                     *family
                 } else if is_c_ares(*family) && is_c_ares(*other) && best - third >= LEAD {
                     Family::CAres

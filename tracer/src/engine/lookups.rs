@@ -59,6 +59,7 @@ pub(super) struct LookupRecord {
     pub(super) number: u64,
     pub(super) started: u64,
     pub(super) last_answer: u64,
+    pub(super) last_sent: u64,
     pub(super) client: Place,
     label: u32,
     pub(super) first_question: Place,
@@ -83,6 +84,7 @@ impl Default for LookupRecord {
             number: 0,
             started: 0,
             last_answer: 0,
+            last_sent: 0,
             client: NONE,
             label: 0,
             first_question: NONE,
@@ -171,6 +173,7 @@ impl Engine {
             }
         };
         self.questions.at_mut(question).lookup = lookup;
+        self.lookups.at_mut(lookup).last_sent = time;
         self.touch(lookup);
     }
 
@@ -205,6 +208,9 @@ impl Engine {
         let message = self.messages.at(new.first);
         let (now, port) = (message.time, message.client.port());
         let since_answer = now.saturating_sub(record.last_answer);
+        if record.positive && since_answer > REACTION && now.saturating_sub(record.last_sent) > PAIR_WINDOW {
+            return None;
+        }
 
         // One walk over the lookup's questions: what there is of this name, and of the others.
         let (mut sibling, mut repeated, mut last_sent, mut same_port) = (NONE, false, 0, false);

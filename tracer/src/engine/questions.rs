@@ -65,7 +65,9 @@ impl Engine {
                 if matches!(role, Role::Retransmission { .. }) {
                     self.counters.retransmissions += 1;
                 }
-                self.touch(self.questions.at(question).lookup);
+                let (lookup, time) = (self.questions.at(question).lookup, self.messages.at(place).time);
+                self.lookups.at_mut(lookup).last_sent = time;
+                self.touch(lookup);
             }
             None => self.open_question(place, out),
         }
