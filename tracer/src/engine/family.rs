@@ -139,7 +139,7 @@ impl Engine {
             votes.add(&[(Family::Glibc, if together { 30 } else { -30 })]);
         } else if matches!(again.role, Role::Retransmission { kind: RetransmissionKind::Servfail, .. }) && prompt {
             let together = other.message.peer != NONE && again.time >= second.time;
-            votes.add(&[(Family::Glibc, if together { 15 } else { -30 })]);
+            votes.add(&[(Family::Glibc, if together { 24 } else { -30 })]);
         }
     }
 
@@ -180,7 +180,7 @@ impl Engine {
             if *second * 2 > *first * 3 {
                 votes.add(&[(Family::CAresBefore120, 40), (Family::Nginx, -60), (Family::Glibc, -30)]);
             } else {
-                votes.add(&[(Family::Nginx, 20), (Family::CAresBefore120, -40)]);
+                votes.add(&[(Family::Nginx, 10), (Family::CAresBefore120, -40)]);
             }
         }
     }
@@ -346,8 +346,11 @@ fn vote_for_candidates(asked: &[Asked<'_>], votes: &mut Votes) {
         if (1..24).contains(&b.ip_id.wrapping_sub(a.ip_id)) {
             votes.add(&[(Family::Musl, 30), (Family::Dnsmasq, 10), (Family::Glibc, -30), (Family::Go, -30)]);
         } else {
-            votes.add(&[(Family::Musl, -30)]);
+            votes.add(&[(Family::Musl, -30), (Family::Dnsmasq, -30)]);
         }
+    }
+    if names.len() > 1 {
+        votes.add(&[Family::Dnsmasq, Family::Nginx, Family::Haproxy].map(|family| (family, -20)));
     }
 }
 

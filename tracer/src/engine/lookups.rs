@@ -18,7 +18,7 @@ use super::{
     records::{Bits, Role},
     search,
     table::{Chained, Links, NONE, Place, Slab},
-    timers::{Timed, TimerLinks},
+    timers::{Timed, TimerLinks, Wheel},
 };
 use crate::model::{Observer, Opcode, Rtype};
 use foldhash::fast::FixedState;
@@ -353,6 +353,9 @@ impl Engine {
 
     /// Whether a question got in time what it asked for.
     pub(super) fn is_positive(&self, question: Place) -> bool {
+        if self.questions.at(question).messages > 1 && self.untranslated(question) {
+            return false;
+        }
         let mut place = self.questions.at(question).last;
         while place != NONE {
             let message = self.messages.at(place);
@@ -380,7 +383,7 @@ impl Engine {
             fired.sort_unstable_by_key(|&lookup| self.lookups.at(lookup).number);
             for lookup in fired.drain(..) {
                 let due = self.due(lookup);
-                if due <= now {
+                if Wheel::is_past(due, now) {
                     self.tell_messages(now, out);
                     self.end_lookup(lookup, Ended::Quiet, out);
                 } else {
@@ -410,6 +413,7 @@ impl Engine {
         let last = self.messages.at(record.last).time;
         let standing = self.standing(question, u64::MAX);
         let mut due = match standing {
+            Standing::Final(_) if self.untranslated(question) => last.saturating_add(longest),
             Standing::Final(time) => time.saturating_add(QUIET),
             Standing::Failed(_, time) => time.max(last).saturating_add(QUIET_FAILED),
             Standing::Truncated | Standing::Unreachable(_) => last.saturating_add(QUIET_FAILED),
