@@ -28,7 +28,9 @@ impl Engine {
         let query = if packet.dns.bits.has(super::records::DnsBits::HAS_QUESTION) {
             self.query_answered(packet, sides)
         } else {
-            self.query_of_flow(sides.client, sides.far, Some(packet.dns.id), |m| m.peer == NONE)
+            self.query_of_flow(sides.client, sides.far, Some(packet.dns.id), |m| {
+                m.peer == NONE && m.bits.has(Bits::TCP) == packet.bits.has(Bits::TCP)
+            })
         };
         if query == NONE {
             self.counters.unmatched += 1;

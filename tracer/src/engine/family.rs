@@ -23,8 +23,9 @@ use crate::model::{Edns, Family, RetransmissionKind, Rtype};
 use smallvec::SmallVec;
 
 const MILLISECOND: u64 = 1_000_000;
-/// The lead over the second that a family needs.
+/// The lead over the second that a family needs; glibc's ids are easily taken for random ones and back.
 const LEAD: i32 = 10;
+const LEAD_OF_GLIBC: i32 = 20;
 /// A score is kept within these bounds, so that a client that changes its resolver is known again soon.
 const BOUND: i32 = 600;
 
@@ -75,7 +76,8 @@ impl Votes {
         let is_c_ares = |f| matches!(f, Family::CAresBefore120 | Family::CAresFrom120);
         match ranked.as_slice() {
             [(best, family), (second, other), (third, _), ..] => {
-                if best - second >= LEAD {
+                let lead = if *family == Family::Glibc { LEAD_OF_GLIBC } else { LEAD };
+                if best - second >= lead {
                     *family
                 } else if is_c_ares(*family) && is_c_ares(*other) && best - third >= LEAD {
                     Family::CAres
@@ -143,7 +145,7 @@ impl Engine {
             && prompt
         {
             let together = other.message.peer != NONE && again.time >= second.time;
-            votes.add(&[(Family::Glibc, if together { 15 } else { -30 })]);
+            votes.add(&[(Family::Glibc, if together { 24 } else { -30 })]);
         }
     }
 
@@ -184,7 +186,7 @@ impl Engine {
             if *second * 2 > *first * 3 {
                 votes.add(&[(Family::CAresBefore120, 40), (Family::Nginx, -60), (Family::Glibc, -30)]);
             } else {
-                votes.add(&[(Family::Nginx, 20), (Family::CAresBefore120, -40)]);
+                votes.add(&[(Family::Nginx, 10), (Family::CAresBefore120, -40)]);
             }
         }
     }
@@ -352,8 +354,11 @@ fn vote_for_candidates(asked: &[Asked<'_>], votes: &mut Votes) {
         if (1..24).contains(&b.ip_id.wrapping_sub(a.ip_id)) {
             votes.add(&[(Family::Musl, 30), (Family::Dnsmasq, 10), (Family::Glibc, -30), (Family::Go, -30)]);
         } else {
-            votes.add(&[(Family::Musl, -30)]);
+            votes.add(&[(Family::Musl, -30), (Family::Dnsmasq, -30)]);
         }
+    }
+    if names.len() > 1 {
+        votes.add(&[Family::Dnsmasq, Family::Nginx, Family::Haproxy].map(|family| (family, -20)));
     }
 }
 

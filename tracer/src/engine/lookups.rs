@@ -18,7 +18,7 @@ use super::{
     records::{Bits, Role},
     search,
     table::{Chained, Links, NONE, Place, Slab},
-    timers::{Timed, TimerLinks},
+    timers::{Timed, TimerLinks, Wheel},
 };
 use crate::model::{Observer, Opcode, Rtype};
 use foldhash::fast::FixedState;
@@ -59,6 +59,7 @@ pub(super) struct LookupRecord {
     pub(super) number: u64,
     pub(super) started: u64,
     pub(super) last_answer: u64,
+    pub(super) last_sent: u64,
     pub(super) client: Place,
     label: u32,
     pub(super) first_question: Place,
@@ -83,6 +84,7 @@ impl Default for LookupRecord {
             number: 0,
             started: 0,
             last_answer: 0,
+            last_sent: 0,
             client: NONE,
             label: 0,
             first_question: NONE,
@@ -172,6 +174,7 @@ impl Engine {
             }
         };
         self.questions.at_mut(question).lookup = lookup;
+        self.lookups.at_mut(lookup).last_sent = time;
         self.touch(lookup);
     }
 
@@ -206,6 +209,9 @@ impl Engine {
         let message = self.messages.at(new.first);
         let (now, port) = (message.time, message.client.port());
         let since_answer = now.saturating_sub(record.last_answer);
+        if record.positive && since_answer > REACTION && now.saturating_sub(record.last_sent) > PAIR_WINDOW {
+            return None;
+        }
 
         // One walk over the lookup's questions: what there is of this name, and of the others.
         let (mut sibling, mut repeated, mut last_sent, mut same_port) = (NONE, false, 0, false);
@@ -350,6 +356,9 @@ impl Engine {
 
     /// Whether a question got in time what it asked for.
     pub(super) fn is_positive(&self, question: Place) -> bool {
+        if self.questions.at(question).messages > 1 && self.untranslated(question) {
+            return false;
+        }
         let mut place = self.questions.at(question).last;
         while place != NONE {
             let message = self.messages.at(place);
@@ -377,7 +386,7 @@ impl Engine {
             fired.sort_unstable_by_key(|&lookup| self.lookups.at(lookup).number);
             for lookup in fired.drain(..) {
                 let due = self.due(lookup);
-                if due <= now {
+                if Wheel::is_past(due, now) {
                     self.tell_messages(now, out);
                     self.end_lookup(lookup, Ended::Quiet, out);
                 } else {
@@ -407,6 +416,7 @@ impl Engine {
         let last = self.messages.at(record.last).time;
         let standing = self.standing(question, u64::MAX);
         let mut due = match standing {
+            Standing::Final(_) if self.untranslated(question) => last.saturating_add(longest),
             Standing::Final(time) => time.saturating_add(QUIET),
             Standing::Failed(_, time) => time.max(last).saturating_add(QUIET_FAILED),
             Standing::Truncated | Standing::Unreachable(_) => last.saturating_add(QUIET_FAILED),

@@ -266,8 +266,8 @@ impl Engine {
 
     /// The session ends: tells everything that is still open.
     pub fn finish(&mut self, out: &mut impl Observer) {
-        while let Some((bucket, passed)) = self.reorder.take() {
-            self.process_bucket(bucket, passed, out);
+        while let Some(bucket) = self.reorder.take(u64::MAX) {
+            self.process_bucket(bucket, out);
         }
         self.tell_messages(u64::MAX, out);
         while self.oldest_lookup != NONE {
@@ -307,9 +307,8 @@ impl Engine {
 
     /// Passes on what is older than `now` by the slack.
     fn pass_on(&mut self, now: u64, out: &mut impl Observer) {
-        while self.reorder.must_take(now) {
-            let Some((bucket, passed)) = self.reorder.take() else { break };
-            self.process_bucket(bucket, passed, out);
+        while let Some(bucket) = self.reorder.take(now) {
+            self.process_bucket(bucket, out);
         }
         self.reorder.skip_to(now);
         let passed = self.reorder.passed();
@@ -319,12 +318,11 @@ impl Engine {
         }
     }
 
-    fn process_bucket(&mut self, mut bucket: Vec<Packet>, passed: u64, out: &mut impl Observer) {
+    fn process_bucket(&mut self, mut bucket: Vec<Packet>, out: &mut impl Observer) {
         for packet in bucket.drain(..) {
             self.process(packet, out);
         }
         self.reorder.give_back(bucket);
-        self.now = self.now.max(passed);
     }
 
     /// A clock that was set back: everything open ends, and time starts anew.

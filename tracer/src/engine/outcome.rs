@@ -25,9 +25,12 @@ pub(super) fn of_question(question: &Question, cut_off: bool) -> QuestionOutcome
     }
 }
 
-/// The first NOERROR or NXDOMAIN that is whole, else the last of the others.
+/// The first NOERROR or NXDOMAIN that is whole, else the last of the others. An answer from another address than
+/// the one asked counts only where the client asked no further: it may not have been translated back.
 fn deciding_answer(question: &Question) -> Option<&Answer> {
-    let in_time = || question.answers.iter().filter(|a| !a.late);
+    let asked_again = question.transmissions.len() > 1;
+    let from_server = |a: &Answer| question.transmissions.iter().any(|t| t.server == a.from);
+    let in_time = || question.answers.iter().filter(|a| !a.late && (!asked_again || from_server(a)));
     in_time()
         .find(|a| !a.truncated && matches!(a.rcode, Rcode::NOERROR | Rcode::NXDOMAIN))
         .or_else(|| in_time().next_back())

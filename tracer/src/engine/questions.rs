@@ -10,7 +10,7 @@
 
 use super::{
     Engine,
-    records::{Bits, MessageRecord, QuestionKey, QuestionRecord, Role},
+    records::{Bits, MessageRecord, QuestionKey, QuestionRecord, Role, Way},
     table::{NONE, Place},
 };
 use crate::model::{Observer, Rcode, RetransmissionKind};
@@ -65,7 +65,9 @@ impl Engine {
                 if matches!(role, Role::Retransmission { .. }) {
                     self.counters.retransmissions += 1;
                 }
-                self.touch(self.questions.at(question).lookup);
+                let (lookup, time) = (self.questions.at(question).lookup, self.messages.at(place).time);
+                self.lookups.at_mut(lookup).last_sent = time;
+                self.touch(lookup);
             }
             None => self.open_question(place, out),
         }
@@ -254,7 +256,7 @@ impl Engine {
 
     /// Whether an answer of the question came from another address than the one that was asked (no reverse
     /// translation on its way): the client does not take it.
-    fn untranslated(&self, question: Place) -> bool {
+    pub(super) fn untranslated(&self, question: Place) -> bool {
         let mut place = self.questions.at(question).last;
         for _ in 0..LONGEST_WALK {
             if place == NONE {
@@ -263,7 +265,7 @@ impl Engine {
             let message = self.messages.at(place);
             if message.peer != NONE {
                 let answer = self.messages.at(message.peer);
-                return self.hops.at(answer.last_hop).flow != super::records::Way::ASKED;
+                return self.hops.at(answer.last_hop).flow != Way::ASKED;
             }
             place = message.previous;
         }

@@ -36,27 +36,15 @@ impl Reorder {
         self.base.saturating_mul(self.width)
     }
 
-    /// Whether a bucket has to be taken before a sighting of this time can be put in.
-    pub(super) const fn must_take(&self, time: u64) -> bool {
-        self.waiting > 0 && (self.ready(time) || self.waiting >= MOST)
-    }
-
-    const fn ready(&self, now: u64) -> bool {
-        self.base < now.saturating_sub(self.slack) / self.width
-    }
-
-    /// The earliest waiting bucket, in order, and the time up to which it reaches. Give it back with
+    /// The earliest bucket that `now` allows to be passed on, in order. Give it back with
     /// [`Self::give_back`].
-    pub(super) fn take(&mut self) -> Option<(Vec<Packet>, u64)> {
-        if self.waiting == 0 {
-            return None;
-        }
-        for _ in 0..BUCKETS {
+    pub(super) fn take(&mut self, now: u64) -> Option<Vec<Packet>> {
+        let limit = if self.waiting >= MOST { u64::MAX } else { now.saturating_sub(self.slack) / self.width };
+        while self.waiting > 0 && self.base < limit {
             let bucket = std::mem::take(self.bucket(self.base));
             self.base += 1;
             if bucket.is_empty() {
-                let base = self.base - 1;
-                *self.bucket(base) = bucket;
+                self.give_back(bucket);
                 continue;
             }
             self.waiting -= bucket.len();
@@ -64,7 +52,7 @@ impl Reorder {
             if !bucket.is_sorted_by_key(order) {
                 bucket.sort_unstable_by_key(order);
             }
-            return Some((bucket, self.passed()));
+            return Some(bucket);
         }
         None
     }

@@ -9,7 +9,7 @@ use super::{
     table::{NONE, Place},
 };
 use crate::model::{
-    Answer, AnswerSummary, Class, DnsMessage, Eviction, Family, Flags, Hop, Lookup, LookupResult, Message,
+    Answer, Class, DnsMessage, Eviction, Family, Flags, Hop, Lookup, LookupResult, Message,
     MessageKind, Name, Observer, Question, QuestionId, QuestionOutcome, Rcode, Retransmission, Rtype, Step,
     Timestamp, Transmission, TransmissionKind, Transport, VantageId,
 };
@@ -58,6 +58,48 @@ impl Scratch {
             family: Family::Unknown,
         };
         Self { message, lookup, spare_steps: Vec::new(), spare_questions: Vec::new() }
+    }
+}
+
+/// Makes `all` so long; what is there is kept to be filled again.
+fn resize<A: smallvec::Array>(all: &mut SmallVec<A>, count: usize, empty: impl Fn() -> A::Item) {
+    all.truncate(count);
+    while all.len() < count {
+        all.push(empty());
+    }
+}
+
+fn empty_transmission() -> Transmission {
+    Transmission {
+        time: Timestamp::EPOCH,
+        client: NOWHERE,
+        server: NOWHERE,
+        backend: None,
+        transport: Transport::Udp,
+        id: 0,
+        kind: TransmissionKind::First,
+        hops: SmallVec::new(),
+        answered_by: None,
+        unreachable: None,
+    }
+}
+
+fn empty_answer() -> Answer {
+    Answer {
+        time: Timestamp::EPOCH,
+        from: NOWHERE,
+        id: 0,
+        transport: Transport::Udp,
+        rcode: Rcode::NOERROR,
+        truncated: false,
+        authoritative: false,
+        empty_noerror: false,
+        authority_soa: false,
+        answer_count: 0,
+        addresses: SmallVec::new(),
+        size: 0,
+        late: false,
+        hops: SmallVec::new(),
     }
 }
 
@@ -133,7 +175,7 @@ impl Engine {
         dns.id = compact.id;
         dns.flags = Flags(compact.flags);
         dns.rcode = Rcode(compact.rcode);
-        dns.name = self.name(compact.name);
+        dns.name.copy_wire(self.names.wire(compact.name));
         dns.qtype = Rtype(compact.qtype);
         dns.qclass = Class(compact.qclass);
         dns.has_question = compact.bits.has(DnsBits::HAS_QUESTION);
@@ -142,16 +184,18 @@ impl Engine {
         dns.size = compact.size;
         dns.cut = compact.bits.has(DnsBits::CUT);
         let extra = self.extras.at(record.extra);
-        dns.answer = AnswerSummary {
-            addresses: extra.addresses.clone(),
-            matching: compact.matching,
-            cname_target: extra.cname_target.map(|target| Box::new(self.name(target))),
-            authority_soa: compact.bits.has(DnsBits::SOA),
-        };
+        let answer = &mut dns.answer;
+        answer.addresses.clear();
+        answer.addresses.extend_from_slice(&extra.addresses);
+        answer.matching = compact.matching;
+        answer.cname_target = extra.cname_target.map(|target| Box::new(self.name(target)));
+        answer.authority_soa = compact.bits.has(DnsBits::SOA);
     }
 
     pub(super) fn name(&self, id: NameId) -> Name {
-        Name::from_wire(self.names.wire(id)).unwrap_or(Name::ROOT)
+        let mut name = Name::ROOT;
+        name.copy_wire(self.names.wire(id));
+        name
     }
 
     fn hops(&self, record: &MessageRecord, hops: &mut SmallVec<[Hop; 4]>) {
@@ -205,10 +249,8 @@ impl Engine {
         let record = self.questions.at(place);
         question.id = QuestionId(record.number);
         question.client = self.addresses.ip(record.client);
-        question.name = self.name(record.name);
+        question.name.copy_wire(self.names.wire(record.name));
         question.qtype = Rtype(record.qtype);
-        question.transmissions.clear();
-        question.answers.clear();
         let mut answers: SmallVec<[(u64, Place); 8]> = SmallVec::new();
         let mut place = record.first;
         while place != NONE {
@@ -220,55 +262,51 @@ impl Engine {
         }
         answers.sort_by_key(|&(time, _)| time);
         let mut place = record.first;
-        while place != NONE {
+        let count = usize::from(record.messages);
+        resize(&mut question.transmissions, count, empty_transmission);
+        for transmission in &mut question.transmissions {
             let message = self.messages.at(place);
             let answered_by = answers.iter().position(|&(_, answer)| answer == message.peer);
-            question.transmissions.push(self.transmission(message, answered_by));
+            self.fill_transmission(message, answered_by, transmission);
             place = message.next;
         }
-        for (_, answer) in answers {
-            question.answers.push(self.answer(self.messages.at(answer)));
+        resize(&mut question.answers, answers.len(), empty_answer);
+        for (answer, (_, place)) in question.answers.iter_mut().zip(answers) {
+            self.fill_answer(self.messages.at(place), answer);
         }
         question.outcome = outcome::of_question(question, session_ended);
     }
 
-    fn transmission(&self, record: &MessageRecord, answered_by: Option<usize>) -> Transmission {
-        let mut hops = SmallVec::new();
-        self.hops(record, &mut hops);
-        Transmission {
-            time: Timestamp::from_nanos(record.time),
-            client: self.addresses.socket(record.client),
-            server: self.addresses.socket(record.server),
-            backend: record.backend.is_some().then(|| self.addresses.socket(record.backend)),
-            transport: transport_of(record),
-            id: record.dns.id,
-            kind: self.transmission_kind(record),
-            hops,
-            answered_by: answered_by.and_then(|index| u16::try_from(index).ok()),
-            unreachable: self.icmps.at(record.icmp).unreachable(),
-        }
+    fn fill_transmission(&self, record: &MessageRecord, answered_by: Option<usize>, to: &mut Transmission) {
+        self.hops(record, &mut to.hops);
+        to.time = Timestamp::from_nanos(record.time);
+        to.client = self.addresses.socket(record.client);
+        to.server = self.addresses.socket(record.server);
+        to.backend = record.backend.is_some().then(|| self.addresses.socket(record.backend));
+        to.transport = transport_of(record);
+        to.id = record.dns.id;
+        to.kind = self.transmission_kind(record);
+        to.answered_by = answered_by.and_then(|index| u16::try_from(index).ok());
+        to.unreachable = self.icmps.at(record.icmp).unreachable();
     }
 
-    fn answer(&self, record: &MessageRecord) -> Answer {
-        let mut hops = SmallVec::new();
-        self.hops(record, &mut hops);
+    fn fill_answer(&self, record: &MessageRecord, to: &mut Answer) {
+        self.hops(record, &mut to.hops);
         let dns = &record.dns;
-        Answer {
-            time: time_of(record, true, &hops),
-            from: hops.last().map_or_else(|| self.addresses.socket(record.server), |hop| hop.source),
-            id: dns.id,
-            transport: transport_of(record),
-            rcode: Rcode(dns.rcode),
-            truncated: dns.truncated(),
-            authoritative: Flags(dns.flags).authoritative(),
-            empty_noerror: dns.is_empty_noerror(),
-            authority_soa: dns.bits.has(DnsBits::SOA),
-            answer_count: dns.counts[1],
-            addresses: self.extras.at(record.extra).addresses.clone(),
-            size: dns.size,
-            late: record.bits.has(Bits::LATE),
-            hops,
-        }
+        to.time = time_of(record, true, &to.hops);
+        to.from = to.hops.last().map_or_else(|| self.addresses.socket(record.server), |hop| hop.source);
+        to.id = dns.id;
+        to.transport = transport_of(record);
+        to.rcode = Rcode(dns.rcode);
+        to.truncated = dns.truncated();
+        to.authoritative = Flags(dns.flags).authoritative();
+        to.empty_noerror = dns.is_empty_noerror();
+        to.authority_soa = dns.bits.has(DnsBits::SOA);
+        to.answer_count = dns.counts[1];
+        to.addresses.clear();
+        to.addresses.extend_from_slice(&self.extras.at(record.extra).addresses);
+        to.size = dns.size;
+        to.late = record.bits.has(Bits::LATE);
     }
 
     /// Tells a lookup and its questions, and frees them.
@@ -299,37 +337,45 @@ impl Engine {
     fn fill_lookup(&mut self, lookup: Place, ended: Ended, scratch: &mut Scratch) {
         let record = self.lookups.at(lookup);
         let (client, noise) = (record.client, record.noise);
-        let mut used = 0;
         let mut positive: SmallVec<[QuestionId; 8]> = SmallVec::new();
+        // Questions in the order asked, grouped by the order in which their names were first asked.
+        let mut names: SmallVec<[(NameId, usize); 8]> = SmallVec::new();
         let mut place = record.first_question;
-        for step in &mut scratch.lookup.steps {
-            scratch.spare_questions.append(&mut step.questions);
-        }
         while place != NONE {
-            let mut question = scratch.spare_questions.pop().unwrap_or_else(empty_question);
-            self.fill_question(place, ended != Ended::Quiet, &mut question);
+            let question = self.questions.at(place);
+            match names.iter_mut().find(|(name, _)| *name == question.name) {
+                Some((_, count)) => *count += 1,
+                None => names.push((question.name, 1)),
+            }
             if self.is_positive(place) {
-                positive.push(question.id);
+                positive.push(QuestionId(question.number));
             }
-            let steps = &mut scratch.lookup.steps;
-            match steps.iter_mut().take(used).find(|step| step.name == question.name) {
-                Some(step) => step.questions.push(question),
-                None => {
-                    if used == steps.len() {
-                        let spare = scratch.spare_steps.pop();
-                        steps.push(spare.unwrap_or_else(|| Step { name: Name::ROOT, questions: Vec::new() }));
-                    }
-                    if let Some(step) = steps.get_mut(used) {
-                        step.name = question.name;
-                        step.questions.push(question);
-                    }
-                    used += 1;
-                }
-            }
-            place = self.questions.at(place).next;
+            place = question.next;
         }
-        while scratch.lookup.steps.len() > used {
-            scratch.spare_steps.extend(scratch.lookup.steps.pop());
+        let Scratch { lookup: told, spare_steps, spare_questions, .. } = scratch;
+        while told.steps.len() > names.len() {
+            spare_steps.extend(told.steps.pop());
+        }
+        while told.steps.len() < names.len() {
+            let spare = spare_steps.pop();
+            told.steps.push(spare.unwrap_or_else(|| Step { name: Name::ROOT, questions: Vec::new() }));
+        }
+        for (step, (name, count)) in told.steps.iter_mut().zip(names) {
+            step.name.copy_wire(self.names.wire(name));
+            while step.questions.len() > count {
+                spare_questions.extend(step.questions.pop());
+            }
+            while step.questions.len() < count {
+                step.questions.push(spare_questions.pop().unwrap_or_else(empty_question));
+            }
+            let mut place = record.first_question;
+            for question in &mut step.questions {
+                while place != NONE && self.questions.at(place).name != name {
+                    place = self.questions.at(place).next;
+                }
+                self.fill_question(place, ended != Ended::Quiet, question);
+                place = self.questions.at(place).next;
+            }
         }
         scratch.lookup.client = self.addresses.ip(self.clients.at(client).address);
         if noise {

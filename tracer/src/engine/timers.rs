@@ -105,6 +105,12 @@ impl Wheel {
         true
     }
 
+    /// Whether a deadline's slot has ended: only then it counts as passed, so that it does not matter when the
+    /// wheel is asked.
+    pub(super) const fn is_past(deadline: u64, now: u64) -> bool {
+        deadline / WIDTH < now / WIDTH
+    }
+
     /// When the earliest entry fires.
     pub(super) fn next_deadline(&self) -> Option<u64> {
         self.next_occupied().map(|number| (number + 1) * WIDTH)

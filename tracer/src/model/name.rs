@@ -58,6 +58,18 @@ impl Name {
         }
     }
 
+    /// Takes over `wire`, which is another name's [`Self::as_wire`], as it is; anything longer is cut to the root.
+    pub(crate) fn copy_wire(&mut self, wire: &[u8]) {
+        let (len, wire) = match u8::try_from(wire.len()) {
+            Ok(len @ 1..) => (len, wire),
+            _ => (1, [0].as_slice()),
+        };
+        self.len = len;
+        if let Some(own) = self.wire.get_mut(..wire.len()) {
+            own.copy_from_slice(wire);
+        }
+    }
+
     /// Builds a name label by label, in order, without the root label.
     ///
     /// # Errors

@@ -1,0 +1,5 @@
+//! The engine's behaviours: one scenario file each, and properties over any packets.
+
+mod properties;
+mod scenario;
+mod scenarios;
