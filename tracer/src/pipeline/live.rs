@@ -77,8 +77,9 @@ impl Ran {
 }
 
 impl Live {
-    /// Attaches, tells that it has, and gives up the privileges of this thread.
-    fn start(options: &LiveOptions, vantages: &Vantages) -> anyhow::Result<Self> {
+    /// Attaches, tells that it has, and gives up the privileges of this thread. Relative times become absolute.
+    fn start(options: &mut LiveOptions, vantages: &Vantages) -> anyhow::Result<Self> {
+        options.selection.window = options.times.resolve(clock::wall_now())?;
         let stop = signals::watch().context("cannot watch for signals")?;
         let notes = Notes::default();
         let namespaces = namespaces(&options.netns);
@@ -160,9 +161,9 @@ impl Live {
 ///
 /// # Errors
 /// When capture cannot start, or stdout cannot be written.
-pub fn stream(options: LiveOptions, stream: StreamOptions) -> anyhow::Result<ExitStatus> {
+pub fn stream(mut options: LiveOptions, stream: StreamOptions) -> anyhow::Result<ExitStatus> {
     let vantages = Vantages::new();
-    let live = Live::start(&options, &vantages)?;
+    let live = Live::start(&mut options, &vantages)?;
     let lines = Stream::new(io::stdout().lock(), stream.format, &stream.units, vantages);
     let mut selected = Selected::new(&options.selection, StreamSinks::new(lines));
     let mut problems = Problems::default();
@@ -179,8 +180,8 @@ pub fn stream(options: LiveOptions, stream: StreamOptions) -> anyhow::Result<Exi
 ///
 /// # Errors
 /// When capture cannot start, or stdout cannot be written.
-pub fn report(options: LiveOptions, report: ReportOptions) -> anyhow::Result<ExitStatus> {
-    let live = Live::start(&options, &Vantages::new())?;
+pub fn report(mut options: LiveOptions, report: ReportOptions) -> anyhow::Result<ExitStatus> {
+    let live = Live::start(&mut options, &Vantages::new())?;
     let mut selected = Selected::new(&options.selection, ReportSinks::new(report.lookups));
     let mut problems = Problems::default();
     let ran = live.run(&mut selected, |_, tick| {
@@ -194,9 +195,9 @@ pub fn report(options: LiveOptions, report: ReportOptions) -> anyhow::Result<Exi
 ///
 /// # Errors
 /// When capture cannot start, or stdout cannot be written.
-pub fn lines(options: LiveOptions) -> anyhow::Result<ExitStatus> {
+pub fn lines(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
     let vantages = Vantages::new();
-    let live = Live::start(&options, &vantages)?;
+    let live = Live::start(&mut options, &vantages)?;
     let lines = Stream::new(io::stdout().lock(), Format::Text, &[Unit::Lookup], vantages);
     let sinks = (StreamSinks::new(lines), ReportSinks::new(false));
     let mut selected = Selected::new(&options.selection, sinks);
@@ -269,9 +270,9 @@ fn namespaces(named: &[String]) -> Vec<Netns> {
 ///
 /// # Errors
 /// When capture cannot start, or the terminal cannot be used.
-pub fn tui(options: LiveOptions) -> anyhow::Result<ExitStatus> {
+pub fn tui(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
     let vantages = Vantages::new();
-    let live = Live::start(&options, &vantages)?;
+    let live = Live::start(&mut options, &vantages)?;
     let stop = live.stop.clone();
     let feed = SharedFeed::new(Feed::new(vantages.clone(), Limits::default()));
     feed.lock().status_mut().title = rustix::system::uname().nodename().to_string_lossy().into_owned();
