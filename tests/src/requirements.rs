@@ -18,7 +18,7 @@ pub struct Missing {
 }
 
 /// Command, package, purpose, essential.
-const COMMANDS: [(&str, &str, &str, bool); 16] = [
+const COMMANDS: [(&str, &str, &str, bool); 18] = [
     ("ip", "iproute2", "namespaces and links", true),
     ("iptables-restore", "iptables", "service rules", true),
     ("ip6tables-restore", "iptables", "service rules", true),
@@ -34,6 +34,8 @@ const COMMANDS: [(&str, &str, &str, bool); 16] = [
     ("tshark", "tshark", "comparing with what is on the wire", false),
     ("conntrack", "conntrack", "provoking conntrack clashes", false),
     ("getent", "libc-bin", "the lab's own checks", false),
+    ("bpftool", "bpftool", "seeing that nothing stays behind", false),
+    ("tmux", "tmux", "the screen in a real terminal", false),
     ("ethtool", "ethtool", "segmentation settings of pods", false),
 ];
 

@@ -97,7 +97,7 @@ impl Tracer {
         command.args(arguments).arg("--ready-file").arg(&ready);
         let log = directory.join("dnspath.log");
         let mut process = Process::spawn_with_stdout("dnspath", &mut command, stdout.into(), &log)?;
-        wait_until(Duration::from_secs(15), || ready.exists() || !process.is_running());
+        wait_until(Duration::from_secs(90), || ready.exists() || !process.is_running());
         if !ready.exists() {
             bail!("dnspath {} did not get ready: {}", arguments.join(" "), process.log()?.trim());
         }

@@ -116,25 +116,24 @@ fn ip_batch(lab: &Lab, batch: &str) -> Result<()> {
     lab.node().script(&format!("ip -batch - <<'END'\n{batch}END\n")).map(drop)
 }
 
+/// tcx waits for an RCU grace period at each attachment, under RTNL: the kernel's time, not the tool's. What is
+/// bounded here is what the tool adds to it, which clsact shows alone.
 fn many_links_are_attached_at_once() -> Result<Outcome> {
     if let Err(reason) = binary() {
         return Ok(Outcome::LeftOut(format!("{reason:#}")));
     }
     let lab = Lab::new(LabOptions { server: None, ..LabOptions::default() })?;
     add_links(&lab, 0, LINKS)?;
-    let start = clock::now();
-    let tracer = Tracer::stream(lab.node(), &["--unit", "message"])?;
-    let took = start.elapsed();
-    let start = clock::now();
-    tracer.finish()?;
-    let down = start.elapsed();
-    // The goal is 1 s on a machine that does nothing else.
-    ensure!(took < Duration::from_secs(3), "{LINKS} links took {took:?} to attach");
-    Ok(Outcome::Measured(format!(
-        "{LINKS} links in {:.2} s, gone in {:.2} s",
-        took.as_secs_f64(),
-        down.as_secs_f64()
-    )))
+    let mut took = Vec::new();
+    for (hook, limit) in [("clsact", Duration::from_secs(2)), ("tcx", Duration::from_secs(60))] {
+        let start = clock::now();
+        let tracer = Tracer::stream(lab.node(), &["--unit", "message", "--hook", hook])?;
+        let attached = start.elapsed();
+        tracer.finish()?;
+        ensure!(attached < limit, "{LINKS} links took {attached:?} to attach by {hook}");
+        took.push(format!("{:.2} s by {hook}", attached.as_secs_f64()));
+    }
+    Ok(Outcome::Measured(format!("{LINKS} links in {}", took.join(", "))))
 }
 
 fn links_come_and_go() -> Result<Outcome> {

@@ -116,7 +116,8 @@ fn time_for_each_sighting() {
             for (index, qtype) in [Rtype::A, Rtype::AAAA].into_iter().enumerate() {
                 let time = u64::from(lookup) * 40_000 + step as u64 * 300_000 + index as u64 * 3_000;
                 let port = 1024 + u16::try_from((lookup * 5 + step as u32) % 60_000).unwrap();
-                let id = u16::try_from((lookup * 8_191 + step as u32 * 77 + index as u32 * 7_001) % 65_536).unwrap();
+                let id = u16::try_from((lookup * 8_191 + step as u32 * 77 + index as u32 * 7_001) % 65_536)
+                    .unwrap();
                 let client = client(lookup % 250, port);
                 let query = Query { time, client, id, qtype, rcode: None };
                 let rcode = if suffix.is_empty() { Rcode::NOERROR } else { Rcode::NXDOMAIN };

@@ -74,11 +74,11 @@ pub(crate) fn is_root() -> bool {
     output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
 }
 
-/// Builds packages in release mode, silent when there is nothing to do.
+/// Builds packages in release mode, silent but for the first time.
 pub(crate) fn build_release(packages: &[&str]) -> Result<()> {
     let mut build = cargo();
     build.args(["build", "--release", "--locked"]);
-    if packages.iter().all(|package| binary(package).is_file()) {
+    if binary("dnspath").is_file() {
         build.arg("--quiet");
     }
     for package in packages {

@@ -23,7 +23,7 @@ const RECORDING: &str = "tests/corpus/resolvers/dropfirstaaaa-glibc236.pcap";
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     packages::ensure()?;
-    build_release(&["dnspath", "dnspath-lab"])?;
+    build_release(&["dnspath", "dnspath-tests"])?;
     if !is_root() {
         bail!("the demo makes network namespaces and attaches to the kernel: run `cargo xtask demo` as root");
     }

@@ -172,6 +172,7 @@ impl Capture {
         let watch = |netns: &Netns| {
             Namespace::watch(Settings {
                 netns: netns.clone(),
+                shown_as: netns.name().filter(|_| options.namespaces.len() > 1).map(Into::into),
                 interfaces: options.interfaces.clone(),
                 ports: options.ports.clone(),
                 ring_octets: options.ring_octets,

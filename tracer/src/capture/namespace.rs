@@ -44,6 +44,8 @@ const TC_H_CLSACT: u32 = 0xffff_fff1;
 #[derive(Clone)]
 pub(super) struct Settings {
     pub(super) netns: Netns,
+    /// The namespace's name in front of its interfaces: needed only where several are watched.
+    pub(super) shown_as: Option<String>,
     pub(super) interfaces: Interfaces,
     pub(super) ports: Vec<u16>,
     pub(super) ring_octets: u32,
@@ -248,7 +250,7 @@ impl Watcher {
                 ifindex: link.index,
                 direction,
                 kind: link.kind,
-                netns: self.settings.netns.name().map(Into::into),
+                netns: self.settings.shown_as.clone(),
                 source: 0,
             });
             let mut vantages = self.shared.vantages.write().unwrap_or_else(PoisonError::into_inner);

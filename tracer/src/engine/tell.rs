@@ -9,9 +9,9 @@ use super::{
     table::{NONE, Place},
 };
 use crate::model::{
-    Answer, Class, DnsMessage, Eviction, Family, Flags, Hop, Lookup, LookupResult, Message,
-    MessageKind, Name, Observer, Question, QuestionId, QuestionOutcome, Rcode, Retransmission, Rtype, Step,
-    Timestamp, Transmission, TransmissionKind, Transport, VantageId,
+    Answer, Class, DnsMessage, Eviction, Family, Flags, Hop, Lookup, LookupResult, Message, MessageKind,
+    Name, Observer, Question, QuestionId, QuestionOutcome, Rcode, Retransmission, Rtype, Step, Timestamp,
+    Transmission, TransmissionKind, Transport, VantageId,
 };
 use smallvec::SmallVec;
 use std::{
