@@ -42,8 +42,7 @@ impl Engine {
             return;
         }
         let asked = self.messages.at(query);
-        let (client, server, backend, question) =
-            (asked.client, asked.server, asked.backend, asked.question);
+        let (client, server, backend, question) = (asked.client, asked.server, asked.backend, asked.question);
         let place = self.new_message(packet, client, server, query);
         let record = self.messages.at_mut(place);
         record.backend = backend;
@@ -195,8 +194,7 @@ impl Engine {
             while place != NONE {
                 let message = self.messages.at(place);
                 let other = self.messages.at(message.peer);
-                let earlier =
-                    message.peer != NONE && message.peer != asked.peer && other.time <= answer.time;
+                let earlier = message.peer != NONE && message.peer != asked.peer && other.time <= answer.time;
                 if (earlier && question == asked.question && !other.bits.has(Bits::LATE))
                     || message.bits.has(Bits::TCP)
                     || (message.peer != NONE && other.dns.truncated())

@@ -66,8 +66,12 @@ impl Votes {
         if self.scores.iter().all(|&score| score == 0) {
             return Family::Unknown;
         }
-        let mut ranked: SmallVec<[(i32, Family); 10]> =
-            self.scores.iter().zip(families()).map(|(score, (family, prior))| (score + prior, family)).collect();
+        let mut ranked: SmallVec<[(i32, Family); 10]> = self
+            .scores
+            .iter()
+            .zip(families())
+            .map(|(score, (family, prior))| (score + prior, family))
+            .collect();
         ranked.sort_by_key(|&(score, _)| std::cmp::Reverse(score));
         let is_c_ares = |f| matches!(f, Family::CAresBefore120 | Family::CAresFrom120);
         match ranked.as_slice() {
@@ -137,7 +141,9 @@ impl Engine {
         if again.role == Role::TcpFallback && sibling.role == Role::TcpFallback && prompt {
             let together = other.message.peer == NONE || sibling.time < second.time;
             votes.add(&[(Family::Glibc, if together { 30 } else { -30 })]);
-        } else if matches!(again.role, Role::Retransmission { kind: RetransmissionKind::Servfail, .. }) && prompt {
+        } else if matches!(again.role, Role::Retransmission { kind: RetransmissionKind::Servfail, .. })
+            && prompt
+        {
             let together = other.message.peer != NONE && again.time >= second.time;
             votes.add(&[(Family::Glibc, if together { 24 } else { -30 })]);
         }
@@ -184,7 +190,6 @@ impl Engine {
             }
         }
     }
-
 }
 
 fn vote_for_retry(
@@ -260,12 +265,15 @@ fn vote_for_options(first: &Asked<'_>, votes: &mut Votes) {
 fn vote_for_pairs(asked: &[Asked<'_>], votes: &mut Votes) {
     for (index, one) in asked.iter().enumerate() {
         let sibling = asked.iter().skip(index + 1).find(|other| {
-            other.name == one.name && other.qtype != one.qtype && other.qtype.is_address() && one.qtype.is_address()
+            other.name == one.name
+                && other.qtype != one.qtype
+                && other.qtype.is_address()
+                && one.qtype.is_address()
         });
         let Some(other) = sibling else { continue };
         let (a, b) = (one.message, other.message);
-        let together = one.answered.is_none_or(|time| time > b.time)
-            && b.time.saturating_sub(a.time) < 20 * MILLISECOND;
+        let together =
+            one.answered.is_none_or(|time| time > b.time) && b.time.saturating_sub(a.time) < 20 * MILLISECOND;
         let same_port = a.client.port() == b.client.port();
         let edns = a.dns.edns().is_some();
         if !same_port {

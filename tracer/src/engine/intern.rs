@@ -136,7 +136,10 @@ fn change_holders(classes: &mut [Class; 16], id: NameId, by: i32) -> u32 {
     holders
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "a name has at most 255 octets, a class fewer than 2^28 names")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a name has at most 255 octets, a class fewer than 2^28 names"
+)]
 fn store(classes: &mut [Class; 16], wire: &[u8]) -> NameId {
     let wire = wire.get(..wire.len().min(255)).unwrap_or_default();
     let class_index = wire.len().saturating_sub(1) / CLASS_STEP;

@@ -12,13 +12,13 @@
 //! follow; only then its questions are told.
 
 use super::{
-    Engine, Ended,
+    Ended, Engine,
     intern::Address,
     questions::{COPY_WINDOW, REACTION, SHORTEST_TIMEOUT, Standing},
     records::{Bits, Role},
     search,
     table::{Chained, Links, NONE, Place, Slab},
-    timers::{Timed, TimerLinks, Wheel},
+    timers::{Timed, TimerLinks},
 };
 use crate::model::{Observer, Opcode, Rtype};
 use foldhash::fast::FixedState;
@@ -135,8 +135,9 @@ impl Engine {
         let record = self.questions.at(question);
         let message = self.messages.at(record.first);
         let time = message.time;
-        let noise = is_noise(Rtype(record.qtype), message.dns.flags, message.client.port(), message.server.port())
-            || self.names.wire(record.name).len() == 1;
+        let noise =
+            is_noise(Rtype(record.qtype), message.dns.flags, message.client.port(), message.server.port())
+                || self.names.wire(record.name).len() == 1;
         let label = self.first_label(record.name);
         let client = self.client(record.client, time);
         let known = if noise { None } else { self.lookup_of(question, client, label) };
@@ -269,7 +270,9 @@ impl Engine {
         let mut question = self.lookups.at(lookup).first_question;
         while question != NONE {
             let record = self.questions.at(question);
-            if self.is_positive(question) && !(record.messages > 1 && self.slowest_positive(question).is_some()) {
+            if self.is_positive(question)
+                && !(record.messages > 1 && self.slowest_positive(question).is_some())
+            {
                 return false;
             }
             question = record.next;
@@ -379,11 +382,11 @@ impl Engine {
     pub(super) fn run_timers(&mut self, out: &mut impl Observer) {
         let now = self.now;
         let mut fired = std::mem::take(&mut self.fired);
-        while self.wheel.fire(&mut self.lookups, now, &mut fired) {
+        while let Some(slot_end) = self.wheel.fire(&mut self.lookups, now, &mut fired) {
             fired.sort_unstable_by_key(|&lookup| self.lookups.at(lookup).number);
             for lookup in fired.drain(..) {
                 let due = self.due(lookup);
-                if Wheel::is_past(due, now) {
+                if due < slot_end {
                     self.tell_messages(now, out);
                     self.end_lookup(lookup, Ended::Quiet, out);
                 } else {

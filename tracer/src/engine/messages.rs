@@ -67,11 +67,8 @@ impl Engine {
 
     fn sides(&mut self, packet: &Packet) -> Sides {
         let response = packet.bits.has(Bits::RESPONSE);
-        let (near, far) = if response {
-            (packet.destination, packet.source)
-        } else {
-            (packet.source, packet.destination)
-        };
+        let (near, far) =
+            if response { (packet.destination, packet.source) } else { (packet.source, packet.destination) };
         let nat = packet.nat;
         if nat.client.is_some() {
             self.nat_told = true;
@@ -144,9 +141,8 @@ impl Engine {
                     || sides.far == record.server;
                 return if same { 3 } else { 0 };
             }
-            let translated = record.backend.is_none()
-                && sides.far.port() == record.server.port()
-                && age <= UNTOLD_WINDOW;
+            let translated =
+                record.backend.is_none() && sides.far.port() == record.server.port() && age <= UNTOLD_WINDOW;
             return if far_known { 3 } else { u8::from(translated) * 2 };
         }
         // A copy with another source that nobody explained: forwarded, so its TTL is lower.

@@ -58,9 +58,9 @@ pub(super) fn fill(lookup: &mut Lookup, base: usize, positive: &[QuestionId], en
     let queries = |s: &Step| s.questions.iter().map(|q| q.transmissions.len()).sum::<usize>();
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     lookup.queries = count(lookup.steps.iter().map(queries).sum());
-    lookup.wasted_search_queries = lookup.answered_by.map(|answered_by| {
-        count(lookup.steps.iter().filter(|s| s.name != answered_by).map(queries).sum())
-    });
+    lookup.wasted_search_queries = lookup
+        .answered_by
+        .map(|answered_by| count(lookup.steps.iter().filter(|s| s.name != answered_by).map(queries).sum()));
     fill_times(lookup);
     fill_retransmissions(lookup);
     fill_suspicious(lookup);
@@ -69,10 +69,8 @@ pub(super) fn fill(lookup: &mut Lookup, base: usize, positive: &[QuestionId], en
 /// Whether a lookup of one candidate cannot be the beginning of a search: its resolver never searches, or would
 /// have gone on.
 pub(super) fn asked_as_is(lookup: &Lookup, positive: bool) -> bool {
-    let never = matches!(
-        lookup.family,
-        Family::Haproxy | Family::Nginx | Family::Dnsmasq | Family::BusyboxNslookup
-    );
+    let never =
+        matches!(lookup.family, Family::Haproxy | Family::Nginx | Family::Dnsmasq | Family::BusyboxNslookup);
     let goes_on = matches!(lookup.family, Family::Glibc | Family::Go)
         && transmissions(&lookup.steps).all(|t| t.unreachable.is_none());
     lookup.steps.len() == 1 && (never || (goes_on && !positive))
@@ -92,23 +90,22 @@ fn asked_name(steps: &[Step], base: usize) -> Name {
 /// musl from 1.2.1 wants both answers to be NOERROR.
 fn musl_refuses(step: &Step, family: Family) -> bool {
     family == Family::Musl
-        && step.questions.iter().filter(|q| q.qtype.is_address()).any(|q| {
-            !matches!(of_question(q, false), QuestionOutcome::Answered(Rcode::NOERROR))
-        })
+        && step
+            .questions
+            .iter()
+            .filter(|q| q.qtype.is_address())
+            .any(|q| !matches!(of_question(q, false), QuestionOutcome::Answered(Rcode::NOERROR)))
 }
 
 fn failure(last: &Step, steps: &[Step], family: Family, ended: Ended) -> LookupResult {
     let result = last.questions.iter().map(|q| failure_of(q, ended)).max_by_key(|r| weight(*r));
     let result = result.unwrap_or(LookupResult::Incomplete);
     // glibc and c-ares remember what the candidates before the last one had.
-    let remembers = matches!(
-        family,
-        Family::Glibc | Family::CAres | Family::CAresBefore120 | Family::CAresFrom120
-    );
+    let remembers =
+        matches!(family, Family::Glibc | Family::CAres | Family::CAresBefore120 | Family::CAresFrom120);
     if result == LookupResult::Nxdomain && remembers {
-        let earlier = |wanted| {
-            steps.iter().any(|s| s.questions.iter().any(|q| failure_of(q, Ended::Quiet) == wanted))
-        };
+        let earlier =
+            |wanted| steps.iter().any(|s| s.questions.iter().any(|q| failure_of(q, Ended::Quiet) == wanted));
         if earlier(LookupResult::Nodata) {
             return LookupResult::Nodata;
         }
@@ -176,7 +173,8 @@ fn fill_retransmissions(lookup: &mut Lookup) {
             all.extend(again);
             let earlier = step.questions.get(..index).unwrap_or_default();
             if let Some(earlier) = earlier.iter().rfind(|q| q.qtype == question.qtype)
-                && let Some((before, first)) = earlier.transmissions.last().zip(question.transmissions.first())
+                && let Some((before, first)) =
+                    earlier.transmissions.last().zip(question.transmissions.first())
             {
                 all.push((first.time, repetition(earlier, before, first)));
             }
@@ -209,9 +207,11 @@ fn repetition(earlier: &Question, before: &Transmission, first: &Transmission) -
 /// and no empty non-terminal of the cluster's zone (`NAMESPACE.svc.DOMAIN`).
 fn fill_suspicious(lookup: &mut Lookup) {
     lookup.suspicious_names.clear();
-    let sibling_missing = lookup.steps.iter().flat_map(|s| &s.questions).any(|q| {
-        of_question(q, false) == QuestionOutcome::Answered(Rcode::NXDOMAIN)
-    });
+    let sibling_missing = lookup
+        .steps
+        .iter()
+        .flat_map(|s| &s.questions)
+        .any(|q| of_question(q, false) == QuestionOutcome::Answered(Rcode::NXDOMAIN));
     for step in &lookup.steps {
         if step.name == lookup.name || !is_empty(step) {
             continue;
@@ -231,7 +231,5 @@ fn fill_suspicious(lookup: &mut Lookup) {
 /// An empty NOERROR for every type asked, A among them.
 fn is_empty(step: &Step) -> bool {
     step.questions.iter().any(|q| q.qtype == Rtype::A)
-        && step.questions.iter().all(|q| {
-            deciding_answer(q).is_some_and(|a| a.empty_noerror)
-        })
+        && step.questions.iter().all(|q| deciding_answer(q).is_some_and(|a| a.empty_noerror))
 }

@@ -172,7 +172,9 @@ impl Engine {
                     return None;
                 } else if crossed || self.untranslated(question) {
                     RetransmissionKind::Timeout
-                } else if self.waits(record.lookup, message.time) || self.sibling_timed_out(question, message.time) {
+                } else if self.waits(record.lookup, message.time)
+                    || self.sibling_timed_out(question, message.time)
+                {
                     RetransmissionKind::AnsweredAgain
                 } else {
                     return None;

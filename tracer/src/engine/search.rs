@@ -31,11 +31,13 @@ impl SearchList {
             let mut words = line.split_ascii_whitespace();
             match words.next() {
                 Some("search") => {
-                    list.suffixes = words.filter_map(|w| w.parse().ok()).filter(|n: &Name| !n.is_root()).collect();
+                    list.suffixes =
+                        words.filter_map(|w| w.parse().ok()).filter(|n: &Name| !n.is_root()).collect();
                 }
                 Some("domain") => list.suffixes = words.take(1).filter_map(|w| w.parse().ok()).collect(),
                 Some("options") => {
-                    let ndots = words.filter_map(|w| w.strip_prefix("ndots:")?.parse::<u8>().ok()).next_back();
+                    let ndots =
+                        words.filter_map(|w| w.strip_prefix("ndots:")?.parse::<u8>().ok()).next_back();
                     list.ndots = ndots.map_or(list.ndots, |n| n.min(15));
                 }
                 _ => {}
@@ -112,9 +114,7 @@ pub(super) fn continues(names: &[&[u8]], name: &[u8], knowledge: &Knowledge<'_>,
             || knowledge.seen.is_some_and(|s| s.has(rest))
             || rests.iter().any(|other| other.len() > rest.len() && other.ends_with(rest))
     };
-    prompt
-        || rests.iter().all(|r| believed(r))
-        || rests.iter().any(|r| is_below(new, r))
+    prompt || rests.iter().all(|r| believed(r)) || rests.iter().any(|r| is_below(new, r))
 }
 
 fn is_below(rest: &[u8], other: &[u8]) -> bool {
@@ -262,11 +262,15 @@ mod tests {
 
     #[test]
     fn a_known_list_tells_an_asked_name_from_an_expanded_one() {
-        let list = SearchList::from_resolv_conf("search ns.svc.cluster.local svc.cluster.local\noptions ndots:5");
+        let list =
+            SearchList::from_resolv_conf("search ns.svc.cluster.local svc.cluster.local\noptions ndots:5");
         let told = Knowledge { told: Some(&list), seen: None };
         assert_eq!(base_text(&["web.ns.svc.cluster.local"], &told), "web");
         assert_eq!(base_text(&["web.svc.cluster.local"], &told), "web.svc.cluster.local");
-        assert_eq!(base_text(&["a.b.c.d.e.f.ns.svc.cluster.local"], &told), "a.b.c.d.e.f.ns.svc.cluster.local");
+        assert_eq!(
+            base_text(&["a.b.c.d.e.f.ns.svc.cluster.local"], &told),
+            "a.b.c.d.e.f.ns.svc.cluster.local"
+        );
     }
 
     #[test]

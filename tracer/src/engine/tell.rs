@@ -1,15 +1,17 @@
 //! Builds what observers are told, in records that are used again.
 
 use super::{
-    Ended, Engine, outcome, search,
+    Ended, Engine,
     intern::NameId,
+    outcome,
     records::{Bits, DnsBits, MessageRecord, Role, Way},
+    search,
     table::{NONE, Place},
 };
 use crate::model::{
-    Answer, Class, DnsMessage, Eviction, Family, Flags, Hop, Lookup, LookupResult, Message,
-    MessageKind, Name, Observer, Question, QuestionId, QuestionOutcome, Rcode, Retransmission, Rtype, Step,
-    Timestamp, Transmission, TransmissionKind, Transport, VantageId,
+    Answer, Class, DnsMessage, Eviction, Family, Flags, Hop, Lookup, LookupResult, Message, MessageKind,
+    Name, Observer, Question, QuestionId, QuestionOutcome, Rcode, Retransmission, Rtype, Step, Timestamp,
+    Transmission, TransmissionKind, Transport, VantageId,
 };
 use smallvec::SmallVec;
 use std::{
@@ -136,7 +138,8 @@ impl Engine {
         } else if record.peer == NONE {
             MessageKind::Unmatched
         } else {
-            let since = |query: Place| message.time.since(Timestamp::from_nanos(self.messages.at(query).time));
+            let since =
+                |query: Place| message.time.since(Timestamp::from_nanos(self.messages.at(query).time));
             MessageKind::Response {
                 latency: since(record.peer),
                 since_first: since(question.first),
@@ -213,7 +216,13 @@ impl Engine {
             Role::Retransmission { kind, same_id, same_port, server_changed } => {
                 let gap = record.time.saturating_sub(self.messages.at(record.previous).time);
                 let gap = Duration::from_nanos(gap);
-                TransmissionKind::Retransmission(Retransmission { gap, kind, same_id, same_port, server_changed })
+                TransmissionKind::Retransmission(Retransmission {
+                    gap,
+                    kind,
+                    same_id,
+                    same_port,
+                    server_changed,
+                })
             }
         }
     }
@@ -362,7 +371,8 @@ impl Engine {
             let names: SmallVec<[&[u8]; 8]> = scratch.lookup.steps.iter().map(|s| s.name.as_wire()).collect();
             search::base(&names, &self.knowledge(client))
         };
-        let base = if outcome::asked_as_is(&scratch.lookup, !positive.is_empty()) { usize::MAX } else { base };
+        let base =
+            if outcome::asked_as_is(&scratch.lookup, !positive.is_empty()) { usize::MAX } else { base };
         outcome::fill(&mut scratch.lookup, base, &positive, ended);
         if scratch.lookup.steps.len() > 1 {
             let candidates: SmallVec<[Name; 8]> = scratch.lookup.steps.iter().map(|s| s.name).collect();

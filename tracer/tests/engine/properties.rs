@@ -11,13 +11,8 @@ use proptest::prelude::*;
 use std::net::SocketAddr;
 
 const START: u64 = 1_700_000_000_000_000_000;
-const NAMES: [&str; 5] = [
-    "web.default.svc.cluster.local",
-    "WEB.svc.Cluster.local",
-    "web",
-    "api.example.com",
-    ".",
-];
+const NAMES: [&str; 5] =
+    ["web.default.svc.cluster.local", "WEB.svc.Cluster.local", "web", "api.example.com", "."];
 const SOCKETS: [&str; 7] = [
     "10.0.0.5:4000",
     "10.0.0.5:4001",
@@ -60,19 +55,21 @@ fn message() -> impl Strategy<Value = DnsMessage> {
         (prop::bool::weighted(0.95), any::<bool>(), prop::bool::weighted(0.1), any::<bool>(), any::<bool>()),
         0..60_u16,
     )
-        .prop_map(|(id, response, rcode, name, qtype, (has_question, edns, tc, soa, cut), count)| DnsMessage {
-            id,
-            flags: Flags(0x0100 | u16::from(response) << 15 | u16::from(tc) << 9),
-            rcode: Rcode(rcode),
-            name: if has_question { name.parse().unwrap() } else { dnspath::model::Name::ROOT },
-            qtype: if has_question { Rtype(qtype) } else { Rtype(0) },
-            qclass: Class::IN,
-            has_question,
-            counts: [u16::from(has_question), count, 0, 0],
-            edns: edns.then_some(Edns { udp_payload_size: 1232, ..Edns::default() }),
-            answer: AnswerSummary { matching: count, authority_soa: soa, ..AnswerSummary::default() },
-            size: 40,
-            cut,
+        .prop_map(|(id, response, rcode, name, qtype, (has_question, edns, tc, soa, cut), count)| {
+            DnsMessage {
+                id,
+                flags: Flags(0x0100 | u16::from(response) << 15 | u16::from(tc) << 9),
+                rcode: Rcode(rcode),
+                name: if has_question { name.parse().unwrap() } else { dnspath::model::Name::ROOT },
+                qtype: if has_question { Rtype(qtype) } else { Rtype(0) },
+                qclass: Class::IN,
+                has_question,
+                counts: [u16::from(has_question), count, 0, 0],
+                edns: edns.then_some(Edns { udp_payload_size: 1232, ..Edns::default() }),
+                answer: AnswerSummary { matching: count, authority_soa: soa, ..AnswerSummary::default() },
+                size: 40,
+                cut,
+            }
         })
 }
 
@@ -102,22 +99,24 @@ fn gap() -> impl Strategy<Value = u64> {
 fn sighting() -> impl Strategy<Value = (u64, Sighting)> {
     let place = (0..3_u16, 60..64_u8, 0..4_u16, any::<bool>(), prop::bool::weighted(0.1));
     let nat = prop::option::weighted(0.2, (flow(), flow()));
-    (gap(), usual_flow(), place, nat, body()).prop_map(|(gap, flow, (vantage, ttl, ip_id, df, tcp), nat, body)| {
-        let sighting = Sighting {
-            frame: 0,
-            time: Timestamp::EPOCH,
-            vantage: VantageId(vantage),
-            transport: if tcp { Transport::Tcp } else { Transport::Udp },
-            flow,
-            destination_mac: None,
-            ttl,
-            ip_id,
-            dont_fragment: df,
-            nat: nat.map(|(original, reply)| NatTuple { original, reply }),
-            body,
-        };
-        (gap, sighting)
-    })
+    (gap(), usual_flow(), place, nat, body()).prop_map(
+        |(gap, flow, (vantage, ttl, ip_id, df, tcp), nat, body)| {
+            let sighting = Sighting {
+                frame: 0,
+                time: Timestamp::EPOCH,
+                vantage: VantageId(vantage),
+                transport: if tcp { Transport::Tcp } else { Transport::Udp },
+                flow,
+                destination_mac: None,
+                ttl,
+                ip_id,
+                dont_fragment: df,
+                nat: nat.map(|(original, reply)| NatTuple { original, reply }),
+                body,
+            };
+            (gap, sighting)
+        },
+    )
 }
 
 fn sightings(most: usize) -> impl Strategy<Value = Vec<Sighting>> {
@@ -162,7 +161,8 @@ impl Observer for Told {
     }
     fn lookup(&mut self, lookup: &Lookup) {
         assert!(!lookup.steps.is_empty());
-        let sent = lookup.steps.iter().flat_map(|s| &s.questions).map(|q| q.transmissions.len()).sum::<usize>();
+        let sent =
+            lookup.steps.iter().flat_map(|s| &s.questions).map(|q| q.transmissions.len()).sum::<usize>();
         assert_eq!(sent, lookup.queries as usize);
         self.text.push(format!("{lookup:?}"));
     }

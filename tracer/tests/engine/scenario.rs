@@ -221,11 +221,9 @@ fn ms(duration: Duration) -> String {
 
 fn resent(r: &Retransmission) -> String {
     let mut text = format!("{} after {} ms", r.kind, ms(r.gap));
-    for (set, word) in [
-        (r.same_id, ", same id"),
-        (r.same_port, ", same port"),
-        (r.server_changed, ", other server"),
-    ] {
+    for (set, word) in
+        [(r.same_id, ", same id"), (r.same_port, ", same port"), (r.server_changed, ", other server")]
+    {
         text.push_str(if set { word } else { "" });
     }
     text
@@ -304,13 +302,8 @@ impl Observer for Lines<'_> {
         if let Some(wasted) = lookup.wasted_search_queries {
             write!(self.text, ", {wasted} wasted").unwrap();
         }
-        writeln!(
-            self.text,
-            ", {} ms from {}, {family}",
-            ms(lookup.duration),
-            milliseconds(lookup.start)
-        )
-        .unwrap();
+        writeln!(self.text, ", {} ms from {}, {family}", ms(lookup.duration), milliseconds(lookup.start))
+            .unwrap();
         for step in &lookup.steps {
             let types: Vec<_> = step.questions.iter().map(|q| q.qtype.to_string()).collect();
             let by = if lookup.answered_by == Some(step.name) { ", answered by it" } else { "" };
