@@ -18,7 +18,7 @@ use super::{
     records::{Bits, Role},
     search,
     table::{Chained, Links, NONE, Place, Slab},
-    timers::{Timed, TimerLinks, Wheel},
+    timers::{Timed, TimerLinks},
 };
 use crate::model::{Observer, Opcode, Rtype};
 use foldhash::fast::FixedState;
@@ -382,11 +382,11 @@ impl Engine {
     pub(super) fn run_timers(&mut self, out: &mut impl Observer) {
         let now = self.now;
         let mut fired = std::mem::take(&mut self.fired);
-        while self.wheel.fire(&mut self.lookups, now, &mut fired) {
+        while let Some(slot_end) = self.wheel.fire(&mut self.lookups, now, &mut fired) {
             fired.sort_unstable_by_key(|&lookup| self.lookups.at(lookup).number);
             for lookup in fired.drain(..) {
                 let due = self.due(lookup);
-                if Wheel::is_past(due, now) {
+                if due < slot_end {
                     self.tell_messages(now, out);
                     self.end_lookup(lookup, Ended::Quiet, out);
                 } else {

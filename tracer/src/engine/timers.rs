@@ -85,30 +85,22 @@ impl Wheel {
         }
     }
 
-    /// Takes the earliest slot that ended before `now`: its entries, in no order, their deadlines unset. They
-    /// may be a little, or for those further off much, before their deadline.
-    pub(super) fn fire(&mut self, entries: &mut impl Timed, now: u64, fired: &mut Vec<Place>) -> bool {
-        let Some(number) = self.next_occupied() else {
+    /// Takes the earliest slot that ended before `now`: its entries, in no order, their deadlines unset. Gives
+    /// its end: a deadline before that has passed, any other is to be set again. So deadlines pass in the order of
+    /// slots, no matter how often the wheel is asked.
+    pub(super) fn fire(&mut self, entries: &mut impl Timed, now: u64, fired: &mut Vec<Place>) -> Option<u64> {
+        let number = self.next_occupied().filter(|&number| number < now / WIDTH);
+        let Some(number) = number else {
             self.base = self.base.max(now / WIDTH);
-            return false;
+            return None;
         };
-        if number >= now / WIDTH {
-            self.base = self.base.max(now / WIDTH);
-            return false;
-        }
         self.base = number + 1;
         let slot = (number % SLOTS as u64) as usize;
         while let Some(&place) = self.slots.get(slot).filter(|&&place| place != NONE) {
             self.unset(entries, place);
             fired.push(place);
         }
-        true
-    }
-
-    /// Whether a deadline's slot has ended: only then it counts as passed, so that it does not matter when the
-    /// wheel is asked.
-    pub(super) const fn is_past(deadline: u64, now: u64) -> bool {
-        deadline / WIDTH < now / WIDTH
+        Some(self.base * WIDTH)
     }
 
     /// When the earliest entry fires.
@@ -186,11 +178,13 @@ mod tests {
                     Action::Fire(after) => {
                         now += after;
                         let mut fired = vec![];
-                        while wheel.fire(&mut entries, now, &mut fired) {
+                        let mut last_end = 0;
+                        while let Some(end) = wheel.fire(&mut entries, now, &mut fired) {
+                            prop_assert!(end > last_end && end <= now);
+                            last_end = end;
                             for place in fired.drain(..) {
                                 let deadline = due[place as usize].take().expect("it was set");
-                                if deadline > now {
-                                    prop_assert!(deadline / WIDTH >= now / WIDTH + 1);
+                                if deadline >= end {
                                     wheel.set(&mut entries, place, deadline);
                                     due[place as usize] = Some(deadline);
                                 }
