@@ -27,6 +27,14 @@ impl Capture {
     /// # Errors
     /// tcpdump is missing or cannot capture there.
     pub fn start(namespace: &Namespace, interface: &str) -> Result<Self> {
+        Self::start_with(namespace, interface, "port 53 or icmp or icmp6")
+    }
+
+    /// As [`Capture::start`], with another filter.
+    ///
+    /// # Errors
+    /// As [`Capture::start`].
+    pub fn start_with(namespace: &Namespace, interface: &str, filter: &str) -> Result<Self> {
         let file = namespace.files().join(format!("{interface}.pcap"));
         let mut command = namespace.command("tcpdump");
         command.args([
@@ -44,7 +52,7 @@ impl Capture {
             "root",
         ]);
         command.args(["--time-stamp-precision", "nano", "-w"]).arg(&file);
-        command.arg("port 53 or icmp or icmp6");
+        command.arg(filter);
         let log = namespace.files().join(format!("{interface}.tcpdump.log"));
         let mut process = Process::spawn("tcpdump", &mut command, &log)?;
         // It says so once its socket is bound.

@@ -55,6 +55,13 @@ fn counts(text: &str) -> BTreeMap<String, u64> {
         .collect()
 }
 
+fn json_lines(file: &Path) -> Result<Vec<Value>> {
+    let text = std::fs::read_to_string(file).context("cannot read dnspath's output")?;
+    text.lines()
+        .map(|line| serde_json::from_str(line).with_context(|| format!("not JSON: {line:?}")))
+        .collect()
+}
+
 /// The `dnspath` to test: `DNSPATH_BIN`, else the release build, else the debug build.
 ///
 /// # Errors
@@ -122,17 +129,24 @@ impl Tracer {
     /// # Errors
     /// A line is not JSON.
     pub fn lines(&self) -> Result<Vec<Value>> {
-        let text = std::fs::read_to_string(&self.output).context("cannot read dnspath's output")?;
-        text.lines()
-            .map(|line| serde_json::from_str(line).with_context(|| format!("not JSON: {line:?}")))
-            .collect()
+        json_lines(&self.output)
     }
 
     /// Interrupts it, waits for its end, and returns what it told.
     ///
     /// # Errors
     /// It does not end within 10 s, ends with status 2, a line is not JSON, or it does not tell its coverage.
-    pub fn finish(mut self) -> Result<Told> {
+    pub fn finish(self) -> Result<Told> {
+        let output = self.output.clone();
+        let coverage = self.finish_with_text()?.1;
+        Ok(Told { lines: json_lines(&output)?, coverage })
+    }
+
+    /// As [`Tracer::finish`], but gives all it printed as it is, and its coverage.
+    ///
+    /// # Errors
+    /// It does not end within 10 s, ends with status 2, or does not tell its coverage.
+    pub fn finish_with_text(mut self) -> Result<(Vec<u8>, BTreeMap<String, u64>)> {
         let status = self.process.stop(Signal::INT, Duration::from_secs(10))?;
         let log = self.log()?;
         if !matches!(status.code(), Some(0 | 1)) {
@@ -142,6 +156,7 @@ impl Tracer {
             .lines()
             .find_map(|line| line.split_once("coverage: "))
             .with_context(|| format!("dnspath told no coverage: {}", log.trim()))?;
-        Ok(Told { lines: self.lines()?, coverage: counts(coverage.1) })
+        let text = std::fs::read(&self.output).context("cannot read dnspath's output")?;
+        Ok((text, counts(coverage.1)))
     }
 }

@@ -89,7 +89,7 @@ pub enum CaptureError {
         source: io::Error,
     },
     /// An interface that is not there.
-    #[error("there is no interface {name:?} here; there are: {here}")]
+    #[error("cannot attach to {name:?}: there is no such interface here; there are: {here}")]
     NoSuchInterface {
         /// As the user wrote it.
         name: String,
@@ -97,14 +97,14 @@ pub enum CaptureError {
         here: String,
     },
     /// Interfaces are there, and each refused.
-    #[error("no interface could be attached: {reason}")]
+    #[error("cannot attach to any interface: {reason}; `dnspath check` tells what this node allows")]
     NothingAttached {
         /// What the last one said.
         reason: String,
     },
     /// Capabilities are missing.
     #[error(
-        "{missing} missing: run as root, or give the binary what is missing (`setcap`), or a pod's securityContext"
+        "cannot capture: {missing} missing; run as root, or give the binary what is missing (`setcap`), or a pod's securityContext"
     )]
     Privileges {
         /// Which ones, as a sentence's subject.

@@ -15,11 +15,23 @@ use std::{
 /// Runs the command line; the exit code is 0 clean, 1 findings, 2 error.
 #[must_use]
 pub fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(usage) if usage.use_stderr() => {
+            // Nobody is left to tell when stderr is closed too, here and below.
+            let _ = writeln!(io::stderr(), "{}", usage_line(&usage));
+            return ExitCode::from(2);
+        }
+        // The help or the version, which was asked for.
+        Err(asked) => {
+            let _ = asked.print();
+            return ExitCode::SUCCESS;
+        }
+    };
+    match run(cli) {
         Ok(status) => status.into(),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nobody is left to tell when stderr is closed too.
             let _ = writeln!(io::stderr(), "{}", error_line(&error));
             ExitCode::from(2)
         }
@@ -90,6 +102,29 @@ fn error_line(error: &anyhow::Error) -> String {
         }
     }
     line
+}
+
+/// What clap says on several lines, as one: what is wrong and its tips, and where to read on in place of the usage.
+fn usage_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let said = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
+        .filter(|line| !line.is_empty());
+    let mut message = String::new();
+    for line in said {
+        let separator = match message.is_empty() {
+            true => "",
+            false if line.starts_with("tip:") => "; ",
+            false => " ",
+        };
+        message.push_str(separator);
+        message.push_str(line.strip_prefix("error: ").unwrap_or(line));
+    }
+    error_line(&anyhow::anyhow!(
+        "{message}; `dnspath --help` and `dnspath COMMAND --help` list what there is"
+    ))
 }
 
 /// A reader that went away (`dnspath stream | head`) is no error.

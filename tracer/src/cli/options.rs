@@ -124,18 +124,15 @@ impl LiveOptions {
     /// Joins the option groups of a live action.
     ///
     /// # Errors
-    /// When `--resolv-conf` cannot be read or `--since` is behind `--until`.
+    /// When `--resolv-conf` cannot be read or there are more ports than can be watched.
     pub fn new(capture: CaptureArgs, decode: DecodeArgs, select: SelectArgs) -> anyhow::Result<Self> {
         let (selection, times) = selection(select)?;
-        if decode.ports.len() > MAX_PORTS {
-            bail!("cannot watch {} ports: the kernel side takes {MAX_PORTS} at most", decode.ports.len());
-        }
         Ok(Self {
             interfaces: capture.interfaces,
             netns: capture.netns,
             hook: capture.hook,
             resolv_conf: resolv_conf(&decode)?,
-            ports: decode.ports,
+            ports: live_ports(decode.ports)?,
             ready_file: capture.ready_file,
             duration: capture.duration.map(|ago| ago.0),
             selection,
@@ -208,6 +205,16 @@ fn selection(args: SelectArgs) -> anyhow::Result<(Selection, Times)> {
     let selection = Selection::new(args.clients, args.servers, &args.names, args.qtypes, args.rcodes)
         .context("cannot use --name; give fewer or simpler patterns")?;
     Ok((selection, times))
+}
+
+/// Each port once, and no more than the kernel side has room for.
+fn live_ports(mut ports: Vec<u16>) -> anyhow::Result<Vec<u16>> {
+    ports.sort_unstable();
+    ports.dedup();
+    if ports.len() > MAX_PORTS {
+        bail!("cannot watch {} DNS ports: give at most {MAX_PORTS} with --port", ports.len());
+    }
+    Ok(ports)
 }
 
 /// A resolv.conf is a page of text; what is larger is none.

@@ -55,13 +55,15 @@ fn usage_errors_name_the_value_and_exit_with_2() {
         "dnspath report a.pcap --fail-on never",
         "dnspath stream --unit packet",
         "dnspath nonsense",
+        "dnspath completions",
     ];
     let mut shown = String::new();
     for line in cases {
         let error = parse(line).unwrap_err();
         assert_eq!(error.exit_code(), 2, "{line}");
-        let first = error.to_string().lines().take(3).collect::<Vec<_>>().join("\n  ");
-        shown.push_str(&format!("$ {line}\n  {}\n", first.trim_end()));
+        let said = usage_line(&error);
+        assert!(said.starts_with("dnspath: ") && said.lines().count() == 1, "{said}");
+        shown.push_str(&format!("$ {line}\n  {said}\n"));
     }
     insta::assert_snapshot!(shown);
 }
@@ -91,6 +93,19 @@ fn without_a_command_the_options_are_those_of_live() {
         assert_eq!(options.duration, Some(Duration::from_secs(90)));
         assert_eq!(options.ready_file, None);
     }
+}
+
+#[test]
+fn more_ports_than_the_kernel_side_holds_are_refused() {
+    let Command::Stream(stream) = parse("dnspath stream --port 1,2,3,4,5,6,7,8,9").unwrap().command.unwrap()
+    else {
+        panic!()
+    };
+    insta::assert_snapshot!(error_line(&stream.into_options().unwrap_err()));
+    let Source::Live(live) = source("dnspath stream --port 53,1,2,3,4,5,6,7,53") else { panic!() };
+    assert_eq!(live.ports, [1, 2, 3, 4, 5, 6, 7, 53]);
+    let Source::Files(files) = source("dnspath stream a.pcap --port 1,2,3,4,5,6,7,8,9") else { panic!() };
+    assert_eq!(files.ports.len(), 9);
 }
 
 #[test]

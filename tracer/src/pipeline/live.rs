@@ -83,7 +83,8 @@ impl Live {
         let stop = signals::watch().context("cannot watch for signals")?;
         let notes = Notes::default();
         let namespaces = namespaces(&options.netns);
-        let interfaces = Interfaces::new(&options.interfaces).context("cannot use --interface")?;
+        let interfaces = Interfaces::new(&options.interfaces)
+            .context("cannot use --interface; give names, or patterns with * ? [...]")?;
         let capture_options = capture::Options {
             interfaces,
             namespaces,
@@ -242,7 +243,8 @@ impl Problems {
 /// When an option makes no sense, or stdout cannot be written.
 pub fn check(options: &CheckOptions) -> anyhow::Result<ExitStatus> {
     let capture_options = capture::Options {
-        interfaces: Interfaces::new(&options.interfaces).context("cannot use --interface")?,
+        interfaces: Interfaces::new(&options.interfaces)
+            .context("cannot use --interface; give names, or patterns with * ? [...]")?,
         namespaces: namespaces(&options.netns),
         hook: options.hook,
         ..capture::Options::default()
