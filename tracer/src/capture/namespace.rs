@@ -181,7 +181,7 @@ impl Watcher {
                 _ = housekeeping.tick() => {
                     ticks += 1;
                     self.publish();
-                    if ticks % RESYNC_EVERY == 0 && let Err(error) = self.sync(&handle).await {
+                    if ticks.is_multiple_of(RESYNC_EVERY) && let Err(error) = self.sync(&handle).await {
                         self.settings.notes.add(&error.to_string());
                     }
                 }
