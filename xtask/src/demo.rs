@@ -1,7 +1,7 @@
 //! The demo: a lab node with real clients and a real DNS server, and dnspath on it.
 
 use crate::{
-    command::{binary, build_release, is_root, root, run, say},
+    command::{self, binary, build_release, is_root, root, say},
     packages,
 };
 use anyhow::{Context, Result, bail};
@@ -64,7 +64,7 @@ fn may_capture() -> Result<(), String> {
 fn replay() -> Result<ExitCode> {
     say(&format!("demo: showing the recording {RECORDING} instead"));
     let recording = root().join(RECORDING);
-    run(Command::new(binary("dnspath")).args(["stream", "-o", "text"]).arg(&recording))?;
+    command::run(Command::new(binary("dnspath")).args(["stream", "-o", "text"]).arg(&recording))?;
     let report = Command::new(binary("dnspath"))
         .arg("report")
         .arg(&recording)
