@@ -37,6 +37,8 @@ const BURST_WINDOW: u64 = 5 * MILLISECOND;
 const LONGEST_NEXT: u64 = 32_000 * MILLISECOND;
 /// A lookup with all its answers is open this long: the next candidate may come.
 pub(super) const QUIET: u64 = 300 * MILLISECOND;
+/// One that has its address is open only until the hops of its last message have come.
+const QUIET_DONE: u64 = 10 * MILLISECOND;
 /// A lookup with a failed or truncated question: musl asks again after 2.5 s, others after 5 s.
 const QUIET_FAILED: u64 = 5_500 * MILLISECOND;
 /// A copy's answer, where another server's came.
@@ -333,7 +335,11 @@ impl Engine {
         let answer = self.messages.at(response);
         let (late, time) = (answer.bits.has(Bits::LATE), answer.time);
         let large = answer.dns.counts[1] >= LARGE_ANSWER;
-        let positive = self.has_address(lookup);
+        let positive = if late {
+            self.has_address(lookup)
+        } else {
+            self.lookups.at(lookup).positive || self.is_positive(answer.question)
+        };
         let record = self.lookups.at_mut(lookup);
         record.positive = positive;
         if !late {
@@ -375,7 +381,8 @@ impl Engine {
 
     /// Something happened to a lookup: looks at it again when it has been quiet.
     pub(super) fn touch(&mut self, lookup: Place) {
-        self.wheel.set(&mut self.lookups, lookup, self.now.saturating_add(QUIET));
+        let soon = self.config.hop_window_nanos().saturating_add(2 * QUIET_DONE);
+        self.wheel.set(&mut self.lookups, lookup, self.now.saturating_add(soon));
     }
 
     /// Ends the lookups that nothing can continue.
@@ -401,23 +408,25 @@ impl Engine {
     /// When nothing can continue a lookup any more.
     fn due(&self, lookup: Place) -> u64 {
         let record = self.lookups.at(lookup);
-        let mut due = record.last_answer.saturating_add(QUIET);
+        let hops = self.config.hop_window_nanos().saturating_add(QUIET_DONE);
+        let quiet = if record.positive { hops.max(REACTION) } else { hops.max(QUIET) };
+        let mut due = record.last_answer.max(record.last_sent).saturating_add(quiet);
         let mut question = record.first_question;
         while question != NONE {
-            due = due.max(self.question_due(question));
+            due = due.max(self.question_due(question, quiet));
             question = self.questions.at(question).next;
         }
         due.min(record.started.saturating_add(LONGEST_LOOKUP))
     }
 
-    fn question_due(&self, question: Place) -> u64 {
+    fn question_due(&self, question: Place, quiet: u64) -> u64 {
         let record = self.questions.at(question);
         let longest = self.config.unanswered_nanos();
         let last = self.messages.at(record.last).time;
         let standing = self.standing(question, u64::MAX);
         let mut due = match standing {
             Standing::Final(_) if self.untranslated(question) => last.saturating_add(longest),
-            Standing::Final(time) => time.saturating_add(QUIET),
+            Standing::Final(time) => time.saturating_add(quiet),
             Standing::Failed(_, time) => time.max(last).saturating_add(QUIET_FAILED),
             Standing::Truncated | Standing::Unreachable(_) => last.saturating_add(QUIET_FAILED),
             Standing::Waiting => last.saturating_add(self.patience(question)),

@@ -5,6 +5,7 @@ use crate::model::{
     Answer, Family, Lookup, LookupResult, Name, Question, QuestionId, QuestionOutcome, Rcode, Retransmission,
     RetransmissionKind, Rtype, Step, Timestamp, Transmission, TransmissionKind,
 };
+use smallvec::SmallVec;
 use std::time::Duration;
 
 /// Silence that a user notices.
@@ -151,7 +152,7 @@ fn transmissions(steps: &[Step]) -> impl Iterator<Item = &Transmission> {
 }
 
 fn fill_times(lookup: &mut Lookup) {
-    let mut sent: Vec<Timestamp> = transmissions(&lookup.steps).map(|t| t.time).collect();
+    let mut sent: SmallVec<[Timestamp; 32]> = transmissions(&lookup.steps).map(|t| t.time).collect();
     sent.sort_unstable();
     lookup.start = sent.first().copied().unwrap_or_default();
     let gaps = sent.windows(2).filter_map(|pair| match pair {
@@ -166,7 +167,7 @@ fn fill_times(lookup: &mut Lookup) {
 }
 
 fn fill_retransmissions(lookup: &mut Lookup) {
-    let mut all: Vec<(Timestamp, Retransmission)> = Vec::new();
+    let mut all: SmallVec<[(Timestamp, Retransmission); 8]> = SmallVec::new();
     for step in &lookup.steps {
         for (index, question) in step.questions.iter().enumerate() {
             let again = question.transmissions.iter().filter_map(|t| Some((t.time, is_retransmission(t)?)));

@@ -375,8 +375,7 @@ impl Engine {
             if outcome::asked_as_is(&scratch.lookup, !positive.is_empty()) { usize::MAX } else { base };
         outcome::fill(&mut scratch.lookup, base, &positive, ended);
         if scratch.lookup.steps.len() > 1 {
-            let candidates: SmallVec<[Name; 8]> = scratch.lookup.steps.iter().map(|s| s.name).collect();
-            self.learn_suffixes(client, &scratch.lookup.name, &candidates);
+            self.learn_suffixes(client, &scratch.lookup);
         }
     }
 
