@@ -195,7 +195,8 @@ impl Engine {
                 let message = self.messages.at(place);
                 let other = self.messages.at(message.peer);
                 let earlier = message.peer != NONE && message.peer != asked.peer && other.time <= answer.time;
-                if (earlier && question == asked.question && !other.bits.has(Bits::LATE))
+                let copy = earlier && question == asked.question && self.has_copy(place);
+                if (copy && !other.bits.has(Bits::LATE))
                     || message.bits.has(Bits::TCP)
                     || (message.peer != NONE && other.dns.truncated())
                 {

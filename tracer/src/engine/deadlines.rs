@@ -24,7 +24,19 @@ const QUIET_COPY: u64 = 2_000 * MILLISECOND;
 /// No lookup is open longer.
 const LONGEST_LOOKUP: u64 = 300_000 * MILLISECOND;
 
+/// A question younger than this when the session ends may yet be answered; no resolver gives up sooner.
+const IN_FLIGHT: u64 = 2_000 * MILLISECOND;
+
 impl Engine {
+    /// Whether a lookup that ends is cut off while an answer may be under way.
+    pub(super) fn is_cut_off(&self, lookup: Place, ended: Ended) -> bool {
+        match ended {
+            Ended::Quiet => false,
+            Ended::Evicted => true,
+            Ended::Session => self.now.saturating_sub(self.lookups.at(lookup).last_sent) < IN_FLIGHT,
+        }
+    }
+
     /// Something happened to a lookup: looks at it again when it has been quiet.
     pub(super) fn touch(&mut self, lookup: Place) {
         let soon = self.config.hop_window_nanos().saturating_add(2 * QUIET_DONE);
@@ -91,7 +103,8 @@ impl Engine {
         due
     }
 
-    fn has_copy(&self, place: Place) -> bool {
+    /// Whether a query message went to several servers at once.
+    pub(super) fn has_copy(&self, place: Place) -> bool {
         let message = self.messages.at(place);
         let next = self.messages.at(message.next);
         message.role == Role::ParallelCopy
