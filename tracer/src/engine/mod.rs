@@ -259,13 +259,10 @@ impl Engine {
     /// When [`Self::advance`] has something to do, if nothing is observed before.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        let slack = nanos(self.config.slack);
         let window = self.config.hop_window_nanos();
         let message = self.window.front().map(|&m| self.messages.at(m).time.saturating_add(window));
-        // What is decided lags by the slack, in whole buckets.
-        let lag = slack + (slack / 16).max(1);
         let decided = [message, self.wheel.next_deadline()].into_iter().flatten().min();
-        let deadline = decided.map(|d| d.saturating_add(lag));
+        let deadline = decided.map(|d| d.saturating_add(self.reorder.lag()));
         [deadline, self.reorder.next_deadline()].into_iter().flatten().min().map(Timestamp::from_nanos)
     }
 
