@@ -12,15 +12,15 @@
 //! follow; only then its questions are told.
 
 use super::{
-    Ended, Engine,
+    Engine,
     intern::Address,
-    questions::{COPY_WINDOW, REACTION, SHORTEST_TIMEOUT, Standing},
-    records::{Bits, Role},
+    questions::{REACTION, SHORTEST_TIMEOUT, Standing},
+    records::Bits,
     search,
     table::{Chained, Links, NONE, Place, Slab},
     timers::{Timed, TimerLinks},
 };
-use crate::model::{Observer, Opcode, Rtype};
+use crate::model::{Opcode, Rtype};
 use foldhash::fast::FixedState;
 use std::hash::BuildHasher;
 
