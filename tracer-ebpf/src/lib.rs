@@ -1,2 +1,15 @@
-//! The record layout both sides share.
+//! What the kernel side and user space share: the ring record's layout, and the rule that says which packets
+//! are of interest.
+//!
+//! The rule ([`classify`]) reads packets through [`Bytes`], so the same code runs as a tc classifier in the kernel
+//! and in tests on the host.
 #![no_std]
+
+mod classify;
+mod record;
+
+pub use classify::{Bytes, Fragments, Link, MAX_PORTS, Ports, classify};
+pub use record::{
+    CLASSES, FLAG_EGRESS, FLAG_NAT, FLAG_RAW_IP, FragmentKey, HEADER_LEN, LostKey, MAX_CAPTURED, NAT_LEN,
+    RecordHeader,
+};

@@ -1,1 +1,313 @@
-fn main() {}
+//! The kernel side: one tc classifier in four forms (ingress or egress, with or without an Ethernet header).
+//!
+//! It never changes a packet and always passes it on (TC_ACT_UNSPEC, so that other programs still run). A packet of
+//! interest becomes one record of the ring `FRAMES`; where the ring is full, the loss is counted per CPU and vantage.
+#![no_std]
+#![no_main]
+#![expect(unsafe_code, reason = "kernel boundary: helpers, maps and packet memory")]
+#![expect(missing_docs, unreachable_pub, reason = "the classifier macro makes functions of its own")]
+
+use aya_ebpf::{
+    EbpfContext as _, Global,
+    bindings::TC_ACT_UNSPEC,
+    helpers::{
+        bpf_get_smp_processor_id, bpf_probe_read_kernel,
+        generated::{bpf_ktime_get_ns, bpf_probe_read_kernel as read_kernel_into, bpf_skb_load_bytes},
+    },
+    macros::{classifier, map},
+    maps::{LruHashMap, PerCpuHashMap, RingBuf},
+    programs::TcContext,
+};
+use aya_log_ebpf::warn;
+use core::ffi::c_void;
+use dnspath_ebpf::{
+    Bytes, CLASSES, FLAG_EGRESS, FLAG_NAT, FLAG_RAW_IP, FragmentKey, Fragments, Link, LostKey, MAX_PORTS,
+    NAT_LEN, Ports, RecordHeader, classify,
+};
+
+/// Records for user space; the loader sets the size.
+#[map]
+static FRAMES: RingBuf = RingBuf::with_byte_size(16 << 20, 0);
+/// Frames lost because the ring was full.
+#[map]
+static LOST: PerCpuHashMap<LostKey, u64> = PerCpuHashMap::with_max_entries(4096, 0);
+/// DNS datagrams in fragments whose first fragment was seen.
+#[map]
+static FRAGMENTS: LruHashMap<FragmentKey, u8> = LruHashMap::with_max_entries(1024, 0);
+
+/// The DNS ports; 0 is an unused place.
+#[unsafe(no_mangle)]
+static PORTS: Global<[u16; MAX_PORTS]> = Global::new([0; MAX_PORTS]);
+/// Offset of `sk_buff._nfct`; `u32::MAX` where the kernel has none or its BTF does not tell.
+#[unsafe(no_mangle)]
+static SKB_NFCT: Global<u32> = Global::new(u32::MAX);
+/// Offset of `nf_conn.status`.
+#[unsafe(no_mangle)]
+static CT_STATUS: Global<u32> = Global::new(0);
+/// Offset of `nf_conn.tuplehash[0].tuple`.
+#[unsafe(no_mangle)]
+static CT_TUPLE: Global<u32> = Global::new(0);
+
+/// `IPS_SRC_NAT | IPS_DST_NAT` (nf_conntrack_common.h).
+const IPS_NAT: u64 = 0x30;
+/// Low bits of `sk_buff._nfct` hold `enum ip_conntrack_info`.
+const NFCT_POINTER: u64 = !7;
+/// The reader comes by time: a wake-up for each record would cost more than the record.
+const BPF_RB_NO_WAKEUP: u64 = 1;
+
+/// What an interface with an Ethernet header receives.
+#[classifier]
+fn dnspath_eth_in(packet: TcContext) -> i32 {
+    trace::<false>(&packet, Link::Ethernet)
+}
+
+/// What an interface with an Ethernet header sends.
+#[classifier]
+fn dnspath_eth_out(packet: TcContext) -> i32 {
+    trace::<true>(&packet, Link::Ethernet)
+}
+
+/// What an interface without a link header receives.
+#[classifier]
+fn dnspath_ip_in(packet: TcContext) -> i32 {
+    trace::<false>(&packet, Link::RawIp)
+}
+
+/// What an interface without a link header sends.
+#[classifier]
+fn dnspath_ip_out(packet: TcContext) -> i32 {
+    trace::<true>(&packet, Link::RawIp)
+}
+
+#[inline(always)]
+fn trace<const EGRESS: bool>(packet: &TcContext, link: Link) -> i32 {
+    if let Some(octets) = Skb::new(packet)
+        && classify(&octets, link, &DnsPorts, &DnsFragments)
+    {
+        capture::<EGRESS>(packet, link);
+    }
+    TC_ACT_UNSPEC
+}
+
+/// Reserves the smallest class of record that holds the frame.
+#[inline(always)]
+fn capture<const EGRESS: bool>(packet: &TcContext, link: Link) {
+    let tuples = if EGRESS { translated_connection(packet) } else { None };
+    match tuples {
+        Some(tuples) => by_size::<EGRESS, { NAT_LEN / 8 }>(packet, link, tuples),
+        None => by_size::<EGRESS, 0>(packet, link, 0),
+    }
+}
+
+#[inline(always)]
+fn by_size<const EGRESS: bool, const NAT_WORDS: usize>(packet: &TcContext, link: Link, tuples: u64) {
+    let frame = packet.len();
+    // Never so for an interesting packet; the verifier wants it said.
+    if frame == 0 {
+        return;
+    }
+    macro_rules! smallest_of {
+        ($($class:literal)*) => {
+            $(if frame <= CLASSES[$class] as u32 {
+                return write::<EGRESS, NAT_WORDS, { CLASSES[$class] }>(packet, link, frame, tuples);
+            })*
+        };
+    }
+    smallest_of!(0 1 2 3 4 5 6);
+    write::<EGRESS, NAT_WORDS, { CLASSES[7] }>(packet, link, frame, tuples);
+}
+
+/// A record as it lies in the ring.
+#[repr(C)]
+struct Record<const NAT_WORDS: usize, const FRAME: usize> {
+    header: RecordHeader,
+    tuples: [u64; NAT_WORDS],
+    frame: [u8; FRAME],
+}
+
+#[inline(always)]
+fn write<const EGRESS: bool, const NAT_WORDS: usize, const FRAME: usize>(
+    packet: &TcContext,
+    link: Link,
+    frame_len: u32,
+    tuples: u64,
+) {
+    // SAFETY: `skb` is the context the kernel called the program with.
+    let skb = unsafe { &*packet.skb.skb };
+    let Some(mut entry) = FRAMES.reserve::<Record<NAT_WORDS, FRAME>>(0) else {
+        return count_lost(packet, skb.ifindex, EGRESS);
+    };
+    let record = entry.as_mut_ptr();
+    let captured = if frame_len > FRAME as u32 { FRAME as u32 } else { frame_len };
+    let mut flags = if EGRESS { FLAG_EGRESS } else { 0 };
+    if link == Link::RawIp {
+        flags |= FLAG_RAW_IP;
+    }
+    if NAT_WORDS > 0 {
+        flags |= FLAG_NAT;
+    }
+    // SAFETY: `record` is reserved memory of that type; the helpers write at most the sizes of the fields, and the
+    // kernel's verifier checks both.
+    let copied = unsafe {
+        (&raw mut (*record).header).write(RecordHeader {
+            time: bpf_ktime_get_ns(),
+            ifindex: skb.ifindex,
+            frame_len,
+            captured,
+            segment_size: skb.gso_size as u16,
+            vlan_tci: skb.vlan_tci as u16,
+            flags,
+            cpu: bpf_get_smp_processor_id(),
+            reserved: 0,
+        });
+        if NAT_WORDS > 0 {
+            read_kernel_into(
+                (&raw mut (*record).tuples).cast::<c_void>(),
+                NAT_LEN as u32,
+                tuples as *const c_void,
+            );
+        }
+        bpf_skb_load_bytes(packet.as_ptr(), 0, (&raw mut (*record).frame).cast::<c_void>(), captured)
+    };
+    if copied != 0 {
+        entry.discard(BPF_RB_NO_WAKEUP);
+        return count_lost(packet, skb.ifindex, EGRESS);
+    }
+    entry.submit(BPF_RB_NO_WAKEUP);
+}
+
+/// Address of the connection's tuples, where conntrack translates it: then the addresses here differ from those at
+/// the packet's other hops.
+///
+/// The context of a tc program is the `sk_buff` itself at run time, so its `_nfct` can be read without a kfunc.
+#[inline(always)]
+fn translated_connection(packet: &TcContext) -> Option<u64> {
+    let nfct = SKB_NFCT.load();
+    if nfct == u32::MAX {
+        return None;
+    }
+    // SAFETY: bpf_probe_read_kernel takes any address, and fails rather than faults.
+    unsafe {
+        let connection = bpf_probe_read_kernel((packet.as_ptr() as u64 + u64::from(nfct)) as *const u64)
+            .ok()?
+            & NFCT_POINTER;
+        if connection == 0 {
+            return None;
+        }
+        let status = bpf_probe_read_kernel((connection + u64::from(CT_STATUS.load())) as *const u64).ok()?;
+        (status & IPS_NAT != 0).then_some(connection + u64::from(CT_TUPLE.load()))
+    }
+}
+
+/// Counts a frame that found no room, and logs the first one of each CPU and vantage.
+#[inline(never)]
+fn count_lost(packet: &TcContext, ifindex: u32, egress: bool) {
+    let key: LostKey = ifindex << 1 | egress as u32;
+    match LOST.get_ptr_mut(&key) {
+        // SAFETY: the value is this CPU's own, and the program is not preempted by itself on one CPU.
+        Some(count) => unsafe { *count += 1 },
+        None => {
+            let _ = LOST.insert(&key, &1, 0);
+            warn!(packet, "the ring is full: first frame lost on interface {}", ifindex);
+        }
+    }
+}
+
+/// A socket buffer's octets. The first [`HEAD`], enough for the ports of an ordinary packet, are loaded in one call;
+/// what lies behind them is loaded when asked for. (Reading between `data` and `data_end` directly would save little,
+/// and miss the octets that lie in fragments.)
+struct Skb<'a> {
+    packet: &'a TcContext,
+    head: [u8; HEAD],
+}
+
+/// Ethernet, IPv4 and the first octets of UDP or TCP; no DNS packet is shorter.
+const HEAD: usize = 40;
+
+impl<'a> Skb<'a> {
+    /// `None` for a packet that is too short to be DNS.
+    #[inline(always)]
+    fn new(packet: &'a TcContext) -> Option<Self> {
+        packet.load(0).ok().map(|head| Self { packet, head })
+    }
+}
+
+macro_rules! read {
+    ($self:ident, $at:ident, $type:ty, $octets:expr) => {{
+        let at = $at as usize;
+        if at <= HEAD - size_of::<$type>() {
+            let octets: [u8; size_of::<$type>()] = $octets(&$self.head, at);
+            Some(<$type>::from_be_bytes(octets))
+        } else {
+            $self.packet.load::<$type>(at).ok().map(<$type>::from_be)
+        }
+    }};
+}
+
+impl Bytes for Skb<'_> {
+    #[inline(always)]
+    fn u8(&self, at: u32) -> Option<u8> {
+        read!(self, at, u8, |head: &[u8; HEAD], at: usize| [head[at]])
+    }
+    #[inline(always)]
+    fn u16(&self, at: u32) -> Option<u16> {
+        read!(self, at, u16, |head: &[u8; HEAD], at: usize| [head[at], head[at + 1]])
+    }
+    #[inline(always)]
+    fn u32(&self, at: u32) -> Option<u32> {
+        read!(self, at, u32, |head: &[u8; HEAD], at: usize| [
+            head[at],
+            head[at + 1],
+            head[at + 2],
+            head[at + 3]
+        ])
+    }
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        self.packet.len()
+    }
+}
+
+/// The ports of [`PORTS`].
+struct DnsPorts;
+
+impl Ports for DnsPorts {
+    #[inline(always)]
+    fn contains(&self, port: u16) -> bool {
+        let ports = PORTS.load();
+        let mut index = 0;
+        while index < MAX_PORTS {
+            if ports[index] == port && port != 0 {
+                return true;
+            }
+            index += 1;
+        }
+        false
+    }
+}
+
+/// The table [`FRAGMENTS`].
+struct DnsFragments;
+
+impl Fragments for DnsFragments {
+    #[inline(always)]
+    fn remember(&self, key: &FragmentKey) {
+        // A full table makes room by itself.
+        let _ = FRAGMENTS.insert(key, &1, 0);
+    }
+    #[inline(always)]
+    fn known(&self, key: &FragmentKey) -> bool {
+        FRAGMENTS.get_ptr(key).is_some()
+    }
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// Probe-read helpers are for GPL-compatible programs only; the crate is under MIT or Apache-2.0 as well.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

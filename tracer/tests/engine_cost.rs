@@ -46,7 +46,7 @@ fn sighting(query: Query, name: Name, vantage: u16, frame: u64) -> Sighting {
         Some(Rcode::NOERROR) => [IpAddr::V4(Ipv4Addr::LOCALHOST)].into_iter().collect(),
         _ => AnswerSummary::default().addresses,
     };
-    let matching = u16::try_from(addresses.len()).unwrap();
+    let matching = u16::try_from(addresses.len()).unwrap_or(u16::MAX);
     Sighting {
         frame,
         time: Timestamp::from_nanos(START + query.time),

@@ -1,2 +1,69 @@
-//! Set-up, build, demo and tests.
-fn main() {}
+//! `cargo xtask`: everything this repository can do, from a bare machine on.
+//!
+//! Each step looks first whether its work is done, so a second run is quick and silent.
+
+mod command;
+mod demo;
+mod kernel_toolchain;
+mod packages;
+mod test;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Set-up, build, demo and tests of dnspath.
+#[derive(Parser)]
+#[command(name = "cargo xtask", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Option<Task>,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Get what building needs (core's source, bpf-linker) and the packages that the lab needs
+    Setup,
+    /// Build the release binary: the default
+    Build,
+    /// Show dnspath on a lab node with real clients and a real DNS server
+    Demo(demo::Options),
+    /// Format check, lints, unit tests, documentation tests, end-to-end tests in the lab
+    Test(test::Options),
+    /// Build dnspath and run it with the privileges it needs
+    Run {
+        /// Arguments for dnspath
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let task = Arguments::parse().task.unwrap_or(Task::Build);
+    match run(task) {
+        Ok(code) => code,
+        Err(error) => {
+            command::say(&format!("xtask: {error:#}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    kernel_toolchain::ensure()?;
+    match task {
+        Task::Setup => {
+            packages::ensure()?;
+        }
+        Task::Build => {
+            command::build_release(&["dnspath"])?;
+        }
+        Task::Demo(options) => return demo::run(&options),
+        Task::Test(options) => return test::run(&options),
+        Task::Run { arguments } => {
+            command::build_release(&["dnspath"])?;
+            return command::run_privileged(&arguments);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,1 +1,263 @@
 //! The kernel boundary: load, attach, follow links, read the ring, count what is lost.
+//!
+//! [`Capture::start`] makes one thread for each watched network namespace (`namespace`), which loads the kernel side
+//! (`program`) and attaches it to every interface that carries pod or node traffic (`links`). [`Capture::drain`] hands
+//! over what is in the rings. Dropping the capture detaches everything.
+
+mod btf;
+mod check;
+mod links;
+mod namespace;
+mod netns;
+mod notes;
+mod privileges;
+mod program;
+mod record;
+
+pub use btf::{Btf, BtfError};
+pub use check::{Check, Verdict, check};
+pub use links::Interfaces;
+pub use netns::Netns;
+pub use notes::Notes;
+pub use privileges::{Privilege, drop_all, missing};
+pub use program::Facts;
+
+use crate::model::{Frame, LinkType, Timestamp, VantageId, Vantages};
+use namespace::{Namespace, Settings};
+use record::Record;
+use std::{collections::HashMap, io};
+
+/// Octets of a ring: 16 MiB hold a tenth of a second at a million packets a second.
+pub const DEFAULT_RING_OCTETS: u32 = 16 << 20;
+/// How many DNS ports can be watched at once.
+pub const MAX_PORTS: usize = dnspath_ebpf::MAX_PORTS;
+
+/// How packets are hooked.
+///
+/// Each attachment by tcx, and each detachment, takes a grace period of RCU under the kernel's RTNL lock (4 jiffies
+/// here: 15 ms; `tcx_entry_sync`), so 250 interfaces take 8 s; by clsact they take a tenth of a second. What a killed
+/// process leaves is the other side of the bargain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Hook {
+    /// tcx where the kernel has it, else clsact.
+    #[default]
+    Auto,
+    /// A clsact qdisc with a filter: any kernel.
+    Clsact,
+    /// A tcx link, from Linux 6.6: it is the process's own and goes with it.
+    Tcx,
+}
+
+impl Hook {
+    /// What this kernel has.
+    fn of_kernel() -> Self {
+        use aya::util::KernelVersion;
+        let has_tcx = KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0));
+        if has_tcx { Self::Tcx } else { Self::Clsact }
+    }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Clsact => "clsact",
+            Self::Tcx => "tcx",
+        }
+    }
+}
+
+/// Why capture could not start. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// Interfaces could not be listed.
+    #[error("cannot list the interfaces: {source}")]
+    Interfaces {
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel side was refused.
+    #[error("cannot load the kernel side: {reason}; `dnspath check` tells what this kernel allows")]
+    Load {
+        /// Why.
+        reason: String,
+    },
+    /// A namespace cannot be entered.
+    #[error("cannot enter the network namespace {name}: {source}; `ip netns` lists those with a name")]
+    Netns {
+        /// As the user wrote it.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// An interface that is not there.
+    #[error("cannot attach to {name:?}: there is no such interface here; there are: {here}")]
+    NoSuchInterface {
+        /// As the user wrote it.
+        name: String,
+        /// Those that are.
+        here: String,
+    },
+    /// Interfaces are there, and each refused.
+    #[error("cannot attach to any interface: {reason}; `dnspath check` tells what this node allows")]
+    NothingAttached {
+        /// What the last one said.
+        reason: String,
+    },
+    /// Capabilities are missing.
+    #[error(
+        "cannot capture: {missing} missing; run as root, or give the binary what is missing (`setcap`), or a pod's securityContext"
+    )]
+    Privileges {
+        /// Which ones, as a sentence's subject.
+        missing: String,
+    },
+    /// A thread or its runtime could not be made.
+    #[error("cannot start a thread: {source}")]
+    Thread {
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What to capture.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which interfaces.
+    pub interfaces: Interfaces,
+    /// In which namespaces; at least one.
+    pub namespaces: Vec<Netns>,
+    /// DNS ports, at most [`MAX_PORTS`].
+    pub ports: Vec<u16>,
+    /// Octets of each ring: a power of two, at least a page.
+    pub ring_octets: u32,
+    /// How packets are hooked.
+    pub hook: Hook,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            interfaces: Interfaces::default(),
+            namespaces: vec![Netns::Own],
+            ports: vec![53],
+            ring_octets: DEFAULT_RING_OCTETS,
+            hook: Hook::Auto,
+        }
+    }
+}
+
+/// A running capture.
+pub struct Capture {
+    namespaces: Vec<Namespace>,
+    vantages_seen: Vec<HashMap<u32, VantageId>>,
+    wall_minus_monotonic: u64,
+    frames: u64,
+    broken_records: u64,
+}
+
+impl Capture {
+    /// Loads and attaches; returns once every interface that is there is attached.
+    ///
+    /// `wall_minus_monotonic` is what is added, in nanoseconds, to CLOCK_MONOTONIC to give a [`Timestamp`].
+    ///
+    /// # Errors
+    /// When a namespace cannot be entered, the kernel refuses the program, or no interface can be attached.
+    pub fn start(
+        options: &Options,
+        wall_minus_monotonic: u64,
+        vantages: &Vantages,
+        notes: &Notes,
+    ) -> Result<Self, CaptureError> {
+        privileges::require(options.namespaces.iter().any(|netns| *netns != Netns::Own))?;
+        privileges::lift_memory_lock();
+        let watch = |netns: &Netns| {
+            Namespace::watch(Settings {
+                netns: netns.clone(),
+                shown_as: netns.name().filter(|_| options.namespaces.len() > 1).map(Into::into),
+                interfaces: options.interfaces.clone(),
+                ports: options.ports.clone(),
+                ring_octets: options.ring_octets,
+                hook: options.hook,
+                vantages: vantages.clone(),
+                notes: notes.clone(),
+            })
+        };
+        let namespaces = options.namespaces.iter().map(watch).collect::<Result<Vec<_>, _>>()?;
+        let vantages_seen = vec![HashMap::new(); namespaces.len()];
+        Ok(Self { namespaces, vantages_seen, wall_minus_monotonic, frames: 0, broken_records: 0 })
+    }
+
+    /// Hands over every frame that is in the rings now, ring after ring, and returns how many there were.
+    ///
+    /// Within one ring a packet's frames come in the order of its way. Between rings (several namespaces) the order
+    /// is off by at most the time between two calls.
+    pub fn drain(&mut self, mut each: impl FnMut(&Frame<'_>)) -> u64 {
+        let before = self.frames;
+        for (namespace, seen) in self.namespaces.iter_mut().zip(&mut self.vantages_seen) {
+            // Bounded, so that a flood cannot keep the caller from its clock.
+            for _ in 0..MOST_IN_ONE_DRAIN {
+                let Some(item) = namespace.ring.next() else { break };
+                let Some(record) = Record::parse(&item) else {
+                    self.broken_records += 1;
+                    continue;
+                };
+                let key = record.ifindex << 1 | u32::from(record.egress);
+                let shared = &namespace.shared;
+                let Some(vantage) = seen.get(&key).copied().or_else(|| {
+                    let vantage = shared.vantage(key)?;
+                    seen.insert(key, vantage);
+                    Some(vantage)
+                }) else {
+                    self.broken_records += 1;
+                    continue;
+                };
+                self.frames += 1;
+                each(&Frame {
+                    number: self.frames,
+                    time: Timestamp::from_nanos(record.time.wrapping_add(self.wall_minus_monotonic)),
+                    vantage,
+                    link: if record.raw_ip { LinkType::RawIp } else { LinkType::Ethernet },
+                    original_len: record.frame_len,
+                    bytes: record.frame,
+                    segment_size: record.segment_size,
+                    nat: record.nat,
+                });
+            }
+        }
+        self.frames - before
+    }
+
+    /// Frames lost so far: those that found the ring full, and records that could not be read.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        let full: u64 = self.namespaces.iter().flat_map(|n| n.shared.lost()).map(|(_, count)| count).sum();
+        full + self.broken_records
+    }
+
+    /// Frames lost because the ring was full, by vantage; `None` for an interface that was never named.
+    #[must_use]
+    pub fn lost_by_vantage(&self) -> Vec<(Option<VantageId>, u64)> {
+        self.namespaces.iter().flat_map(|namespace| namespace.shared.lost()).collect()
+    }
+
+    /// How many interfaces are attached now.
+    #[must_use]
+    pub fn attached(&self) -> usize {
+        self.namespaces.iter().map(|namespace| namespace.shared.attached()).sum()
+    }
+
+    /// What was found out about this kernel.
+    #[must_use]
+    pub fn facts(&self) -> Facts {
+        self.namespaces.first().map(|namespace| namespace.facts.clone()).unwrap_or_default()
+    }
+
+    /// Detaches everything; what is in the rings can still be drained, and the counts are final.
+    pub fn stop(&mut self) {
+        for namespace in &mut self.namespaces {
+            namespace.stop();
+        }
+    }
+}
+
+/// Frames taken from one ring before the next one has its turn.
+const MOST_IN_ONE_DRAIN: usize = 65_536;

@@ -141,7 +141,7 @@ impl Engine {
             let since =
                 |query: Place| message.time.since(Timestamp::from_nanos(self.messages.at(query).time));
             MessageKind::Response {
-                latency: since(record.peer),
+                latency: since(self.last_asked(record)),
                 since_first: since(question.first),
                 late: record.bits.has(Bits::LATE),
             }
@@ -150,6 +150,24 @@ impl Engine {
         out.message(message);
         self.counters.messages += 1;
         self.scratch = Some(scratch);
+    }
+
+    /// The newest query message that this response can answer. Which one it does answer (a lost one asked again,
+    /// or a slow one?) no packet tells; the latency since the first is told beside.
+    fn last_asked(&self, response: &MessageRecord) -> Place {
+        let oldest = self.messages.at(response.peer);
+        let mut newest = response.peer;
+        let mut place = oldest.next;
+        while place != NONE {
+            let later = self.messages.at(place);
+            let same_socket = later.client == oldest.client && later.server == oldest.server;
+            let same_message = later.dns.id == oldest.dns.id && transport_of(later) == transport_of(oldest);
+            if same_socket && same_message && later.time <= response.time && (later.peer == NONE) {
+                newest = place;
+            }
+            place = later.next;
+        }
+        newest
     }
 
     fn dns_message(&self, record: &MessageRecord, dns: &mut DnsMessage) {

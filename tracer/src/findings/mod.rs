@@ -1,1 +1,192 @@
-//! Coded, evidenced statements about what is wrong.
+//! Coded, evidenced statements about what is wrong: one file a finding, its rule in the file's module doc.
+
+mod capture_loss;
+mod cause;
+mod empty_noerror;
+mod groups;
+mod late_answer;
+mod lookup_failed;
+mod retry_gap;
+mod search;
+mod search_fan_out;
+mod server_errors;
+mod slow_server;
+#[cfg(test)]
+pub(crate) mod testing;
+mod truncated;
+
+pub use cause::cause;
+
+use crate::model::{Coverage, Lookup, Message, Observer, Question, Timestamp};
+use std::fmt;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
+pub enum Severity {
+    /// Worth knowing.
+    Info,
+    /// Costs time or load, or will break something.
+    Warning,
+    /// Somebody did not get an answer.
+    Error,
+}
+
+impl Severity {
+    /// The word of the output.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// How sure a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Confidence {
+    /// The capture lost frames meanwhile, and the finding rests on something not seen.
+    Inconclusive,
+    /// One of several explanations.
+    Low,
+    /// The likely explanation.
+    Medium,
+    /// What the packets say.
+    High,
+}
+
+impl Confidence {
+    /// The word of the output.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Inconclusive => "inconclusive",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+        }
+    }
+}
+
+impl fmt::Display for Confidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// One statement about what is wrong, with what a user needs to check it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// `DPnnn`: stable.
+    pub code: &'static str,
+    /// The code in words: stable.
+    pub name: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// How sure it is.
+    pub confidence: Confidence,
+    /// Whom or what it is about: `client`, `name`, `server` and so on, in this order.
+    pub subject: Vec<(&'static str, String)>,
+    /// How often it happened; the rule's doc says what is counted.
+    pub count: u64,
+    /// The first time.
+    pub first: Timestamp,
+    /// The last time.
+    pub last: Timestamp,
+    /// What happened, in one sentence.
+    pub summary: String,
+    /// What to do about it.
+    pub advice: String,
+    /// Numbers of frames that show it; a few of possibly many.
+    pub evidence: Vec<u64>,
+}
+
+impl Finding {
+    /// How many it stands for: one, but for the last of a code, which tells all that are not told one by one.
+    #[must_use]
+    pub fn stands_for(&self) -> u64 {
+        match self.subject.first() {
+            Some((OTHERS, number)) => number.parse().unwrap_or(1),
+            _ => 1,
+        }
+    }
+}
+
+/// The subject of a finding that stands for several.
+const OTHERS: &str = "others";
+
+/// One rule: it watches, and says what it found so far whenever it is asked. Its memory is bounded.
+pub(crate) trait Rule {
+    /// A DNS message.
+    fn message(&mut self, _message: &Message) {}
+    /// A question that ended.
+    fn question(&mut self, _question: &Question) {}
+    /// A lookup that ended.
+    fn lookup(&mut self, _lookup: &Lookup) {}
+    /// What it found so far, the worst first.
+    fn findings(&self) -> Vec<Finding>;
+}
+
+/// Every rule. Tell it what the engine tells, then ask it.
+#[derive(Debug, Default)]
+pub struct Findings {
+    search_fan_out: search_fan_out::SearchFanOut,
+    retry_gap: retry_gap::RetryGap,
+    empty_noerror: empty_noerror::EmptyNoerror,
+    lookup_failed: lookup_failed::LookupFailed,
+    late_answer: late_answer::LateAnswer,
+    truncated: truncated::Truncated,
+    server_errors: server_errors::ServerErrors,
+    slow_server: slow_server::SlowServer,
+}
+
+impl Findings {
+    /// What was found so far, the worst first; the same for the same events, whatever was asked before.
+    /// `span` is the time that was looked at, for what is not tied to a packet.
+    #[must_use]
+    pub fn ranked(&self, coverage: &Coverage, span: (Timestamp, Timestamp)) -> Vec<Finding> {
+        let mut findings: Vec<Finding> = self.rules().into_iter().flat_map(Rule::findings).collect();
+        capture_loss::doubt(&mut findings, coverage);
+        findings.extend(capture_loss::findings(coverage, span));
+        findings.sort_by(groups::rank);
+        findings
+    }
+
+    fn rules(&self) -> [&dyn Rule; 8] {
+        [
+            &self.search_fan_out,
+            &self.retry_gap,
+            &self.empty_noerror,
+            &self.lookup_failed,
+            &self.late_answer,
+            &self.truncated,
+            &self.server_errors,
+            &self.slow_server,
+        ]
+    }
+}
+
+/// Each event goes to the rules that watch such events, named one by one: this is called for every message.
+impl Observer for Findings {
+    fn message(&mut self, message: &Message) {
+        self.late_answer.message(message);
+        self.server_errors.message(message);
+    }
+    fn question(&mut self, question: &Question) {
+        self.slow_server.question(question);
+    }
+    fn lookup(&mut self, lookup: &Lookup) {
+        self.search_fan_out.lookup(lookup);
+        self.retry_gap.lookup(lookup);
+        self.empty_noerror.lookup(lookup);
+        self.lookup_failed.lookup(lookup);
+        self.truncated.lookup(lookup);
+    }
+}

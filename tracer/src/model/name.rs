@@ -193,6 +193,22 @@ impl NameBuilder {
         Ok(())
     }
 
+    /// Starts another name.
+    pub const fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// Puts the name, with its root label, in the place of another: cheaper than [`Self::finish`], since only the
+    /// octets that are in use are copied.
+    pub fn write_to(&self, name: &mut Name) {
+        name.wire[..self.len].copy_from_slice(&self.wire[..self.len]);
+        name.wire[self.len] = 0;
+        #[expect(clippy::cast_possible_truncation, reason = "push keeps the length below 255")]
+        {
+            name.len = self.len as u8 + 1;
+        }
+    }
+
     /// The name, with its root label.
     #[must_use]
     pub fn finish(self) -> Name {
@@ -343,6 +359,19 @@ mod tests {
         assert_eq!(host.strip_suffix(&host), Some(Name::ROOT));
         assert_eq!(name("api").join(&name("example.com")), Ok(host));
         assert_eq!(host.dots(), 2);
+    }
+
+    #[test]
+    fn a_builder_serves_again_and_leaves_nothing_of_the_name_before() {
+        let (mut builder, mut place) = (NameBuilder::new(), name("a.much.longer.name"));
+        for text in ["www.example.com", "b", "."] {
+            builder.clear();
+            for label in name(text).labels() {
+                builder.push(label).unwrap();
+            }
+            builder.write_to(&mut place);
+            assert_eq!(place, name(text));
+        }
     }
 
     #[test]

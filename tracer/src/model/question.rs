@@ -170,6 +170,9 @@ pub enum QuestionOutcome {
     Incomplete,
 }
 
+/// Servers mostly answer within this time; it is far below any resolver's retry interval.
+const PROMPT: Duration = Duration::from_millis(300);
+
 /// One (name, type) asked by one client, with its retransmissions and answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
@@ -211,9 +214,32 @@ impl Question {
     /// From the query message that was answered to its answer: what the server took.
     #[must_use]
     pub fn server_latency(&self) -> Option<Duration> {
-        let (index, answer) = self.answers.iter().enumerate().find(|(_, a)| !a.late)?;
-        let asked = self.transmissions.iter().find(|t| t.answered_by.map(usize::from) == Some(index))?;
-        Some(answer.time.since(asked.time))
+        self.replies().find(|(_, answer)| !answer.late).map(|(sent, answer)| answer.time.since(sent.time))
+    }
+
+    /// The answers, each with the query message it most likely answers.
+    ///
+    /// Messages sent again with the same id from the same port cannot be told apart by their answers. Where each
+    /// of them was answered, the answers go by order. Else an answer is to the latest one before it if it came
+    /// promptly, the earlier ones being lost; if it did not, the server is slow and the answer is to the oldest.
+    pub fn replies(&self) -> impl Iterator<Item = (&Transmission, &Answer)> {
+        self.answers.iter().enumerate().filter_map(|(index, answer)| {
+            let matched =
+                self.transmissions.iter().find(|t| t.answered_by.map(usize::from) == Some(index))?;
+            let alike = || {
+                self.transmissions.iter().filter(|sent| {
+                    (sent.id, sent.client, sent.server, sent.transport)
+                        == (matched.id, matched.client, matched.server, matched.transport)
+                })
+            };
+            if alike().all(|sent| sent.answered_by.is_some()) {
+                return Some((matched, answer));
+            }
+            let prompt =
+                |sent: &&Transmission| sent.time <= answer.time && answer.time.since(sent.time) <= PROMPT;
+            let latest = alike().rfind(prompt);
+            Some((latest.unwrap_or(matched), answer))
+        })
     }
 }
 
@@ -224,7 +250,7 @@ pub enum MessageKind {
     Query(TransmissionKind),
     /// A response to a query message that was seen.
     Response {
-        /// From the query message it answers to this response, both at the hop nearest to the client.
+        /// From the newest query message that it can answer to this response, both at the hop nearest to the client.
         latency: Duration,
         /// From the question's first query message.
         since_first: Duration,
@@ -254,4 +280,42 @@ pub struct Message {
     pub dns: DnsMessage,
     /// Its way, by time.
     pub hops: SmallVec<[Hop; 4]>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::findings::testing::ask;
+
+    /// A question asked at 0 s and 5 s with one id, and where each of its answers was noted and when it came.
+    fn asked_twice(answers: &[(usize, u64)]) -> Question {
+        let mut question = ask("web", Rtype::A, 0).again(5_000, RetransmissionKind::Timeout).build();
+        for (index, &(noted, millis)) in answers.iter().enumerate() {
+            let mut answer = ask("web", Rtype::A, millis).address("10.96.4.7").build().answers.remove(0);
+            answer.time = crate::findings::testing::at(millis);
+            question.answers.push(answer);
+            question.transmissions[noted].answered_by = Some(index as u16);
+        }
+        question
+    }
+
+    #[test]
+    fn answers_go_to_the_message_they_most_likely_answer() {
+        type Noted<'a> = &'a [(usize, u64)];
+        let cases: [(&str, Noted<'_>, &[u64]); 4] = [
+            ("the first was lost", &[(0, 5_001)], &[1]),
+            ("the server is slow, one answer", &[(0, 6_000)], &[6_000]),
+            ("the server is slow, both answered", &[(0, 5_100), (1, 10_100)], &[5_100, 5_100]),
+            ("answered before the resend", &[(0, 40)], &[40]),
+        ];
+        for (what, answers, expected) in cases {
+            let question = asked_twice(answers);
+            let took: Vec<u64> = question
+                .replies()
+                .map(|(sent, answer)| answer.time.since(sent.time).as_millis() as u64)
+                .collect();
+            assert_eq!(took, expected, "{what}");
+            assert_eq!(question.server_latency(), Some(Duration::from_millis(expected[0])), "{what}");
+        }
+    }
 }

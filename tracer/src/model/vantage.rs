@@ -70,7 +70,7 @@ pub struct Vantage {
     pub direction: Direction,
     /// What the interface is for.
     pub kind: InterfaceKind,
-    /// The namespace's name, or `net:[inum]`; `None` for the namespace dnspath was started in.
+    /// The namespace's name; `None` where only one is watched.
     pub netns: Option<String>,
     /// Which source (node or file) it belongs to, where several are merged; 0 for one source.
     pub source: u16,

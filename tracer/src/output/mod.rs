@@ -1,1 +1,11 @@
-//! Text, JSON lines, reports.
+//! Text, JSON lines, reports. Everything that comes from a packet is escaped before it gets here or in here.
+
+pub mod check;
+mod json;
+mod lines;
+mod report;
+mod stream;
+pub mod text;
+
+pub use report::{LookupLog, Report};
+pub use stream::{Format, Stream, Unit};

@@ -1,1 +1,10 @@
 //! Source → wire → engine → sinks; the one place, with `cli`, that sees both I/O and pure code.
+
+pub mod clock;
+pub mod live;
+pub mod offline;
+pub mod selection;
+pub mod session;
+pub mod signals;
+mod sinks;
+pub mod when;

@@ -1,1 +1,174 @@
 //! Counters, histograms, top lists.
+//!
+//! The counting rules:
+//! - A message on the wire is counted once, however many vantages saw it; retransmissions count as queries.
+//! - A query message is unanswered when no response matches it; one response answers one message.
+//! - Retransmissions are further messages of a question already asked, without the copies to other servers at
+//!   the same time and without TCP after a truncated answer.
+//! - A wasted query is one whose name is not the one that gave the lookup its address; failed lookups have none.
+//! - Latency is what the client waited, from a question's first message to its answer; late answers do not
+//!   count. A server's latency is from the message it answered.
+
+mod histogram;
+mod servers;
+
+pub use histogram::Histogram;
+pub use servers::{ServerStats, Servers};
+
+use crate::model::{
+    Lookup, LookupResult, Message, MessageKind, Observer, Question, Rcode, Rtype, Timestamp,
+    TransmissionKind, Transport,
+};
+use std::collections::BTreeMap;
+
+/// Query types counted one by one; a client can invent 65,536 of them.
+const MAX_TYPES: usize = 32;
+
+/// The counters of a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Lookups that ended, or were open when the session ended.
+    pub lookups: u64,
+    /// Query messages.
+    pub queries: u64,
+    /// Query messages over UDP.
+    pub udp_queries: u64,
+    /// Query messages over TCP.
+    pub tcp_queries: u64,
+    /// Response messages, those without a query included.
+    pub responses: u64,
+    /// Query messages without a response.
+    pub unanswered: u64,
+    /// Query messages that repeat a question.
+    pub retransmissions: u64,
+    /// Query messages for names that gave no address, of lookups that got one from another name.
+    pub wasted_search_queries: u64,
+    /// NOERROR responses with an empty answer section and TC clear, by query type.
+    pub empty_noerror: BTreeMap<Rtype, u64>,
+    /// The same for query types beyond the first 32.
+    pub empty_noerror_other: u64,
+    /// Empty NOERROR responses where NXDOMAIN was due.
+    pub suspicious_empty_noerror: u64,
+    /// NXDOMAIN responses.
+    pub nxdomain_responses: u64,
+    /// SERVFAIL responses.
+    pub servfail_responses: u64,
+    /// REFUSED responses.
+    pub refused_responses: u64,
+    /// Responses with TC set.
+    pub tc_responses: u64,
+    /// Responses that came after the client had moved on.
+    pub late_responses: u64,
+    /// DNS packets the kernel dropped.
+    pub drops: u64,
+    /// Conntrack clashes that cost nothing.
+    pub clashes_resolved: u64,
+    /// Lookups by result; only those that occurred.
+    pub results: BTreeMap<LookupResult, u64>,
+}
+
+/// Counts what the engine tells. Its memory is bounded whatever is on the wire.
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    totals: Totals,
+    latency: Histogram,
+    servers: Servers,
+    first: Option<Timestamp>,
+    last: Option<Timestamp>,
+}
+
+impl Stats {
+    /// The counters.
+    #[must_use]
+    pub const fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// What clients waited for their answers.
+    #[must_use]
+    pub const fn latency(&self) -> &Histogram {
+        &self.latency
+    }
+
+    /// Every server asked.
+    #[must_use]
+    pub const fn servers(&self) -> &Servers {
+        &self.servers
+    }
+
+    /// The times of the first and the last message.
+    #[must_use]
+    pub fn span(&self) -> Option<(Timestamp, Timestamp)> {
+        self.first.zip(self.last)
+    }
+
+    fn response(&mut self, message: &Message) {
+        let totals = &mut self.totals;
+        totals.responses += 1;
+        match message.dns.rcode {
+            Rcode::NXDOMAIN => totals.nxdomain_responses += 1,
+            Rcode::SERVFAIL => totals.servfail_responses += 1,
+            Rcode::REFUSED => totals.refused_responses += 1,
+            _ => {}
+        }
+        totals.tc_responses += u64::from(message.dns.flags.truncated());
+        if message.dns.is_empty_noerror() {
+            let known = totals.empty_noerror.len();
+            match totals.empty_noerror.get_mut(&message.dns.qtype) {
+                Some(count) => *count += 1,
+                None if known < MAX_TYPES => {
+                    totals.empty_noerror.insert(message.dns.qtype, 1);
+                }
+                None => totals.empty_noerror_other += 1,
+            }
+        }
+    }
+}
+
+impl Observer for Stats {
+    fn message(&mut self, message: &Message) {
+        self.first = Some(self.first.map_or(message.time, |first| first.min(message.time)));
+        self.last = Some(self.last.map_or(message.time, |last| last.max(message.time)));
+        match message.kind {
+            MessageKind::Query(kind) => {
+                self.totals.queries += 1;
+                match message.transport {
+                    Transport::Udp => self.totals.udp_queries += 1,
+                    Transport::Tcp => self.totals.tcp_queries += 1,
+                }
+                self.totals.retransmissions += u64::from(matches!(kind, TransmissionKind::Retransmission(_)));
+            }
+            MessageKind::Response { late, .. } => {
+                self.totals.late_responses += u64::from(late);
+                self.response(message);
+            }
+            MessageKind::Unmatched => self.response(message),
+        }
+    }
+
+    fn question(&mut self, question: &Question) {
+        if let Some(latency) = question.latency() {
+            self.latency.record(latency);
+        }
+        self.totals.unanswered +=
+            question.transmissions.iter().filter(|t| t.answered_by.is_none()).count() as u64;
+        self.servers.question(question);
+    }
+
+    fn lookup(&mut self, lookup: &Lookup) {
+        self.totals.lookups += 1;
+        *self.totals.results.entry(lookup.result).or_default() += 1;
+        self.totals.wasted_search_queries += u64::from(lookup.wasted_search_queries.unwrap_or(0));
+        self.totals.suspicious_empty_noerror += lookup
+            .steps
+            .iter()
+            .filter(|step| lookup.suspicious_names.contains(&step.name))
+            .flat_map(|step| &step.questions)
+            .flat_map(|question| &question.answers)
+            .filter(|answer| answer.empty_noerror)
+            .count() as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests;

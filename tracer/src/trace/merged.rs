@@ -37,8 +37,10 @@ impl MergedReader {
     /// # Errors
     /// When one of them cannot be opened or is no capture file.
     pub fn open<P: AsRef<Path>>(paths: &[P]) -> Result<Self, TraceError> {
-        let open = |(path, source): (&P, u16)| Reader::open(path.as_ref(), source);
-        Ok(Self::new(paths.iter().zip(0..).map(open).collect::<Result<_, _>>()?))
+        let open = |(index, path): (usize, &P)| {
+            Reader::open(path.as_ref(), u16::try_from(index).unwrap_or(u16::MAX))
+        };
+        Ok(Self::new(paths.iter().enumerate().map(open).collect::<Result<_, _>>()?))
     }
 
     /// Joins readers; each should have been opened with its place as `source`.
@@ -67,8 +69,6 @@ impl MergedReader {
         let mut earliest: Option<(Timestamp, usize)> = None;
         for (index, source) in self.sources.iter_mut().enumerate() {
             if let Next::Unknown = source.next {
-                // A file that fails has given all it can.
-                source.next = Next::Ended;
                 source.next = source.reader.load(vantages)?.map_or(Next::Ended, Next::At);
             }
             if let Next::At(time) = source.next

@@ -40,7 +40,7 @@ pub(super) struct Packet {
     pub(super) original_len: u32,
     pub(super) data: Range<usize>,
     pub(super) comment: Option<Range<usize>>,
-    pub(super) note: Note,
+    pub(super) note: Option<Note>,
 }
 
 /// The section that is being read.
@@ -277,7 +277,7 @@ struct RawPacket {
     direction: Direction,
     dropped: u64,
     comment: Option<Range<usize>>,
-    note: Note,
+    note: Option<Note>,
 }
 
 /// A block without its last word.
@@ -345,14 +345,12 @@ impl Block<'_> {
         if data.end > self.bytes.len() {
             return Err("a packet longer than its block");
         }
-        let (mut direction, mut comment, mut note) = (Direction::Unknown, None, Note::default());
+        let (mut direction, mut comment, mut note) = (Direction::Unknown, None, None);
         self.options(data.end.next_multiple_of(4), |code, range| {
             let value = self.bytes.get(range.clone()).unwrap_or_default();
             match code {
                 option::COMMENT => {
-                    if let Some(read) = Note::read(value) {
-                        note = read;
-                    }
+                    note = Note::read(value).or(note);
                     comment = Some(range);
                 }
                 option::EPB_FLAGS => {
@@ -396,7 +394,7 @@ impl Block<'_> {
             direction: Direction::Unknown,
             dropped: 0,
             comment: None,
-            note: Note::default(),
+            note: None,
         })
     }
 

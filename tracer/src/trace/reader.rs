@@ -1,7 +1,7 @@
 //! Frames out of one capture file.
 
 use super::{
-    TraceError,
+    Note, TraceError,
     input::{Input, MAX_RECORD},
     pcap,
     pcapng::{self, Section},
@@ -28,8 +28,13 @@ pub struct Reader {
     format: Format,
     /// Octets to pass over before the next record: those of the one before.
     behind: usize,
-    head: Option<Head>,
+    /// The frame that was moved on to, where `loaded` says so; filled in place.
+    head: Head,
+    loaded: bool,
+    /// Of the last frame that had one: it is large, and most have none.
+    note: Note,
     frames: u64,
+    ended: bool,
     cut: bool,
 }
 
@@ -40,7 +45,7 @@ enum Format {
 }
 
 /// A frame whose octets lie at the start of what the input has available.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Head {
     time: Timestamp,
     vantage: VantageId,
@@ -48,7 +53,7 @@ struct Head {
     original_len: u32,
     data: Range<usize>,
     comment: Option<Range<usize>>,
-    note: super::Note,
+    noted: bool,
 }
 
 impl Reader {
@@ -88,7 +93,19 @@ impl Reader {
             let magic = start.iter().take(4).copied().collect();
             return Err(TraceError::UnknownFormat { file, magic });
         };
-        Ok(Self { file, source, input, format, behind, head: None, frames: 0, cut })
+        Ok(Self {
+            file,
+            source,
+            input,
+            format,
+            behind,
+            head: Head::default(),
+            loaded: false,
+            note: Note::default(),
+            frames: 0,
+            ended: cut,
+            cut,
+        })
     }
 
     /// The next frame, numbered from 1; `None` at the end of the file, and where it is cut. `vantages` is the
@@ -96,6 +113,7 @@ impl Reader {
     ///
     /// # Errors
     /// When the file cannot be read on, or is damaged; every frame before has been given.
+    #[inline]
     pub fn next_frame(&mut self, vantages: &Vantages) -> Result<Option<Frame<'_>>, TraceError> {
         Ok(self.next_record(vantages)?.map(|record| record.frame))
     }
@@ -104,6 +122,7 @@ impl Reader {
     ///
     /// # Errors
     /// As [`Self::next_frame`].
+    #[inline]
     pub fn next_record(&mut self, vantages: &Vantages) -> Result<Option<Record<'_>>, TraceError> {
         self.load(vantages)?;
         Ok(self.loaded())
@@ -126,21 +145,27 @@ impl Reader {
 
     /// Moves on to the next frame; gives its time.
     pub(super) fn load(&mut self, vantages: &Vantages) -> Result<Option<Timestamp>, TraceError> {
-        self.head = None;
-        self.head = if self.cut {
-            None
-        } else if let Format::Pcap(..) = self.format {
-            self.load_pcap(vantages)?
-        } else {
-            self.load_pcapng(vantages)?
-        };
-        self.frames += u64::from(self.head.is_some());
-        Ok(self.head.as_ref().map(|head| head.time))
+        self.loaded = false;
+        if !self.ended {
+            // What is behind an error is not looked at again.
+            self.ended = true;
+            self.loaded = match self.format {
+                Format::Pcap(..) => self.load_pcap(vantages)?,
+                Format::Pcapng(_) => self.load_pcapng(vantages)?,
+            };
+            self.ended = !self.loaded;
+        }
+        self.frames += u64::from(self.loaded);
+        Ok(self.loaded.then_some(self.head.time))
     }
 
     /// The frame that was moved on to.
+    #[inline]
     pub(super) fn loaded(&self) -> Option<Record<'_>> {
-        let head = self.head.as_ref()?;
+        if !self.loaded {
+            return None;
+        }
+        let head = &self.head;
         let block = self.input.available();
         let bytes = block.get(head.data.clone()).unwrap_or_default();
         Some(Record {
@@ -151,19 +176,19 @@ impl Reader {
                 link: head.link,
                 original_len: head.original_len.max(u32::try_from(bytes.len()).unwrap_or(u32::MAX)),
                 bytes,
-                segment_size: head.note.segment_size,
-                nat: head.note.nat,
+                segment_size: if head.noted { self.note.segment_size } else { 0 },
+                nat: if head.noted { self.note.nat } else { None },
             },
             comment: head.comment.clone().and_then(|range| block.get(range)),
         })
     }
 
-    fn load_pcap(&mut self, vantages: &Vantages) -> Result<Option<Head>, TraceError> {
+    fn load_pcap(&mut self, vantages: &Vantages) -> Result<bool, TraceError> {
         if !self.next_is_there(pcap::RECORD_HEADER_LEN)? {
-            return Ok(None);
+            return Ok(false);
         }
-        let Format::Pcap(header, vantage) = &mut self.format else { return Ok(None) };
-        let Some(bytes) = self.input.available().first_chunk() else { return Ok(None) };
+        let Format::Pcap(header, vantage) = &mut self.format else { return Ok(false) };
+        let Some(bytes) = self.input.available().first_chunk() else { return Ok(false) };
         let record = match header.record(bytes) {
             Ok(record) if record.len <= MAX_RECORD - pcap::RECORD_HEADER_LEN => record,
             Ok(_) => return Err(self.damaged("a frame of more than 16 MiB")),
@@ -175,50 +200,53 @@ impl Reader {
         });
         let end = pcap::RECORD_HEADER_LEN + record.len;
         if !self.rest_is_there(end)? {
-            return Ok(None);
+            return Ok(false);
         }
-        Ok(Some(Head {
-            time: record.time,
-            vantage,
-            link,
-            original_len: record.original_len,
-            data: pcap::RECORD_HEADER_LEN..end,
-            comment: None,
-            note: super::Note::default(),
-        }))
+        let head = &mut self.head;
+        head.time = record.time;
+        head.vantage = vantage;
+        head.link = link;
+        head.original_len = record.original_len;
+        head.data = pcap::RECORD_HEADER_LEN..end;
+        Ok(true)
     }
 
-    fn load_pcapng(&mut self, vantages: &Vantages) -> Result<Option<Head>, TraceError> {
+    fn load_pcapng(&mut self, vantages: &Vantages) -> Result<bool, TraceError> {
         while self.next_is_there(pcapng::BLOCK_HEADER_LEN)? {
-            let Format::Pcapng(section) = &mut self.format else { return Ok(None) };
-            let Some(bytes) = self.input.available().first_chunk() else { return Ok(None) };
+            let Format::Pcapng(section) = &mut self.format else { return Ok(false) };
+            let Some(bytes) = self.input.available().first_chunk() else { return Ok(false) };
             let header = match section.header(bytes) {
                 Ok(header) if header.len <= MAX_RECORD => header,
                 Ok(_) => return Err(self.damaged("a block of more than 16 MiB")),
                 Err(what) => return Err(self.damaged(what)),
             };
             if !self.rest_is_there(header.len)? {
-                return Ok(None);
+                return Ok(false);
             }
-            let Format::Pcapng(section) = &mut self.format else { return Ok(None) };
+            let Format::Pcapng(section) = &mut self.format else { return Ok(false) };
             let block = self.input.available().get(..header.len).unwrap_or_default();
             match section.block(header, block, vantages) {
                 Ok(None) => {}
                 Ok(Some(packet)) => {
-                    return Ok(Some(Head {
+                    let noted = packet.note.is_some();
+                    if let Some(note) = packet.note {
+                        self.note = note;
+                    }
+                    self.head = Head {
                         time: packet.time,
                         vantage: packet.vantage,
                         link: packet.link,
                         original_len: packet.original_len,
                         data: packet.data,
                         comment: packet.comment,
-                        note: packet.note,
-                    }));
+                        noted,
+                    };
+                    return Ok(true);
                 }
                 Err(what) => return Err(self.damaged(what)),
             }
         }
-        Ok(None)
+        Ok(false)
     }
 
     /// Moves past the record before; whether `need` octets of another are there.

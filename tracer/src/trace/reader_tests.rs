@@ -44,7 +44,10 @@ fn read(bytes: &[u8]) -> (Frames, Result<bool, TraceError>) {
                 frames.push((frame.number, frame.time.as_nanos(), vantage, frame.bytes.to_vec()));
             }
             Ok(None) => return (frames, Ok(reader.cut())),
-            Err(error) => return (frames, Err(error)),
+            Err(error) => {
+                assert!(reader.next_frame(&vantages).unwrap().is_none(), "an error is told once");
+                return (frames, Err(error));
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ const PREFIX: &str = "dnspath ";
 /// Interface names of the kernel have at most 15 octets; other programs put more there.
 const MAX_NAME: usize = 128;
 
-/// The description that [`read`] takes apart again.
+/// The description that `read` takes apart again.
 #[must_use]
 pub fn describe(vantage: &Vantage) -> String {
     let mut line = format!("{PREFIX}{} {} ifindex={}", vantage.direction, vantage.kind, vantage.ifindex);

@@ -1,1 +1,34 @@
 //! The terminal screens.
+//!
+//! A [`Feed`] (an `Observer`, on the pipeline's thread) keeps a bounded number of lines; a [`Snapshot`] copies
+//! what changed; an [`App`] turns keys into state and draws. [`run`] joins them with a terminal. Nothing here
+//! reads a clock. Names from packets are escaped by their `Display`; all other text is escaped on its way to
+//! the screen.
+
+mod app;
+mod column;
+mod feed;
+mod filter;
+mod header;
+mod histogram;
+mod keys;
+mod ladder;
+mod row;
+mod servers;
+mod snapshot;
+mod status;
+mod table;
+mod terminal;
+mod text;
+mod theme;
+mod views;
+
+#[cfg(test)]
+mod tests;
+
+pub use app::{Action, App};
+pub use feed::{Feed, Limits, PodOf, SharedFeed};
+pub use snapshot::Snapshot;
+pub use status::{Recording, Status};
+pub use terminal::{Exit, run};
+pub use theme::Theme;

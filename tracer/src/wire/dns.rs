@@ -18,16 +18,18 @@ const ANSWER: usize = 1;
 const AUTHORITY: usize = 2;
 const ADDITIONAL: usize = 3;
 
+/// What is kept between messages, so that none of them allocates.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    builder: NameBuilder,
+    /// The box of a CNAME target.
+    target: Option<Box<Name>>,
+}
+
 /// Reads `bytes`, what there is of a message of `size` octets, into `message`, whose old content is replaced.
 ///
-/// `false`: not even the header is there, and `message` is untouched. `spare` keeps the box of a CNAME target
-/// between messages.
-pub(super) fn read(
-    bytes: &[u8],
-    size: usize,
-    message: &mut DnsMessage,
-    spare: &mut Option<Box<Name>>,
-) -> bool {
+/// `false`: not even the header is there, and `message` is untouched.
+pub(super) fn read(bytes: &[u8], size: usize, message: &mut DnsMessage, scratch: &mut Scratch) -> bool {
     let Some(header) = bytes.first_chunk::<HEADER_LEN>() else { return false };
     let [i0, i1, f0, f1, q0, q1, an0, an1, ns0, ns1, ar0, ar1] = *header;
     message.id = u16::from_be_bytes([i0, i1]);
@@ -47,14 +49,14 @@ pub(super) fn read(
     message.answer.matching = 0;
     message.answer.authority_soa = false;
     if let Some(target) = message.answer.cname_target.take() {
-        *spare = Some(target);
+        scratch.target = Some(target);
     }
 
-    let questions_end = questions(bytes, message);
+    let questions_end = questions(bytes, message, &mut scratch.builder);
     if !message.has_question {
         (message.name, message.qtype, message.qclass) = (Name::ROOT, Rtype::default(), Class::default());
     }
-    message.cut = questions_end.and_then(|start| records(bytes, start, message, spare)).is_none();
+    message.cut = questions_end.and_then(|start| records(bytes, start, message, scratch)).is_none();
     true
 }
 
@@ -69,7 +71,7 @@ pub(super) fn is_plausible(bytes: &[u8], cut: bool) -> bool {
     }
     let class = |end: usize| chunk::<4>(bytes, end).map(|&[_, _, c0, c1]| u16::from_be_bytes([c0, c1]));
     match u16::from_be_bytes([q0, q1]) {
-        1 => match read_name(bytes, HEADER_LEN).and_then(|(_, end)| class(end)) {
+        1 => match read_name(bytes, HEADER_LEN, &mut NameBuilder::new()).and_then(class) {
             // IN, CH, HS, NONE and ANY.
             Some(class) => matches!(class, 1 | 3 | 4 | 254 | 255),
             None => cut,
@@ -79,13 +81,13 @@ pub(super) fn is_plausible(bytes: &[u8], cut: bool) -> bool {
 }
 
 /// Reads the first question and skips the others; gives where the records start.
-fn questions(bytes: &[u8], message: &mut DnsMessage) -> Option<usize> {
+fn questions(bytes: &[u8], message: &mut DnsMessage, builder: &mut NameBuilder) -> Option<usize> {
     let mut position = HEADER_LEN;
     for index in 0..message.counts[0] {
         let end = if index == 0 {
-            let (name, end) = read_name(bytes, position)?;
+            let end = read_name(bytes, position, builder)?;
             let &[t0, t1, c0, c1] = chunk::<4>(bytes, end)?;
-            message.name = name;
+            builder.write_to(&mut message.name);
             message.qtype = Rtype(u16::from_be_bytes([t0, t1]));
             message.qclass = Class(u16::from_be_bytes([c0, c1]));
             message.has_question = true;
@@ -102,17 +104,12 @@ fn questions(bytes: &[u8], message: &mut DnsMessage) -> Option<usize> {
 }
 
 /// Walks answer, authority and additional section.
-fn records(
-    bytes: &[u8],
-    start: usize,
-    message: &mut DnsMessage,
-    spare: &mut Option<Box<Name>>,
-) -> Option<()> {
+fn records(bytes: &[u8], start: usize, message: &mut DnsMessage, scratch: &mut Scratch) -> Option<()> {
     let mut last_cname = None;
     let walked = walk(bytes, start, message, &mut last_cname);
-    if let Some((name, _)) = last_cname.and_then(|position| read_name(bytes, position)) {
-        let mut target = spare.take().unwrap_or_default();
-        *target = name;
+    if last_cname.and_then(|position| read_name(bytes, position, &mut scratch.builder)).is_some() {
+        let mut target = scratch.target.take().unwrap_or_default();
+        scratch.builder.write_to(&mut target);
         message.answer.cname_target = Some(target);
     }
     walked
@@ -215,14 +212,14 @@ fn has_option(mut options: &[u8], wanted: u16) -> bool {
     false
 }
 
-/// Reads a name that may be compressed (RFC 1035 section 4.1.4); gives it and where it ends at `start`.
-fn read_name(bytes: &[u8], start: usize) -> Option<(Name, usize)> {
-    let mut builder = NameBuilder::new();
+/// Reads a name that may be compressed (RFC 1035 section 4.1.4); gives where it ends at `start`.
+fn read_name(bytes: &[u8], start: usize, builder: &mut NameBuilder) -> Option<usize> {
+    builder.clear();
     let (mut position, mut lowest, mut end) = (start, start, None);
     loop {
         let length = usize::from(*bytes.get(position)?);
         match length {
-            0 => return Some((builder.finish(), end.unwrap_or(position + 1))),
+            0 => return Some(end.unwrap_or(position + 1)),
             1..=0x3f => {
                 let label = bytes.get(position + 1..position + 1 + length)?;
                 builder.push(label).ok()?;
@@ -270,7 +267,7 @@ mod tests {
 
     fn decode(bytes: &[u8]) -> DnsMessage {
         let mut message = DnsMessage::default();
-        assert!(read(bytes, bytes.len(), &mut message, &mut None));
+        assert!(read(bytes, bytes.len(), &mut message, &mut Scratch::default()));
         message
     }
 
@@ -359,14 +356,14 @@ mod tests {
         let whole = response(RESPONSE, 1, [2, 0, 0], &records);
         for length in HEADER_LEN..whole.len() {
             let mut message = DnsMessage::default();
-            assert!(read(&whole[..length], whole.len(), &mut message, &mut None));
+            assert!(read(&whole[..length], whole.len(), &mut message, &mut Scratch::default()));
             assert!(message.cut, "cut at {length}");
             assert_eq!(message.id, 7);
             assert_eq!(message.has_question, length >= 29, "cut at {length}");
             assert_eq!(message.name == Name::ROOT, length < 29, "cut at {length}");
             assert_eq!(message.answer.addresses.len(), usize::from(length >= 45), "cut at {length}");
         }
-        assert!(!read(&whole[..11], whole.len(), &mut DnsMessage::default(), &mut None));
+        assert!(!read(&whole[..11], whole.len(), &mut DnsMessage::default(), &mut Scratch::default()));
     }
 
     #[test]
@@ -418,11 +415,11 @@ mod tests {
         ];
         let full = response(RESPONSE, 1, [2, 1, 1], &records);
         let bare = header(9, 0, [0; 4]);
-        let (mut message, mut spare) = (DnsMessage::default(), None);
-        assert!(read(&full, full.len(), &mut message, &mut spare));
+        let (mut message, mut scratch) = (DnsMessage::default(), Scratch::default());
+        assert!(read(&full, full.len(), &mut message, &mut scratch));
         assert!(message.answer.cname_target.is_some() && message.edns.is_some());
-        assert!(read(&bare, bare.len(), &mut message, &mut spare));
+        assert!(read(&bare, bare.len(), &mut message, &mut scratch));
         assert_eq!(message, decode(&bare));
-        assert!(spare.is_some(), "the box serves again");
+        assert!(scratch.target.is_some(), "the box serves again");
     }
 }

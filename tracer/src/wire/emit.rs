@@ -2,8 +2,8 @@
 
 use super::{WireCounters, dns, ip::Packet};
 use crate::model::{
-    DnsMessage, Flow, Frame, IcmpError, MacAddress, Name, NatTuple, Sighting, SightingBody, Timestamp,
-    Transport, VantageId,
+    DnsMessage, Flow, Frame, IcmpError, MacAddress, NatTuple, Sighting, SightingBody, Timestamp, Transport,
+    VantageId,
 };
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -28,7 +28,7 @@ pub(super) struct Emitter {
     pub(super) counters: WireCounters,
     /// Its body is always a DNS message, so that its buffers serve again.
     sighting: Sighting,
-    spare_name: Option<Box<Name>>,
+    scratch: dns::Scratch,
 }
 
 impl Default for Emitter {
@@ -49,13 +49,14 @@ impl Default for Emitter {
                 nat: None,
                 body: SightingBody::Dns(DnsMessage::default()),
             },
-            spare_name: None,
+            scratch: dns::Scratch::default(),
         }
     }
 }
 
 impl Emitter {
     /// Fills in what a frame's headers up to IP say; ports are 0 until the transport header is read.
+    #[inline]
     pub(super) fn begin(
         &mut self,
         frame: &Frame<'_>,
@@ -140,7 +141,7 @@ impl Emitter {
     /// Tells one DNS message of `size` octets on the wire, of which `bytes` are there.
     pub(super) fn dns(&mut self, bytes: &[u8], size: usize, out: &mut impl FnMut(&Sighting)) {
         let SightingBody::Dns(message) = &mut self.sighting.body else { return };
-        if !dns::read(bytes, size, message, &mut self.spare_name) {
+        if !dns::read(bytes, size, message, &mut self.scratch) {
             self.count_unread(bytes.len(), size);
             return;
         }

@@ -68,6 +68,7 @@ pub(super) enum Unread {
 }
 
 /// Reads the headers of an IP packet that had `wire_len` octets on the wire, padding included.
+#[inline]
 pub(super) fn parse(bytes: &[u8], wire_len: usize) -> Result<Packet<'_>, Unread> {
     match bytes.first().map(|first| first >> 4) {
         Some(4) => ipv4(bytes, wire_len),
@@ -77,6 +78,7 @@ pub(super) fn parse(bytes: &[u8], wire_len: usize) -> Result<Packet<'_>, Unread>
     }
 }
 
+#[inline]
 fn ipv4(bytes: &[u8], wire_len: usize) -> Result<Packet<'_>, Unread> {
     let header = bytes.first_chunk::<20>().ok_or(Unread::Truncated)?;
     let [first, _, l0, l1, i0, i1, f0, f1, ttl, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *header;

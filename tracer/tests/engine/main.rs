@@ -1,4 +1,10 @@
 //! The engine's behaviours: one scenario file each, and properties over any packets.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot read its own input must fail"
+)]
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 

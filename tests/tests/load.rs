@@ -1,0 +1,180 @@
+//! `dnspath` under load: as many packets a second as this machine can make, and links that come and go.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use dnspath_tests::harness::{Outcome, run};
+use dnspath_tests::load::{Load, LoadResult};
+use dnspath_tests::topology::VIP4;
+use dnspath_tests::tracer::{Tracer, binary};
+use dnspath_tests::{Client, Lab, LabOptions, ServerKind, clock};
+
+fn main() -> ExitCode {
+    run(&[
+        ("the_lab_makes_load", the_lab_makes_load),
+        ("nothing_is_lost_at_full_speed", nothing_is_lost_at_full_speed),
+        ("nothing_is_missed_at_a_steady_rate", nothing_is_missed_at_a_steady_rate),
+        ("250_links_are_attached_at_once", many_links_are_attached_at_once),
+        ("links_come_and_go", links_come_and_go),
+    ])
+}
+
+const LINKS: usize = 250;
+
+fn fast_lab() -> Result<Lab> {
+    Lab::new(LabOptions {
+        server: Some(ServerKind::Fast),
+        endpoints: vec!["dns1".to_owned()],
+        ..LabOptions::default()
+    })
+}
+
+/// Each query and each response is two packets on the node: at the client's link and at the server's.
+fn packets_a_second(result: &LoadResult) -> f64 {
+    result.queries_per_second * 4.0
+}
+
+fn the_lab_makes_load() -> Result<Outcome> {
+    let lab = fast_lab()?;
+    let result = Load::full_speed(3).run(lab.pod("web")?, VIP4.into())?;
+    ensure!(result.completed > 10_000 && result.lost * 100 < result.sent, "{result:?}");
+    Ok(Outcome::Measured(format!(
+        "{:.0} queries/s, {:.0} DNS packets/s at the node's links, {} lost",
+        result.queries_per_second,
+        packets_a_second(&result),
+        result.lost
+    )))
+}
+
+fn nothing_is_lost_at_full_speed() -> Result<Outcome> {
+    match binary() {
+        Err(reason) => return Ok(Outcome::LeftOut(format!("{reason:#}"))),
+        Ok(path) if path.components().any(|part| part.as_os_str() == "debug") => {
+            return Ok(Outcome::LeftOut(format!("{} is not a release build", path.display())));
+        }
+        Ok(_) => {}
+    }
+    let lab = fast_lab()?;
+    let pod = lab.pod("web")?;
+    let alone = Load::full_speed(4).run(pod, VIP4.into())?;
+    let tracer = Tracer::stream(lab.node(), &["--unit", "finding"])?;
+    let traced = Load::full_speed(4).run(pod, VIP4.into())?;
+    std::thread::sleep(Duration::from_millis(500));
+    let told = tracer.finish()?;
+    let (lost, seen) = (told.covered("lost")?, told.covered("dns_messages")?);
+    ensure!(lost == 0, "{lost} frames lost at {:.0} packets/s", packets_a_second(&traced));
+    ensure!(seen >= 4 * traced.completed, "{seen} sightings of {} answered queries", traced.completed);
+    Ok(Outcome::Measured(format!(
+        "{:.0} packets/s traced, {:.2} of the untraced rate",
+        packets_a_second(&traced),
+        traced.queries_per_second / alone.queries_per_second
+    )))
+}
+
+fn nothing_is_missed_at_a_steady_rate() -> Result<Outcome> {
+    if let Err(reason) = binary() {
+        return Ok(Outcome::LeftOut(format!("{reason:#}")));
+    }
+    let lab = fast_lab()?;
+    let tracer = Tracer::stream(lab.node(), &["--unit", "question"])?;
+    let load = Load { rate: Some(2_000), ..Load::full_speed(3) };
+    let result = load.run(lab.pod("web")?, VIP4.into())?;
+    std::thread::sleep(Duration::from_millis(500));
+    let told = tracer.finish()?;
+    ensure!(told.covered("lost")? == 0, "frames lost: {:?}", told.coverage);
+    let client = lab.pod("web")?.ip4.to_string();
+    // dnsperf asks one name again and again, so that questions can join; their messages are what is counted.
+    let count = |what: &str| -> u64 {
+        told.unit("question")
+            .filter(|line| line["client"] == client.as_str())
+            .filter_map(|line| line[what].as_u64())
+            .sum()
+    };
+    let (queries, answers) = (count("queries"), count("answers"));
+    ensure!(queries == result.sent, "{queries} queries told of {} sent", result.sent);
+    ensure!(answers == result.completed, "{answers} answers told of {} received", result.completed);
+    Ok(Outcome::Measured(format!("{queries} queries, {answers} answers")))
+}
+
+/// Adds links number `from` to `to` to the node's bridge; what they lead to is in another namespace, as pods are.
+fn add_links(lab: &Lab, from: usize, to: usize) -> Result<()> {
+    let elsewhere = lab.upstream().name();
+    let line = |number| {
+        format!(
+            "link add name veth{number} type veth peer name peer{number} netns {elsewhere}\nlink set veth{number} master cni0 up\n"
+        )
+    };
+    ip_batch(lab, &(from..to).map(line).collect::<String>())
+}
+
+fn delete_links(lab: &Lab, from: usize, to: usize) -> Result<()> {
+    ip_batch(lab, &(from..to).map(|number| format!("link delete veth{number}\n")).collect::<String>())
+}
+
+fn ip_batch(lab: &Lab, batch: &str) -> Result<()> {
+    lab.node().script(&format!("ip -batch - <<'END'\n{batch}END\n")).map(drop)
+}
+
+/// tcx waits for an RCU grace period at each attachment, under RTNL: the kernel's time, not the tool's. What is
+/// bounded here is what the tool adds to it, which clsact shows alone.
+fn many_links_are_attached_at_once() -> Result<Outcome> {
+    if let Err(reason) = binary() {
+        return Ok(Outcome::LeftOut(format!("{reason:#}")));
+    }
+    let lab = Lab::new(LabOptions { server: None, ..LabOptions::default() })?;
+    add_links(&lab, 0, LINKS)?;
+    let mut took = Vec::new();
+    for (hook, limit) in [("clsact", Duration::from_secs(2)), ("tcx", Duration::from_secs(60))] {
+        let start = clock::now();
+        let tracer = Tracer::stream(lab.node(), &["--unit", "message", "--hook", hook])?;
+        let attached = start.elapsed();
+        tracer.finish()?;
+        ensure!(attached < limit, "{LINKS} links took {attached:?} to attach by {hook}");
+        took.push(format!("{:.2} s by {hook}", attached.as_secs_f64()));
+    }
+    Ok(Outcome::Measured(format!("{LINKS} links in {}", took.join(", "))))
+}
+
+fn links_come_and_go() -> Result<Outcome> {
+    if let Err(reason) = binary() {
+        return Ok(Outcome::LeftOut(format!("{reason:#}")));
+    }
+    let mut lab = Lab::new(LabOptions::default())?;
+    let mut tracer = Tracer::stream(lab.node(), &["--unit", "message"])?;
+    let before = resident_kib(tracer.process().pid())?;
+    for round in 0..3 {
+        for batch in 0..5 {
+            add_links(&lab, batch * LINKS / 5, (batch + 1) * LINKS / 5)?;
+        }
+        delete_links(&lab, 0, LINKS)?;
+        ensure!(tracer.process().is_running(), "dnspath ended in round {round}: {}", tracer.log()?.trim());
+    }
+    lab.add_pod("late")?;
+    // What a new pod may miss: the time until its link is attached.
+    std::thread::sleep(Duration::from_secs(1));
+    for pod in ["web", "late"] {
+        let answer = Client::Glibc.lookup(lab.pod(pod)?, "payments.shop.svc.cluster.local.")?;
+        ensure!(answer.addresses.len() == 2, "{answer:?}");
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    let after = resident_kib(tracer.process().pid())?;
+    let told = tracer.finish()?;
+    for pod in ["web", "late"] {
+        let address = format!("{}:", lab.pod(pod)?.ip4);
+        let messages = told
+            .unit("message")
+            .filter(|line| line["client"].as_str().is_some_and(|c| c.starts_with(&address)));
+        let count = messages.count();
+        ensure!(count == 4, "{count} messages of {pod} told, not 4");
+    }
+    ensure!(after < before + 32 * 1024, "memory grew from {before} KiB to {after} KiB");
+    Ok(Outcome::Measured(format!("3 × {LINKS} links, memory {before} → {after} KiB")))
+}
+
+/// Resident memory of a process: `VmRSS` of `/proc/PID/status`.
+fn resident_kib(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).context("dnspath is gone")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    line.split_whitespace().next().unwrap_or_default().parse().context("VmRSS is no number")
+}

@@ -1,0 +1,231 @@
+//! Offsets of kernel struct members, from the running kernel's BTF (Documentation/bpf/btf.rst).
+//!
+//! BPF programs in Rust have no CO-RE relocations: the loader reads the offsets here and passes them as globals.
+//! Only what that needs is read: names, struct and union members, sizes.
+
+use std::{fs, io, path::Path};
+
+const MAGIC: u16 = 0xeb9f;
+const HEADER: usize = 24;
+const TYPE: usize = 12;
+
+const KIND_INT: u32 = 1;
+const KIND_ARRAY: u32 = 3;
+const KIND_STRUCT: u32 = 4;
+const KIND_UNION: u32 = 5;
+const KIND_ENUM: u32 = 6;
+const KIND_FUNC_PROTO: u32 = 13;
+const KIND_VAR: u32 = 14;
+const KIND_DATASEC: u32 = 15;
+const KIND_DECL_TAG: u32 = 17;
+const KIND_ENUM64: u32 = 19;
+
+/// Members can be anonymous structs in anonymous unions; the kernel nests them a few levels.
+const MAX_NESTING: u32 = 8;
+
+/// A kernel's type information.
+#[derive(Debug)]
+pub struct Btf {
+    data: Vec<u8>,
+    strings: usize,
+    /// Offset of each type's record; index 0 is type 1.
+    types: Vec<usize>,
+}
+
+/// Why BTF could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BtfError {
+    /// The file could not be read.
+    #[error(
+        "cannot read the kernel's BTF at {path}: {source}; without it translated packets are joined by their content"
+    )]
+    Read {
+        /// Which file.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Not BTF, or a version this reader does not know.
+    #[error("the kernel's BTF at {path} is malformed at octet {at}")]
+    Malformed {
+        /// Which file.
+        path: String,
+        /// Where.
+        at: usize,
+    },
+}
+
+impl Btf {
+    /// Reads `/sys/kernel/btf/vmlinux`.
+    ///
+    /// # Errors
+    /// When the kernel has none, or it cannot be read.
+    pub fn of_kernel() -> Result<Self, BtfError> {
+        Self::read(Path::new("/sys/kernel/btf/vmlinux"))
+    }
+
+    fn read(path: &Path) -> Result<Self, BtfError> {
+        let shown = path.display().to_string();
+        let data = fs::read(path).map_err(|source| BtfError::Read { path: shown.clone(), source })?;
+        Self::parse(data).map_err(|at| BtfError::Malformed { path: shown, at })
+    }
+
+    /// Walks the type section once; the error is the offset at which it stopped making sense.
+    fn parse(data: Vec<u8>) -> Result<Self, usize> {
+        let header_len = u32_at(&data, 4).ok_or(4_usize)? as usize;
+        if u16_at(&data, 0) != Some(MAGIC) || header_len < HEADER {
+            return Err(0);
+        }
+        let word = |at| u32_at(&data, at).map(|value| value as usize).ok_or(at);
+        let (types_at, types_len) = (header_len.saturating_add(word(8)?), word(12)?);
+        let strings = header_len.saturating_add(word(16)?);
+        let end = types_at.checked_add(types_len).filter(|&end| end <= data.len()).ok_or(12_usize)?;
+        let mut types = Vec::new();
+        let mut at = types_at;
+        while at < end {
+            types.push(at);
+            let info = u32_at(&data, at + 4).ok_or(at)?;
+            at += TYPE + tail_len(info);
+        }
+        Ok(Self { data, strings, types })
+    }
+
+    /// Offset in octets of `member` in the struct or union `name`; a member may lie in anonymous members.
+    #[must_use]
+    pub fn member_offset(&self, name: &str, member: &str) -> Option<u32> {
+        self.structs_named(name)
+            .find_map(|at| self.offset_within(at, member, MAX_NESTING))
+            .map(|bits| bits / 8)
+    }
+
+    /// Octets of the struct or union `name`.
+    #[must_use]
+    pub fn size_of(&self, name: &str) -> Option<u32> {
+        self.structs_named(name).find_map(|at| u32_at(&self.data, at + 8))
+    }
+
+    fn structs_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = usize> + 'a {
+        self.types.iter().copied().filter(move |&at| {
+            u32_at(&self.data, at + 4)
+                .is_some_and(|info| matches!(kind(info), KIND_STRUCT | KIND_UNION) && vlen(info) > 0)
+                && self.name_at(at) == Some(name.as_bytes())
+        })
+    }
+
+    /// The member's offset in bits.
+    fn offset_within(&self, struct_at: usize, member: &str, depth: u32) -> Option<u32> {
+        let info = u32_at(&self.data, struct_at + 4)?;
+        for index in 0..vlen(info) {
+            let at = struct_at + TYPE + 12 * index;
+            let raw = u32_at(&self.data, at + 8)?;
+            // With the kind flag the upper octet is a bit field's size.
+            let offset = if info >> 31 == 1 { raw & 0x00ff_ffff } else { raw };
+            let name = self.name_at(at)?;
+            if name == member.as_bytes() {
+                return Some(offset);
+            }
+            if name.is_empty() && depth > 0 {
+                let inner = self.type_at(u32_at(&self.data, at + 4)?)?;
+                let is_composite = u32_at(&self.data, inner + 4)
+                    .is_some_and(|i| matches!(kind(i), KIND_STRUCT | KIND_UNION));
+                if is_composite && let Some(within) = self.offset_within(inner, member, depth - 1) {
+                    return Some(offset + within);
+                }
+            }
+        }
+        None
+    }
+
+    fn type_at(&self, id: u32) -> Option<usize> {
+        self.types.get((id as usize).checked_sub(1)?).copied()
+    }
+
+    /// The name that the first word at `at` points to.
+    fn name_at(&self, at: usize) -> Option<&[u8]> {
+        let start = self.strings.checked_add(u32_at(&self.data, at)? as usize)?;
+        let rest = self.data.get(start..)?;
+        rest.iter().position(|&byte| byte == 0).map(|end| &rest[..end])
+    }
+}
+
+/// Octets that follow a type's record.
+const fn tail_len(info: u32) -> usize {
+    match kind(info) {
+        KIND_INT | KIND_VAR | KIND_DECL_TAG => 4,
+        KIND_ARRAY => 12,
+        KIND_STRUCT | KIND_UNION | KIND_DATASEC | KIND_ENUM64 => 12 * vlen(info),
+        KIND_ENUM | KIND_FUNC_PROTO => 8 * vlen(info),
+        _ => 0,
+    }
+}
+
+const fn kind(info: u32) -> u32 {
+    (info >> 24) & 0x1f
+}
+
+const fn vlen(info: u32) -> usize {
+    (info & 0xffff) as usize
+}
+
+fn u16_at(data: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(data.get(at..at.checked_add(2)?)?.try_into().ok()?))
+}
+
+fn u32_at(data: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(data.get(at..at.checked_add(4)?)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// `struct s { int a; union { int b; struct { int c; int d; }; }; int bits:3 }`, by hand.
+    fn example() -> Vec<u8> {
+        let strings = b"\0s\0a\0b\0c\0d\0int\0bits\0";
+        let mut types: Vec<u32> = vec![11, KIND_INT << 24, 4, 32]; // 1: int
+        types.extend([0, KIND_STRUCT << 24 | 2, 8, 7, 1, 0, 9, 1, 32]); // 2: struct { c; d }
+        types.extend([0, KIND_UNION << 24 | 2, 8, 5, 1, 0, 0, 2, 0]); // 3: union { b; 2 }
+        types.extend([1, 1 << 31 | KIND_STRUCT << 24 | 3, 16, 3, 1, 0, 0, 3, 32, 15, 1, 3 << 24 | 96]); // 4: s
+        let types: Vec<u8> = types.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let mut data = MAGIC.to_ne_bytes().to_vec();
+        data.extend([1, 0]);
+        for word in [24, 0, types.len() as u32, types.len() as u32, strings.len() as u32] {
+            data.extend(word.to_ne_bytes());
+        }
+        data.extend(types);
+        data.extend(strings);
+        data
+    }
+
+    #[test]
+    fn members_are_found_through_anonymous_ones() {
+        let btf = Btf::parse(example()).unwrap();
+        let offsets = ["a", "b", "c", "d", "bits", "x"].map(|member| btf.member_offset("s", member));
+        assert_eq!(offsets, [Some(0), Some(4), Some(4), Some(8), Some(12), None]);
+        assert_eq!(btf.size_of("s"), Some(16));
+        assert_eq!(btf.member_offset("no_such", "a"), None);
+    }
+
+    #[test]
+    fn this_kernels_own_btf_can_be_read_where_there_is_one() {
+        if Path::new("/sys/kernel/btf/vmlinux").exists() {
+            let btf = Btf::of_kernel().unwrap();
+            assert_eq!(btf.member_offset("list_head", "prev"), Some(8));
+            assert!(btf.member_offset("sk_buff", "len").is_some());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn broken_btf_never_panics(cut in 0_usize..200, at in 0_usize..200, value: u8) {
+            let mut data = example();
+            let at = at % data.len();
+            data[at] = value;
+            data.truncate(cut);
+            if let Ok(btf) = Btf::parse(data) {
+                let _ = btf.member_offset("s", "d");
+            }
+        }
+    }
+}

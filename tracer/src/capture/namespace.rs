@@ -1,0 +1,319 @@
+//! One thread for each watched network namespace: it loads the kernel side, attaches it to the interfaces that are
+//! there, follows those that come and go, and reads what was lost.
+//!
+//! The thread lives in the namespace, because interfaces are attached by their name there and rtnetlink tells of the
+//! sockets' own namespace alone.
+
+use super::{
+    CaptureError, Hook,
+    links::{Interfaces, Link},
+    netns::Netns,
+    notes::Notes,
+    program::{Facts, Program, with_causes},
+};
+use crate::model::{Direction, Vantage, VantageId, Vantages};
+use aya::maps::{MapData, RingBuf};
+use aya_log::EbpfLogger;
+use dnspath_ebpf::LostKey;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use rtnetlink::{
+    Handle, MulticastGroup, new_multicast_connection,
+    packet_core::NetlinkPayload,
+    packet_route::{RouteNetlinkMessage, link::LinkMessage},
+};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+use tokio::{sync::Notify, time};
+
+/// How often lost frames and log lines are read.
+const HOUSEKEEPING: Duration = Duration::from_millis(250);
+/// How often all interfaces are listed anew, in case the kernel could not tell of one.
+const RESYNC_EVERY: u32 = 8;
+/// `tcm_parent` of a clsact qdisc: TC_H_CLSACT (TC_H_INGRESS) in both halves.
+const TC_H_CLSACT: u32 = 0xffff_fff1;
+
+/// What a namespace's thread needs to know.
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) netns: Netns,
+    /// The namespace's name in front of its interfaces: needed only where several are watched.
+    pub(super) shown_as: Option<String>,
+    pub(super) interfaces: Interfaces,
+    pub(super) ports: Vec<u16>,
+    pub(super) ring_octets: u32,
+    pub(super) hook: Hook,
+    pub(super) vantages: Vantages,
+    pub(super) notes: Notes,
+}
+
+/// What the thread and the reader share.
+#[derive(Default)]
+pub(super) struct Shared {
+    vantages: RwLock<HashMap<LostKey, VantageId>>,
+    lost: Mutex<HashMap<LostKey, u64>>,
+    attached: AtomicUsize,
+    stop: Notify,
+    stopping: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn vantage(&self, key: LostKey) -> Option<VantageId> {
+        self.vantages.read().unwrap_or_else(PoisonError::into_inner).get(&key).copied()
+    }
+
+    /// Frames lost so far, by vantage.
+    pub(super) fn lost(&self) -> Vec<(Option<VantageId>, u64)> {
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.iter().map(|(key, count)| (self.vantage(*key), *count)).collect()
+    }
+
+    pub(super) fn attached(&self) -> usize {
+        self.attached.load(Ordering::Relaxed)
+    }
+}
+
+/// A watched namespace.
+pub(super) struct Namespace {
+    pub(super) ring: RingBuf<MapData>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) facts: Facts,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Namespace {
+    /// Starts the thread and waits until every interface that is there is attached.
+    pub(super) fn watch(settings: Settings) -> Result<Self, CaptureError> {
+        let shared = Arc::new(Shared::default());
+        let (report, started) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("dnspath-netns".into())
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || Watcher::run(settings, shared, &report)
+            })
+            .map_err(|source| CaptureError::Thread { source })?;
+        let gone = || CaptureError::Load { reason: "the thread that attaches ended early".into() };
+        let (ring, facts) = started.recv().map_err(|_| gone())??;
+        Ok(Self { ring, shared, facts, thread: Some(thread) })
+    }
+
+    /// Detaches everything and ends the thread.
+    pub(super) fn stop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        self.shared.stop.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // A panic there was printed there.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+type Started = Result<(RingBuf<MapData>, Facts), CaptureError>;
+
+/// The thread's state.
+struct Watcher {
+    settings: Settings,
+    shared: Arc<Shared>,
+    program: Program,
+    logger: Option<EbpfLogger<Notes>>,
+}
+
+impl Watcher {
+    fn run(settings: Settings, shared: Arc<Shared>, report: &mpsc::Sender<Started>) {
+        let started = settings.netns.enter().and_then(|()| {
+            let (program, facts) = Program::load(&settings.ports, settings.ring_octets, settings.hook)?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            Ok((program, facts, runtime.map_err(|source| CaptureError::Thread { source })?))
+        });
+        let (mut program, facts, runtime) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                // The receiver is gone only when the whole start was given up.
+                let _ = report.send(Err(error));
+                return;
+            }
+        };
+        let logger = EbpfLogger::init_with_logger(program.ebpf_mut(), settings.notes.clone()).ok();
+        let mut watcher = Self { settings, shared, program, logger };
+        runtime.block_on(watcher.watch(facts, report));
+    }
+
+    async fn watch(&mut self, facts: Facts, report: &mpsc::Sender<Started>) {
+        let (connection, handle, mut news) = match new_multicast_connection(&[MulticastGroup::Link]) {
+            Ok(opened) => opened,
+            Err(source) => {
+                let _ = report.send(Err(CaptureError::Interfaces { source }));
+                return;
+            }
+        };
+        tokio::spawn(connection);
+        let start = match self.sync(&handle).await {
+            Ok(links) => self.require_interfaces(&links).and_then(|()| self.program.take_ring()),
+            Err(error) => Err(error),
+        };
+        let failed = start.is_err();
+        let _ = report.send(start.map(|ring| (ring, facts)));
+        let mut housekeeping = time::interval(HOUSEKEEPING);
+        let mut ticks = 0_u32;
+        while !failed && !self.shared.stopping.load(Ordering::Relaxed) {
+            tokio::select! {
+                message = news.next() => match message {
+                    Some((message, _)) => self.heed(message.payload, &handle).await,
+                    None => {
+                        self.settings.notes.add("the kernel's news of interfaces ended: new pods are found by listing");
+                        time::sleep(HOUSEKEEPING).await;
+                    }
+                },
+                _ = housekeeping.tick() => {
+                    ticks += 1;
+                    self.publish();
+                    if ticks.is_multiple_of(RESYNC_EVERY) && let Err(error) = self.sync(&handle).await {
+                        self.settings.notes.add(&error.to_string());
+                    }
+                }
+                () = self.shared.stop.notified() => {}
+            }
+        }
+        self.program.detach_all();
+        self.publish();
+        remove_empty_qdiscs(&handle, self.program.own_qdiscs()).await;
+    }
+
+    async fn heed(&mut self, payload: NetlinkPayload<RouteNetlinkMessage>, handle: &Handle) {
+        match payload {
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => self.appeared(&message),
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(message)) => {
+                self.vanished(message.header.index)
+            }
+            NetlinkPayload::Overrun(_) => {
+                if let Err(error) = self.sync(handle).await {
+                    self.settings.notes.add(&error.to_string());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Lists all interfaces, attaches the new ones, forgets those that are gone.
+    async fn sync(&mut self, handle: &Handle) -> Result<Vec<Link>, CaptureError> {
+        let failed =
+            |error: rtnetlink::Error| CaptureError::Interfaces { source: std::io::Error::other(error) };
+        let messages: Vec<LinkMessage> = handle.link().get().execute().try_collect().await.map_err(failed)?;
+        let links: Vec<Link> = messages.iter().filter_map(Link::from_message).collect();
+        for index in self.program.attached_indexes() {
+            if !links.iter().any(|link| link.index == index) {
+                self.vanished(index);
+            }
+        }
+        for link in &links {
+            self.attach(link);
+        }
+        Ok(links)
+    }
+
+    fn appeared(&mut self, message: &LinkMessage) {
+        // Bridges announce their ports in messages of the family AF_BRIDGE, which lack the kind.
+        if message.header.interface_family == rtnetlink::packet_route::AddressFamily::Unspec
+            && let Some(link) = Link::from_message(message)
+        {
+            self.attach(&link);
+        }
+    }
+
+    fn vanished(&mut self, index: u32) {
+        self.program.detach(index);
+        self.shared.attached.store(self.program.attached_indexes().len(), Ordering::Relaxed);
+    }
+
+    fn attach(&mut self, link: &Link) {
+        if self.program.is_attached(link.index) || !self.settings.interfaces.wants(link) {
+            return;
+        }
+        // Known before the first frame can come.
+        for (direction, bit) in [(Direction::Ingress, 0), (Direction::Egress, 1)] {
+            let id = self.settings.vantages.intern(Vantage {
+                interface: link.name.clone(),
+                ifindex: link.index,
+                direction,
+                kind: link.kind,
+                netns: self.settings.shown_as.clone(),
+                source: 0,
+            });
+            let mut vantages = self.shared.vantages.write().unwrap_or_else(PoisonError::into_inner);
+            vantages.insert(link.index << 1 | bit, id);
+        }
+        match self.program.attach(link) {
+            Ok(()) => self.shared.attached.store(self.program.attached_indexes().len(), Ordering::Relaxed),
+            // A pod that lived for a moment: gone between its announcement and now.
+            Err(_) if !interface_exists(link.index) => {}
+            Err(error) => {
+                self.settings.notes.add(&format!("cannot attach to {}: {}", link.name, with_causes(&error)));
+            }
+        }
+    }
+
+    fn require_interfaces(&self, links: &[Link]) -> Result<(), CaptureError> {
+        let here = || links.iter().map(|link| link.name.as_str()).collect::<Vec<_>>().join(" ");
+        if let Some(name) = self.settings.interfaces.unmatched(links) {
+            return Err(CaptureError::NoSuchInterface { name: name.into(), here: here() });
+        }
+        if self.shared.attached() == 0 && links.iter().any(|link| self.settings.interfaces.wants(link)) {
+            return Err(CaptureError::NothingAttached {
+                reason: self.settings.notes.last().unwrap_or_default(),
+            });
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self) {
+        *self.shared.lost.lock().unwrap_or_else(PoisonError::into_inner) = self.program.lost();
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+    }
+}
+
+fn interface_exists(index: u32) -> bool {
+    rustix::net::netdevice::index_to_name(
+        match rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None) {
+            Ok(socket) => socket,
+            Err(_) => return false,
+        },
+        index,
+    )
+    .is_ok()
+}
+
+/// Takes away the clsact qdiscs this tool made, unless somebody has put a filter there since.
+async fn remove_empty_qdiscs(handle: &Handle, indexes: &[u32]) {
+    for &index in indexes {
+        let Ok(index) = i32::try_from(index) else { continue };
+        let mut filters = 0;
+        for direction in [Direction::Ingress, Direction::Egress] {
+            let mut all = handle.traffic_filter(index);
+            let get = if direction == Direction::Ingress { all.get().ingress() } else { all.get().egress() };
+            filters += get.execute().try_collect::<Vec<_>>().await.map_or(1, |found| found.len());
+        }
+        if filters == 0 {
+            let mut qdiscs = handle.qdisc();
+            let mut request = qdiscs.del(index);
+            request.message_mut().header.parent = TC_H_CLSACT.into();
+            // Fails where the interface is gone, and the qdisc with it.
+            let _ = request.execute().await;
+        }
+    }
+}

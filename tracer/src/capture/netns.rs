@@ -1,0 +1,78 @@
+//! Network namespaces by name or path.
+
+use super::CaptureError;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::{
+    fs::File,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+};
+
+/// Where `ip netns` and the container runtimes' CNI keep named namespaces.
+const NAMED: &str = "/run/netns";
+
+/// A network namespace to watch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Netns {
+    /// The one dnspath was started in.
+    #[default]
+    Own,
+    /// Another one, and the words the user named it by.
+    Other {
+        /// As the user wrote it.
+        shown: String,
+        /// The file that refers to it.
+        path: PathBuf,
+    },
+}
+
+impl Netns {
+    /// A word with a slash is a path (`/proc/PID/ns/net`), another one a name under `/run/netns`.
+    #[must_use]
+    pub fn from_argument(argument: &str) -> Self {
+        let path = if argument.contains('/') { argument.into() } else { Path::new(NAMED).join(argument) };
+        Self::Other { shown: argument.into(), path }
+    }
+
+    /// What it is called on the screen; `None` for the own one.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Own => None,
+            Self::Other { shown, .. } => Some(shown),
+        }
+    }
+
+    /// Moves the calling thread, and it alone, into the namespace.
+    ///
+    /// # Errors
+    /// When there is no such namespace, or CAP_SYS_ADMIN is missing.
+    pub(super) fn enter(&self) -> Result<(), CaptureError> {
+        let Self::Other { shown, path } = self else { return Ok(()) };
+        let failed = |source| CaptureError::Netns { name: shown.clone(), source };
+        let file = File::open(path).map_err(failed)?;
+        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+            .map_err(|errno| failed(errno.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_a_name_and_a_slash_makes_a_path() {
+        let path = |argument| match Netns::from_argument(argument) {
+            Netns::Other { path, .. } => path,
+            Netns::Own => PathBuf::new(),
+        };
+        assert_eq!(path("node"), Path::new("/run/netns/node"));
+        assert_eq!(path("/proc/1/ns/net"), Path::new("/proc/1/ns/net"));
+    }
+
+    #[test]
+    fn a_namespace_that_is_not_there_is_named_in_the_error() {
+        let error = Netns::from_argument("no-such-namespace").enter().unwrap_err().to_string();
+        assert!(error.contains("no-such-namespace"), "{error}");
+    }
+}

@@ -1,0 +1,83 @@
+//! Which capabilities capture needs, which are missing, and giving them up.
+
+use super::CaptureError;
+use caps::{CapSet, Capability};
+use std::fmt;
+
+/// A capability that something needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Privilege {
+    /// Loading BPF programs (before Linux 5.8: CAP_SYS_ADMIN).
+    Bpf,
+    /// Attaching to interfaces.
+    NetAdmin,
+    /// Reading kernel memory from a BPF program (before Linux 5.8: CAP_SYS_ADMIN).
+    Perfmon,
+    /// Entering another network namespace.
+    SysAdmin,
+}
+
+impl Privilege {
+    const fn capability(self) -> Capability {
+        match self {
+            Self::Bpf => Capability::CAP_BPF,
+            Self::NetAdmin => Capability::CAP_NET_ADMIN,
+            Self::Perfmon => Capability::CAP_PERFMON,
+            Self::SysAdmin => Capability::CAP_SYS_ADMIN,
+        }
+    }
+
+    fn is_held(self) -> bool {
+        let held = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
+        // CAP_SYS_ADMIN stands for both on every kernel.
+        let covered = matches!(self, Self::Bpf | Self::Perfmon) && held(Capability::CAP_SYS_ADMIN);
+        covered || held(self.capability())
+    }
+}
+
+impl fmt::Display for Privilege {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.capability())
+    }
+}
+
+/// Which of the needed capabilities this thread lacks.
+#[must_use]
+pub fn missing(other_namespaces: bool) -> Vec<Privilege> {
+    let mut needed = vec![Privilege::Bpf, Privilege::Perfmon, Privilege::NetAdmin];
+    if other_namespaces {
+        needed.push(Privilege::SysAdmin);
+    }
+    needed.retain(|privilege| !privilege.is_held());
+    needed
+}
+
+pub(super) fn require(other_namespaces: bool) -> Result<(), CaptureError> {
+    let missing = missing(other_namespaces);
+    let names: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    match names.as_slice() {
+        [] => Ok(()),
+        [one] => Err(CaptureError::Privileges { missing: format!("{one} is") }),
+        [most @ .., last] => {
+            Err(CaptureError::Privileges { missing: format!("{} and {last} are", most.join(", ")) })
+        }
+    }
+}
+
+/// Gives up every capability of the calling thread: whoever decodes packets needs none.
+///
+/// # Errors
+/// When the kernel refuses, as a line to show.
+pub fn drop_all() -> Result<(), String> {
+    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
+        caps::clear(None, set).map_err(|error| format!("cannot drop privileges: {error}"))?;
+    }
+    Ok(())
+}
+
+/// Kernels before 5.11 charge BPF maps against RLIMIT_MEMLOCK.
+pub(super) fn lift_memory_lock() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    // Refused without CAP_SYS_RESOURCE; where it mattered, making the ring fails and says so.
+    let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
+}

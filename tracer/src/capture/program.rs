@@ -1,0 +1,236 @@
+//! The kernel side: loading it, and attaching it to interfaces of the calling thread's namespace.
+
+use super::{CaptureError, Hook, btf::Btf, links::Link, record::TUPLE_STRIDE};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{MapData, PerCpuHashMap, RingBuf},
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+        tc::{self, NlOptions, SchedClassifierLinkId, TcAttachOptions, TcError},
+    },
+};
+use dnspath_ebpf::{LostKey, MAX_PORTS};
+use rustix::io::Errno;
+use std::collections::HashMap;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/dnspath-kernel"));
+
+/// Program names, by whether frames have an Ethernet header: ingress, egress. They are also the names of the filters
+/// that clsact keeps, by which what a killed dnspath left behind is found.
+const ETHERNET: [&str; 2] = ["dnspath_eth_in", "dnspath_eth_out"];
+const RAW_IP: [&str; 2] = ["dnspath_ip_in", "dnspath_ip_out"];
+const DIRECTIONS: [TcAttachType; 2] = [TcAttachType::Ingress, TcAttachType::Egress];
+
+/// The loaded kernel side, and what it is attached to.
+pub(super) struct Program {
+    ebpf: Ebpf,
+    hook: Hook,
+    attached: HashMap<u32, Attached>,
+    /// Interfaces whose clsact qdisc is this tool's own.
+    own_qdiscs: Vec<u32>,
+}
+
+struct Attached {
+    programs: [&'static str; 2],
+    links: Vec<(usize, SchedClassifierLinkId)>,
+}
+
+/// What could be found out about this kernel.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// How packets are hooked: `tcx` or `clsact`.
+    pub hook: &'static str,
+    /// Why the kernel's translation of addresses cannot be read, where it cannot.
+    pub no_nat: Option<String>,
+}
+
+/// Offsets by which the kernel side reads a packet's connection.
+struct ConntrackOffsets {
+    skb_nfct: u32,
+    status: u32,
+    tuple: u32,
+}
+
+impl ConntrackOffsets {
+    /// Marks "cannot be read" for the kernel side.
+    const NONE: Self = Self { skb_nfct: u32::MAX, status: 0, tuple: 0 };
+
+    fn of_kernel() -> Result<Self, String> {
+        let btf = Btf::of_kernel().map_err(|error| error.to_string())?;
+        let member = |name: &str, member: &str| {
+            btf.member_offset(name, member)
+                .ok_or_else(|| format!("the kernel's BTF knows no {name}.{member}"))
+        };
+        let stride = btf.size_of("nf_conntrack_tuple_hash").unwrap_or(0);
+        if stride as usize != TUPLE_STRIDE {
+            return Err(format!(
+                "struct nf_conntrack_tuple_hash has {stride} octets here, not {TUPLE_STRIDE}"
+            ));
+        }
+        Ok(Self {
+            skb_nfct: member("sk_buff", "_nfct")?,
+            status: member("nf_conn", "status")?,
+            tuple: member("nf_conn", "tuplehash")? + member("nf_conntrack_tuple_hash", "tuple")?,
+        })
+    }
+}
+
+impl Program {
+    /// Loads the kernel side.
+    ///
+    /// # Errors
+    /// When the kernel refuses: the error says what to do.
+    pub(super) fn load(ports: &[u16], ring_octets: u32, hook: Hook) -> Result<(Self, Facts), CaptureError> {
+        let (offsets, no_nat) = match ConntrackOffsets::of_kernel() {
+            Ok(offsets) => (offsets, None),
+            Err(reason) => (ConntrackOffsets::NONE, Some(reason)),
+        };
+        let mut all_ports = [0_u16; MAX_PORTS];
+        for (place, port) in all_ports.iter_mut().zip(ports) {
+            *place = *port;
+        }
+        let mut ebpf = EbpfLoader::new()
+            .override_global("PORTS", all_ports.as_slice(), true)
+            .override_global("SKB_NFCT", &offsets.skb_nfct, true)
+            .override_global("CT_STATUS", &offsets.status, true)
+            .override_global("CT_TUPLE", &offsets.tuple, true)
+            .map_max_entries("FRAMES", ring_octets)
+            .load(OBJECT)
+            .map_err(|error| CaptureError::Load { reason: with_causes(&error) })?;
+        for name in ETHERNET.iter().chain(&RAW_IP) {
+            classifier(&mut ebpf, name)?
+                .load()
+                .map_err(|error| CaptureError::Load { reason: format!("{name}: {}", with_causes(&error)) })?;
+        }
+        let hook = if hook == Hook::Auto { Hook::of_kernel() } else { hook };
+        Ok((
+            Self { ebpf, hook, attached: HashMap::new(), own_qdiscs: Vec::new() },
+            Facts { hook: hook.as_str(), no_nat },
+        ))
+    }
+
+    /// The ring of frames; it can be taken once.
+    pub(super) fn take_ring(&mut self) -> Result<RingBuf<MapData>, CaptureError> {
+        let missing = || CaptureError::Load { reason: "the object holds no map FRAMES".into() };
+        RingBuf::try_from(self.ebpf.take_map("FRAMES").ok_or_else(missing)?).map_err(|error| {
+            CaptureError::Load { reason: format!("cannot map the ring: {}", with_causes(&error)) }
+        })
+    }
+
+    /// For the log lines of the kernel side.
+    pub(super) const fn ebpf_mut(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// Frames lost so far, by vantage, over all CPUs.
+    pub(super) fn lost(&self) -> HashMap<LostKey, u64> {
+        let Some(map) = self.ebpf.map("LOST") else { return HashMap::new() };
+        let Ok(map) = PerCpuHashMap::<_, LostKey, u64>::try_from(map) else { return HashMap::new() };
+        map.iter().filter_map(Result::ok).map(|(key, counts)| (key, counts.iter().sum())).collect()
+    }
+
+    pub(super) fn is_attached(&self, index: u32) -> bool {
+        self.attached.contains_key(&index)
+    }
+
+    pub(super) fn attached_indexes(&self) -> Vec<u32> {
+        self.attached.keys().copied().collect()
+    }
+
+    /// Attaches both directions.
+    ///
+    /// # Errors
+    /// When the kernel refuses either; nothing stays attached then.
+    pub(super) fn attach(&mut self, link: &Link) -> Result<(), ProgramError> {
+        let programs = if link.ethernet { ETHERNET } else { RAW_IP };
+        if self.hook == Hook::Clsact && prepare_clsact(&link.name)? {
+            self.own_qdiscs.push(link.index);
+        }
+        let mut attached = Attached { programs, links: Vec::with_capacity(2) };
+        for (direction, name) in programs.iter().enumerate() {
+            let options = match self.hook {
+                Hook::Clsact => TcAttachOptions::Netlink(NlOptions::default()),
+                Hook::Auto | Hook::Tcx => TcAttachOptions::TcxOrder(LinkOrder::default()),
+            };
+            let result = classifier(&mut self.ebpf, name)
+                .map_err(|_| ProgramError::NotLoaded)
+                .and_then(|program| program.attach_with_options(&link.name, DIRECTIONS[direction], options));
+            match result {
+                Ok(id) => attached.links.push((direction, id)),
+                Err(error) => {
+                    self.release(attached);
+                    return Err(error);
+                }
+            }
+        }
+        self.attached.insert(link.index, attached);
+        Ok(())
+    }
+
+    /// Detaches an interface; one that is gone already is only forgotten.
+    pub(super) fn detach(&mut self, index: u32) {
+        if let Some(attached) = self.attached.remove(&index) {
+            self.release(attached);
+        }
+    }
+
+    /// Detaches everything.
+    pub(super) fn detach_all(&mut self) {
+        for (_, attached) in std::mem::take(&mut self.attached) {
+            self.release(attached);
+        }
+    }
+
+    fn release(&mut self, attached: Attached) {
+        for (direction, id) in attached.links {
+            if let Ok(program) = classifier(&mut self.ebpf, attached.programs[direction]) {
+                // Fails where the interface went away with its filters: then there is nothing to detach.
+                let _ = program.detach(id);
+            }
+        }
+    }
+
+    /// Interfaces whose clsact qdisc this tool made, in this run or in one that was killed.
+    pub(super) fn own_qdiscs(&self) -> &[u32] {
+        &self.own_qdiscs
+    }
+}
+
+/// Makes the qdisc where there is none, and takes away filters that a killed dnspath left in it. Tells whether the
+/// qdisc is this tool's own.
+fn prepare_clsact(interface: &str) -> Result<bool, ProgramError> {
+    let mut own = match tc::qdisc_add_clsact(interface) {
+        Ok(()) => true,
+        Err(TcError::AlreadyAttached) => false,
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(Errno::EXIST.raw_os_error()) => {
+            false
+        }
+        Err(error) => return Err(error.into()),
+    };
+    for (direction, names) in DIRECTIONS.iter().zip([[ETHERNET[0], RAW_IP[0]], [ETHERNET[1], RAW_IP[1]]]) {
+        for name in names {
+            // An error means that there is no such filter: the ordinary case.
+            own |= tc::qdisc_detach_program(interface, *direction, name).is_ok();
+        }
+    }
+    Ok(own)
+}
+
+fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, CaptureError> {
+    let missing = || CaptureError::Load { reason: format!("the object holds no classifier {name}") };
+    ebpf.program_mut(name).ok_or_else(missing)?.try_into().map_err(|_| missing())
+}
+
+/// An error with all that caused it, on one line.
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line = format!("{line}: {error}");
+        cause = error.source();
+    }
+    // A verifier log can run to megabytes; its end says what was refused.
+    let lines: Vec<&str> = line.lines().collect();
+    let skipped = lines.len().saturating_sub(8);
+    lines[skipped..].join(" | ")
+}

@@ -1,0 +1,221 @@
+//! The command line as clap sees it. Only what exists is offered; every option is declared once, in a group
+//! that the commands share.
+
+use crate::{
+    capture::Hook,
+    findings::Severity,
+    model::{Rcode, Rtype},
+    output::{Format, Unit},
+    pipeline::{
+        selection::{NameGlob, Network},
+        when::{Ago, When},
+    },
+};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use std::path::PathBuf;
+
+/// See every DNS lookup of this node: search paths, waits, empty answers, losses.
+#[derive(Debug, Parser)]
+#[command(
+    name = "dnspath",
+    version,
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    after_help = "Without a command: live.\n\
+        Exit status: 0 clean, 1 findings at or above --fail-on, 2 usage or run-time error.\n\
+        Times are UTC. Names and addresses are never resolved. NO_COLOR and TERM=dumb are kept to."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Options of `live`, for when no command is given.
+    #[command(flatten)]
+    pub live: LiveArgs,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch lookups live on the screen (the default); prints lines when stdout is no terminal.
+    Live(LiveArgs),
+    /// Print one line an event, live or from capture files.
+    #[command(after_help = "Examples:\n  \
+        dnspath stream                          lookups as they end\n  \
+        dnspath stream -o json --unit message   every DNS message with its hops\n  \
+        dnspath stream --rcode SERVFAIL,REFUSED capture.pcapng")]
+    Stream(StreamArgs),
+    /// Say what is wrong in a time window, live or in capture files.
+    #[command(after_help = "Examples:\n  \
+        dnspath report capture.pcapng           what is wrong in this file\n  \
+        dnspath report --duration 1m            what is wrong on this node, now\n  \
+        dnspath report -o json --lookups a.pcap.zst b.pcap.zst\n\n\
+        Exit status: 0 clean, 1 findings at or above --fail-on, 2 usage or run-time error.")]
+    Report(ReportArgs),
+    /// Say what this kernel and this node let dnspath see.
+    Check(CheckArgs),
+    /// Print a shell completion script.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, in roff.
+    Man,
+}
+
+/// Options of `live`.
+#[derive(Debug, Default, Args)]
+pub struct LiveArgs {
+    /// What to attach to.
+    #[command(flatten)]
+    pub capture: CaptureArgs,
+    /// What to decode.
+    #[command(flatten)]
+    pub decode: DecodeArgs,
+    /// What to show.
+    #[command(flatten)]
+    pub select: SelectArgs,
+}
+
+/// Options of `stream`.
+#[derive(Debug, Args)]
+pub struct StreamArgs {
+    /// Capture files instead of live capture: pcap or pcapng, also .gz or .zst; "-" is stdin.
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = LIVE_ONLY)]
+    pub files: Vec<PathBuf>,
+    /// How to print events.
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    pub output: Format,
+    /// Which events to print; repeatable.
+    #[arg(long = "unit", value_enum, value_name = "UNIT", value_delimiter = ',', default_value = "lookup")]
+    pub units: Vec<Unit>,
+    /// What to attach to.
+    #[command(flatten)]
+    pub capture: CaptureArgs,
+    /// What to decode.
+    #[command(flatten)]
+    pub decode: DecodeArgs,
+    /// What to show.
+    #[command(flatten)]
+    pub select: SelectArgs,
+}
+
+/// Options of `report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// Capture files, merged by time: pcap or pcapng, also .gz or .zst; "-" is stdin. None: live, needs --duration.
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = LIVE_ONLY)]
+    pub files: Vec<PathBuf>,
+    /// How to print the report.
+    #[arg(short, long, value_enum, default_value_t = ReportFormat::Text)]
+    pub output: ReportFormat,
+    /// Put every lookup into the JSON report. Memory then grows with their number.
+    #[arg(long)]
+    pub lookups: bool,
+    /// The least severity that makes the exit status 1.
+    #[arg(long, value_enum, value_name = "SEVERITY", default_value_t = Severity::Warning)]
+    pub fail_on: Severity,
+    /// What to attach to.
+    #[command(flatten)]
+    pub capture: CaptureArgs,
+    /// What to decode.
+    #[command(flatten)]
+    pub decode: DecodeArgs,
+    /// What to count.
+    #[command(flatten)]
+    pub select: SelectArgs,
+}
+
+/// Options of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// How to print the result.
+    #[arg(short, long, value_enum, default_value_t = ReportFormat::Text)]
+    pub output: ReportFormat,
+    /// Check these interfaces [default: all of pods, bridges and uplinks].
+    #[arg(short, long = "interface", value_name = "NAME", num_args = 1.., value_delimiter = ',')]
+    pub interfaces: Vec<String>,
+    /// Check these network namespaces, by name or path [default: the one dnspath runs in].
+    #[arg(long, value_name = "NAME|PATH", num_args = 1..)]
+    pub netns: Vec<String>,
+    /// How to hook packets.
+    #[arg(long, value_enum, value_name = "HOOK", default_value_t)]
+    pub hook: Hook,
+}
+
+/// How `report` and `check` print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// One JSON object.
+    Json,
+    /// Text for people.
+    Text,
+}
+
+/// Ids of the options that make no sense with files.
+const LIVE_ONLY: [&str; 4] = ["interfaces", "netns", "ready_file", "duration"];
+
+/// Where and how long to capture.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Capturing")]
+pub struct CaptureArgs {
+    /// Attach to these interfaces [default: all of pods, bridges and uplinks, as they come and go].
+    #[arg(short, long = "interface", value_name = "NAME", num_args = 1.., value_delimiter = ',')]
+    pub interfaces: Vec<String>,
+    /// Attach in these network namespaces, by name or path [default: the one dnspath runs in].
+    #[arg(long, value_name = "NAME|PATH", num_args = 1..)]
+    pub netns: Vec<String>,
+    /// How to hook packets. A killed dnspath leaves nothing with tcx; clsact attaches hundreds of interfaces faster.
+    #[arg(long, value_enum, value_name = "HOOK", default_value_t)]
+    pub hook: Hook,
+    /// Stop after this time, like 90s, 10m or 1h30m.
+    #[arg(long, value_name = "TIME")]
+    pub duration: Option<Ago>,
+    /// Create this file once attached.
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub ready_file: Option<PathBuf>,
+}
+
+/// How to understand what is captured.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Decoding")]
+pub struct DecodeArgs {
+    /// A DNS port; repeatable. 5353 (mDNS) is decoded only when given.
+    #[arg(long = "port", value_name = "N", value_delimiter = ',', default_value = "53",
+        value_parser = clap::value_parser!(u16).range(1..))]
+    pub ports: Vec<u16>,
+    /// The clients' resolv.conf: its search list and ndots tell lookups apart exactly.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub resolv_conf: Option<PathBuf>,
+}
+
+/// What to show and count. Several values of one option: any of them; several options: all of them.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Selecting")]
+pub struct SelectArgs {
+    /// Only this client's; repeatable.
+    #[arg(long = "client", value_name = "IP|CIDR", value_delimiter = ',')]
+    pub clients: Vec<Network>,
+    /// Only what was sent to this server (its service address or a backend); repeatable.
+    #[arg(long = "server", value_name = "IP|CIDR", value_delimiter = ',')]
+    pub servers: Vec<Network>,
+    /// Only names like this: * any characters, ? one; repeatable. A lookup also matches by its candidates.
+    #[arg(long = "name", value_name = "GLOB")]
+    pub names: Vec<NameGlob>,
+    /// Only this query type, like AAAA or TYPE65; repeatable.
+    #[arg(long = "type", value_name = "TYPE", value_delimiter = ',')]
+    pub qtypes: Vec<Rtype>,
+    /// Only what was answered with this code, like NXDOMAIN; repeatable. As messages: responses only.
+    #[arg(long = "rcode", value_name = "RCODE", value_delimiter = ',')]
+    pub rcodes: Vec<Rcode>,
+    /// Only from this time on: RFC 3339, HH:MM today, or a time ago like 10m (with files: before their end).
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<When>,
+    /// Only up to this time, given like --since.
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<When>,
+    /// Only the last 10m, 90s and so on (with files: before their end).
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["since", "until"])]
+    pub last: Option<Ago>,
+}

@@ -1,0 +1,236 @@
+//! What an action is given: arguments, checked and joined.
+
+use super::args::{
+    CaptureArgs, CheckArgs, DecodeArgs, LiveArgs, ReportArgs, ReportFormat, SelectArgs, StreamArgs,
+};
+use crate::{
+    capture::{Hook, MAX_PORTS},
+    findings::Severity,
+    output::{Format, Unit},
+    pipeline::selection::{Selection, Times},
+};
+use anyhow::{Context, bail};
+use std::{fs::File, io::Read, path::PathBuf, time::Duration};
+
+/// How an action ended, when it did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// Nothing at or above the severity asked for: 0.
+    Clean,
+    /// Findings at or above it: 1.
+    Findings,
+}
+
+impl ExitStatus {
+    /// [`Self::Findings`] where the worst of them is at or above the threshold.
+    #[must_use]
+    pub fn of(worst: Option<Severity>, fail_on: Severity) -> Self {
+        if worst.is_some_and(|worst| worst >= fail_on) { Self::Findings } else { Self::Clean }
+    }
+}
+
+impl From<ExitStatus> for std::process::ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        match status {
+            ExitStatus::Clean => Self::SUCCESS,
+            ExitStatus::Findings => Self::from(1),
+        }
+    }
+}
+
+/// What live capture needs, whatever is done with it.
+#[derive(Debug)]
+pub struct LiveOptions {
+    /// Interfaces to attach to; empty: chosen by kind.
+    pub interfaces: Vec<String>,
+    /// Namespaces to attach in, by name or path; empty: the one dnspath runs in.
+    pub netns: Vec<String>,
+    /// How packets are hooked.
+    pub hook: Hook,
+    /// DNS ports, none of them 0; at least one.
+    pub ports: Vec<u16>,
+    /// Created once attached.
+    pub ready_file: Option<PathBuf>,
+    /// When to stop by itself.
+    pub duration: Option<Duration>,
+    /// What to show and count.
+    pub selection: Selection,
+    /// The window to show and count, still to be resolved against a clock.
+    pub times: Times,
+    /// The text of the clients' resolv.conf, where one was given.
+    pub resolv_conf: Option<String>,
+    /// Whether colours are wanted: neither `NO_COLOR` nor `TERM=dumb` is set.
+    pub color: bool,
+}
+
+/// What reading files needs, whatever is done with them.
+#[derive(Debug)]
+pub struct FileOptions {
+    /// The files, at least one; `-` is stdin.
+    pub files: Vec<PathBuf>,
+    /// DNS ports, none of them 0; at least one.
+    pub ports: Vec<u16>,
+    /// What to show and count.
+    pub selection: Selection,
+    /// The window to show and count, still to be resolved against the files' end.
+    pub times: Times,
+    /// The text of the clients' resolv.conf, where one was given.
+    pub resolv_conf: Option<String>,
+}
+
+/// Where frames come from.
+#[derive(Debug)]
+pub enum Source {
+    /// Files.
+    Files(FileOptions),
+    /// The kernel.
+    Live(LiveOptions),
+}
+
+/// How `stream` prints.
+#[derive(Debug)]
+pub struct StreamOptions {
+    /// JSON or text.
+    pub format: Format,
+    /// Which events.
+    pub units: Vec<Unit>,
+}
+
+/// How `report` prints and judges.
+#[derive(Debug)]
+pub struct ReportOptions {
+    /// JSON or text.
+    pub format: ReportFormat,
+    /// Every lookup goes into the JSON report.
+    pub lookups: bool,
+    /// The least severity that makes [`ExitStatus::Findings`].
+    pub fail_on: Severity,
+}
+
+/// What `check` looks at and how it prints.
+#[derive(Debug)]
+pub struct CheckOptions {
+    /// JSON or text.
+    pub format: ReportFormat,
+    /// Interfaces to check; empty: chosen by kind.
+    pub interfaces: Vec<String>,
+    /// Namespaces to check, by name or path; empty: the one dnspath runs in.
+    pub netns: Vec<String>,
+    /// How packets are hooked.
+    pub hook: Hook,
+}
+
+impl LiveOptions {
+    /// Joins the option groups of a live action.
+    ///
+    /// # Errors
+    /// When `--resolv-conf` cannot be read or there are more ports than can be watched.
+    pub fn new(capture: CaptureArgs, decode: DecodeArgs, select: SelectArgs) -> anyhow::Result<Self> {
+        let (selection, times) = selection(select)?;
+        Ok(Self {
+            interfaces: capture.interfaces,
+            netns: capture.netns,
+            hook: capture.hook,
+            resolv_conf: resolv_conf(&decode)?,
+            ports: live_ports(decode.ports)?,
+            ready_file: capture.ready_file,
+            duration: capture.duration.map(|ago| ago.0),
+            selection,
+            times,
+            color: color_wanted(),
+        })
+    }
+}
+
+impl TryFrom<LiveArgs> for LiveOptions {
+    type Error = anyhow::Error;
+    fn try_from(args: LiveArgs) -> anyhow::Result<Self> {
+        Self::new(args.capture, args.decode, args.select)
+    }
+}
+
+impl StreamArgs {
+    /// Where from, and how to print.
+    ///
+    /// # Errors
+    /// As [`LiveOptions::new`].
+    pub fn into_options(self) -> anyhow::Result<(Source, StreamOptions)> {
+        let source = source(self.files, self.capture, self.decode, self.select)?;
+        Ok((source, StreamOptions { format: self.output, units: self.units }))
+    }
+}
+
+impl ReportArgs {
+    /// Where from, and how to print and judge.
+    ///
+    /// # Errors
+    /// As [`LiveOptions::new`], and when there is nothing to report on.
+    pub fn into_options(self) -> anyhow::Result<(Source, ReportOptions)> {
+        if self.files.is_empty() && self.capture.duration.is_none() {
+            bail!(
+                "cannot report: neither a FILE nor --duration is given; name capture files, or say how long to capture"
+            );
+        }
+        let source = source(self.files, self.capture, self.decode, self.select)?;
+        let options = ReportOptions { format: self.output, lookups: self.lookups, fail_on: self.fail_on };
+        Ok((source, options))
+    }
+}
+
+impl From<CheckArgs> for CheckOptions {
+    fn from(args: CheckArgs) -> Self {
+        Self { format: args.output, interfaces: args.interfaces, netns: args.netns, hook: args.hook }
+    }
+}
+
+fn source(
+    files: Vec<PathBuf>,
+    capture: CaptureArgs,
+    decode: DecodeArgs,
+    select: SelectArgs,
+) -> anyhow::Result<Source> {
+    if files.is_empty() {
+        return LiveOptions::new(capture, decode, select).map(Source::Live);
+    }
+    let (selection, times) = selection(select)?;
+    let resolv_conf = resolv_conf(&decode)?;
+    Ok(Source::Files(FileOptions { files, ports: decode.ports, selection, times, resolv_conf }))
+}
+
+fn selection(args: SelectArgs) -> anyhow::Result<(Selection, Times)> {
+    let times = match args.last {
+        Some(ago) => Times { since: Some(ago.into()), until: None },
+        None => Times { since: args.since, until: args.until },
+    };
+    let selection = Selection::new(args.clients, args.servers, &args.names, args.qtypes, args.rcodes)
+        .context("cannot use --name; give fewer or simpler patterns")?;
+    Ok((selection, times))
+}
+
+/// Each port once, and no more than the kernel side has room for.
+fn live_ports(mut ports: Vec<u16>) -> anyhow::Result<Vec<u16>> {
+    ports.sort_unstable();
+    ports.dedup();
+    if ports.len() > MAX_PORTS {
+        bail!("cannot watch {} DNS ports: give at most {MAX_PORTS} with --port", ports.len());
+    }
+    Ok(ports)
+}
+
+/// A resolv.conf is a page of text; what is larger is none.
+const RESOLV_CONF_MAX: u64 = 1 << 20;
+
+fn resolv_conf(args: &DecodeArgs) -> anyhow::Result<Option<String>> {
+    let Some(path) = &args.resolv_conf else { return Ok(None) };
+    let cannot = || format!("cannot read --resolv-conf {path:?}; give a readable resolv.conf");
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(RESOLV_CONF_MAX).read_to_end(&mut bytes))
+        .with_context(cannot)?;
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+fn color_wanted() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}

@@ -1,0 +1,140 @@
+//! Why one lookup failed or waited, in a few words for its line.
+
+use crate::model::{
+    Answer, Lookup, LookupResult, Question, Retransmission, RetransmissionKind, Step, Transmission,
+    TransmissionKind,
+};
+use crate::output::text::human;
+use std::{fmt::Write, net::SocketAddr, time::Duration};
+
+/// Waits below this are not worth a word.
+const NOTICEABLE: Duration = Duration::from_millis(200);
+/// A single answer slower than this is named as the cause.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// Why `lookup` failed or took long, where its packets say; `None` for an ordinary one.
+#[must_use]
+pub fn cause(lookup: &Lookup) -> Option<String> {
+    let last = lookup.steps.last()?;
+    let ended_by_empty = |step: &&Step| lookup.suspicious_names.contains(&step.name);
+    match lookup.result {
+        LookupResult::Timeout => {
+            let servers = servers(last);
+            Some(match silence(last, lookup) {
+                Silence::TooLate(took) => format!("{servers} answered too late, after {}", human(took)),
+                Silence::OneType => format!("no answer to {} {} from {servers}", unanswered(last), last.name),
+                Silence::OneName => {
+                    format!("no answer for {} from {servers}, which answered other names", last.name)
+                }
+                Silence::Whole => format!("no answer from {servers}"),
+            })
+        }
+        LookupResult::Unreachable => Some(format!("ICMP unreachable for {}", servers(last))),
+        LookupResult::Servfail => Some(format!("SERVFAIL from {}", servers(last))),
+        LookupResult::Refused => Some(format!("REFUSED by {}", servers(last))),
+        LookupResult::Truncated => {
+            Some(format!("truncated answer from {}, and none over TCP", servers(last)))
+        }
+        LookupResult::Nodata => Some(match Some(last).filter(ended_by_empty) {
+            Some(step) => format!("empty NOERROR for {} ended the search", step.name),
+            None => format!("{} has no record of the type asked", last.name),
+        }),
+        LookupResult::Nxdomain => Some(match lookup.steps.len() {
+            1 => format!("{} does not exist", last.name),
+            several => format!("none of {several} candidates exists"),
+        }),
+        LookupResult::Ok | LookupResult::Incomplete => waited(lookup),
+    }
+}
+
+/// What a lookup that timed out got no answer to in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// Answers came, the last after this time, but too late.
+    TooLate(Duration),
+    /// One type of the last candidate; the other was answered.
+    OneType,
+    /// The last candidate; others were answered.
+    OneName,
+    /// Everything.
+    Whole,
+}
+
+/// Where the silence was that ended `lookup` at its step `last`.
+pub(super) fn silence(last: &Step, lookup: &Lookup) -> Silence {
+    let answered = |question: &Question| !question.answers.is_empty();
+    if last.questions.iter().all(answered) {
+        let took = |(sent, answer): (&Transmission, &Answer)| answer.time.since(sent.time);
+        return Silence::TooLate(
+            last.questions.iter().flat_map(Question::replies).map(took).max().unwrap_or_default(),
+        );
+    }
+    if last.questions.iter().any(answered) {
+        Silence::OneType
+    } else if lookup.steps.iter().flat_map(|step| &step.questions).any(answered) {
+        Silence::OneName
+    } else {
+        Silence::Whole
+    }
+}
+
+fn unanswered(step: &Step) -> String {
+    let silent = step.questions.iter().filter(|question| question.answers.is_empty());
+    silent.map(|question| question.qtype.to_string()).collect::<Vec<_>>().join(" and ")
+}
+
+/// The longest wait of a lookup that went on.
+fn waited(lookup: &Lookup) -> Option<String> {
+    let questions = || lookup.steps.iter().flat_map(|step| &step.questions);
+    let resent = questions()
+        .flat_map(|question| question.transmissions.iter().map(move |t| (question, t)))
+        .filter_map(|(question, t)| resend(t).map(|resend| (question, t, resend)))
+        .max_by_key(|(_, _, resend)| (resend.gap, resend.kind == RetransmissionKind::Timeout))
+        .filter(|(_, _, resend)| resend.gap >= NOTICEABLE);
+    if let Some((question, transmission, resend)) = resent {
+        let mut text = format!("{} {}", question.qtype, question.name);
+        // Writing to a String cannot fail.
+        let _ = match resend.kind {
+            RetransmissionKind::AnsweredAgain => {
+                write!(text, " asked again after {}: its twin was lost", human(resend.gap))
+            }
+            kind => write!(
+                text,
+                " sent again to {} after {} ({kind})",
+                transmission.server.ip(),
+                human(resend.gap)
+            ),
+        };
+        return Some(text);
+    }
+    questions()
+        .filter_map(|question| question.server_latency().map(|took| (question, took)))
+        .max_by_key(|(_, took)| *took)
+        .filter(|(_, took)| *took >= SLOW)
+        .map(|(question, took)| {
+            format!("{} took {} for {} {}", asked(question), human(took), question.qtype, question.name)
+        })
+}
+
+fn resend(transmission: &Transmission) -> Option<Retransmission> {
+    match transmission.kind {
+        TransmissionKind::Retransmission(resend) => Some(resend),
+        TransmissionKind::First | TransmissionKind::ParallelCopy | TransmissionKind::TcpFallback => None,
+    }
+}
+
+fn asked(question: &Question) -> String {
+    question.transmissions.last().map_or_else(|| "the server".into(), |t| t.server.ip().to_string())
+}
+
+/// The servers a step asked, in order, each once.
+fn servers(step: &Step) -> String {
+    let mut seen: Vec<SocketAddr> = Vec::new();
+    for transmission in step.questions.iter().flat_map(|question| &question.transmissions) {
+        if !seen.contains(&transmission.server) && seen.len() < 3 {
+            seen.push(transmission.server);
+        }
+    }
+    let shown: Vec<String> = seen.iter().map(|server| server.ip().to_string()).collect();
+    shown.join(", ")
+}

@@ -1,0 +1,294 @@
+//! The JSON shapes of events: borrowed views that serialise without building anything in between.
+
+use crate::{
+    findings::{Finding, cause},
+    model::{
+        Hop, Lookup, Message, MessageKind, Question, QuestionOutcome, Rcode, Retransmission, Step,
+        Transmission, TransmissionKind, Vantages,
+    },
+};
+use serde::{Serialize, Serializer, ser::SerializeMap};
+use std::{fmt, time::Duration};
+
+/// A value as its text.
+pub(super) struct Shown<T>(pub(super) T);
+
+impl<T: fmt::Display> Serialize for Shown<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+/// Values as a list, made while it is written.
+struct List<F>(F);
+
+impl<F, I> Serialize for List<F>
+where
+    F: Fn() -> I,
+    I: IntoIterator,
+    I::Item: Serialize,
+{
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq((self.0)())
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// One line of `--unit message`.
+pub(super) struct MessageLine<'a>(pub(super) &'a Message, pub(super) &'a Vantages);
+
+impl Serialize for MessageLine<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(message, vantages) = self;
+        let dns = &message.dns;
+        let response = dns.is_response();
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("unit", "message")?;
+        map.serialize_entry("time", &Shown(message.time))?;
+        map.serialize_entry("qr", if response { "R" } else { "Q" })?;
+        map.serialize_entry("id", &dns.id)?;
+        map.serialize_entry("client", &Shown(message.client))?;
+        map.serialize_entry("server", &Shown(message.server))?;
+        map.serialize_entry("transport", &Shown(message.transport))?;
+        if dns.has_question {
+            map.serialize_entry("name", &Shown(dns.name))?;
+            map.serialize_entry("qtype", &Shown(dns.qtype))?;
+        }
+        match message.kind {
+            MessageKind::Query(kind) => {
+                map.serialize_entry("role", role(kind))?;
+                if let TransmissionKind::Retransmission(retransmission) = kind {
+                    map.serialize_entry("retransmission", &Resent::from(retransmission))?;
+                }
+            }
+            MessageKind::Response { latency, since_first, late } => {
+                map.serialize_entry("rcode", &Shown(dns.rcode))?;
+                map.serialize_entry("latency_ns", &nanos(latency))?;
+                map.serialize_entry("since_first_ns", &nanos(since_first))?;
+                map.serialize_entry("late", &late)?;
+                map.serialize_entry("unmatched", &false)?;
+            }
+            MessageKind::Unmatched => {
+                map.serialize_entry("rcode", &Shown(dns.rcode))?;
+                map.serialize_entry("unmatched", &true)?;
+            }
+        }
+        if response {
+            map.serialize_entry("aa", &dns.flags.authoritative())?;
+            map.serialize_entry("tc", &dns.flags.truncated())?;
+        }
+        map.serialize_entry("rd", &dns.flags.recursion_desired())?;
+        if response {
+            map.serialize_entry("ra", &dns.flags.recursion_available())?;
+            map.serialize_entry("num_answers", &dns.counts[1])?;
+            map.serialize_entry("addresses", &List(|| dns.answer.addresses.iter().map(Shown)))?;
+        }
+        map.serialize_entry("size", &dns.size)?;
+        if let Some(question) = message.question {
+            map.serialize_entry("question", &question.0)?;
+        }
+        map.serialize_entry(
+            "hops",
+            &List(|| message.hops.iter().map(|hop| HopView::new(hop, message, vantages))),
+        )?;
+        map.end()
+    }
+}
+
+/// The word of a query message's role.
+pub(super) fn role(kind: TransmissionKind) -> &'static str {
+    match kind {
+        TransmissionKind::First => "first",
+        TransmissionKind::ParallelCopy => "parallel_copy",
+        TransmissionKind::Retransmission(_) => "retransmission",
+        TransmissionKind::TcpFallback => "tcp_fallback",
+    }
+}
+
+#[derive(Serialize)]
+struct HopView {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vantage: Option<Shown<std::sync::Arc<crate::model::Vantage>>>,
+    offset_ns: u64,
+    src: Shown<std::net::SocketAddr>,
+    dst: Shown<std::net::SocketAddr>,
+    frame: u64,
+}
+
+impl HopView {
+    fn new(hop: &Hop, message: &Message, vantages: &Vantages) -> Self {
+        let start = message.hops.first().map_or(hop.time, |first| first.time);
+        Self {
+            vantage: vantages.lookup(hop.vantage).map(Shown),
+            offset_ns: nanos(hop.time.since(start)),
+            src: Shown(hop.source),
+            dst: Shown(hop.destination),
+            frame: hop.frame,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Resent {
+    gap_s: f64,
+    kind: &'static str,
+    same_id: bool,
+    same_port: bool,
+    server_changed: bool,
+}
+
+impl From<Retransmission> for Resent {
+    fn from(retransmission: Retransmission) -> Self {
+        Self {
+            gap_s: retransmission.gap.as_secs_f64(),
+            kind: retransmission.kind.as_str(),
+            same_id: retransmission.same_id,
+            same_port: retransmission.same_port,
+            server_changed: retransmission.server_changed,
+        }
+    }
+}
+
+/// One line of `--unit question`.
+pub(super) struct QuestionLine<'a>(pub(super) &'a Question);
+
+impl Serialize for QuestionLine<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let question = self.0;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("unit", "question")?;
+        map.serialize_entry("time", &Shown(question.first_asked()))?;
+        map.serialize_entry("client", &Shown(question.client))?;
+        map.serialize_entry("name", &Shown(question.name))?;
+        map.serialize_entry("qtype", &Shown(question.qtype))?;
+        if let Some(first) = question.transmissions.first() {
+            map.serialize_entry("server", &Shown(first.server))?;
+        }
+        map.serialize_entry("outcome", outcome(question.outcome))?;
+        if let Some(rcode) = rcode(question) {
+            map.serialize_entry("rcode", &Shown(rcode))?;
+        }
+        if let Some(latency) = question.latency() {
+            map.serialize_entry("latency_ns", &nanos(latency))?;
+        }
+        if let Some(latency) = question.server_latency() {
+            map.serialize_entry("server_latency_ns", &nanos(latency))?;
+        }
+        map.serialize_entry("queries", &question.transmissions.len())?;
+        map.serialize_entry("answers", &question.answers.len())?;
+        map.serialize_entry("retransmissions", &List(|| question.transmissions.iter().filter_map(resent)))?;
+        map.serialize_entry("question", &question.id.0)?;
+        map.end()
+    }
+}
+
+fn resent(transmission: &Transmission) -> Option<Resent> {
+    match transmission.kind {
+        TransmissionKind::Retransmission(retransmission) => Some(retransmission.into()),
+        TransmissionKind::First | TransmissionKind::ParallelCopy | TransmissionKind::TcpFallback => None,
+    }
+}
+
+/// The word of a question's outcome.
+pub(super) fn outcome(outcome: QuestionOutcome) -> &'static str {
+    match outcome {
+        QuestionOutcome::Answered(_) => "answered",
+        QuestionOutcome::Unanswered => "unanswered",
+        QuestionOutcome::Unreachable => "unreachable",
+        QuestionOutcome::Incomplete => "incomplete",
+    }
+}
+
+/// The code a question was answered with.
+pub(super) fn rcode(question: &Question) -> Option<Rcode> {
+    match question.outcome {
+        QuestionOutcome::Answered(rcode) => Some(rcode),
+        QuestionOutcome::Unanswered | QuestionOutcome::Unreachable | QuestionOutcome::Incomplete => None,
+    }
+}
+
+#[derive(Serialize)]
+struct Gap {
+    gap_s: f64,
+    kind: &'static str,
+}
+
+/// A lookup: an entry of a report's `lookups`, or behind its unit one line of `--unit lookup`.
+pub(super) struct LookupView<'a> {
+    pub(super) lookup: &'a Lookup,
+    pub(super) line: bool,
+}
+
+impl Serialize for LookupView<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let lookup = self.lookup;
+        let mut map = serializer.serialize_map(None)?;
+        if self.line {
+            map.serialize_entry("unit", "lookup")?;
+        }
+        map.serialize_entry("client", &Shown(lookup.client))?;
+        // Filled where pods are known; a capture file knows none.
+        map.serialize_entry("pod", &None::<&str>)?;
+        map.serialize_entry("name", &Shown(lookup.name))?;
+        map.serialize_entry("result", lookup.result.as_str())?;
+        map.serialize_entry("answered_by", &lookup.answered_by.map(Shown))?;
+        map.serialize_entry("candidates", &List(|| lookup.steps.iter().map(|step: &Step| Shown(step.name))))?;
+        map.serialize_entry("queries", &lookup.queries)?;
+        map.serialize_entry("wasted_search_queries", &lookup.wasted_search_queries)?;
+        map.serialize_entry(
+            "retransmissions",
+            &List(|| {
+                lookup
+                    .retransmissions
+                    .iter()
+                    .map(|resent| Gap { gap_s: resent.gap.as_secs_f64(), kind: resent.kind.as_str() })
+            }),
+        )?;
+        map.serialize_entry("gaps_s", &List(|| lookup.gaps.iter().map(Duration::as_secs_f64)))?;
+        map.serialize_entry("start", &Shown(lookup.start))?;
+        map.serialize_entry("duration_s", &lookup.duration.as_secs_f64())?;
+        map.serialize_entry("family", lookup.family.as_str())?;
+        map.serialize_entry("suspicious_names", &List(|| lookup.suspicious_names.iter().map(Shown)))?;
+        map.serialize_entry("cause", &cause(lookup))?;
+        map.end()
+    }
+}
+
+/// A finding: an entry of a report's `findings`, or behind its unit one line of `--unit finding`.
+pub(super) struct FindingView<'a> {
+    pub(super) finding: &'a Finding,
+    pub(super) line: bool,
+}
+
+impl Serialize for FindingView<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let finding = self.finding;
+        let mut map = serializer.serialize_map(None)?;
+        if self.line {
+            map.serialize_entry("unit", "finding")?;
+        }
+        map.serialize_entry("code", finding.code)?;
+        map.serialize_entry("name", finding.name)?;
+        map.serialize_entry("severity", finding.severity.as_str())?;
+        map.serialize_entry("confidence", finding.confidence.as_str())?;
+        map.serialize_entry("subject", &Subject(&finding.subject))?;
+        map.serialize_entry("count", &finding.count)?;
+        map.serialize_entry("first", &Shown(finding.first))?;
+        map.serialize_entry("last", &Shown(finding.last))?;
+        map.serialize_entry("summary", &finding.summary)?;
+        map.serialize_entry("advice", &finding.advice)?;
+        map.serialize_entry("evidence", &finding.evidence)?;
+        map.end()
+    }
+}
+
+struct Subject<'a>(&'a [(&'static str, String)]);
+
+impl Serialize for Subject<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
+    }
+}

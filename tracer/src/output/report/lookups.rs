@@ -1,0 +1,33 @@
+//! Every lookup of a session, for the JSON report.
+
+use crate::{
+    model::{Lookup, Observer, Timestamp},
+    output::json::LookupView,
+};
+
+/// Keeps lookups as JSON. The one thing whose memory grows with what is seen, and only when asked for.
+#[derive(Debug, Default)]
+pub struct LookupLog {
+    json: Vec<u8>,
+    entries: Vec<(Timestamp, usize, usize)>,
+}
+
+impl LookupLog {
+    /// The JSON objects of all lookups, by their start; those of one time in the order they ended.
+    pub(super) fn by_start(&self) -> impl Iterator<Item = &[u8]> {
+        let mut entries = self.entries.clone();
+        entries.sort_by_key(|(start, ..)| *start);
+        entries.into_iter().filter_map(|(_, from, to)| self.json.get(from..to))
+    }
+}
+
+impl Observer for LookupLog {
+    fn lookup(&mut self, lookup: &Lookup) {
+        let from = self.json.len();
+        match serde_json::to_writer(&mut self.json, &LookupView { lookup, line: false }) {
+            Ok(()) => self.entries.push((lookup.start, from, self.json.len())),
+            // Writing to memory does not fail; if it did, half an object would make the report unreadable.
+            Err(_) => self.json.truncate(from),
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! What is wrong in a time window: text for people, JSON for programs. The same events make the same octets.
+
+mod json;
+mod lookups;
+mod text;
+
+pub use lookups::LookupLog;
+
+use crate::{
+    findings::{Finding, Severity},
+    model::{Coverage, Timestamp},
+    stats::Stats,
+};
+
+/// Everything a report says, gathered when the session has ended.
+#[derive(Debug)]
+pub struct Report<'a> {
+    /// Where the frames came from: paths as given, or interfaces.
+    pub sources: &'a [String],
+    /// The time looked at: what was selected, or from the first to the last frame. `None`: no frame was seen.
+    pub window: Option<(Timestamp, Timestamp)>,
+    /// What was seen and what was not.
+    pub coverage: Coverage,
+    /// A source ended inside a record.
+    pub cut: bool,
+    /// What was counted.
+    pub stats: &'a Stats,
+    /// What is wrong, ranked.
+    pub findings: &'a [Finding],
+    /// Every lookup, where they are wanted.
+    pub lookups: Option<&'a LookupLog>,
+}
+
+impl Report<'_> {
+    /// The worst severity found.
+    #[must_use]
+    pub fn worst(&self) -> Option<Severity> {
+        self.findings.iter().map(|finding| finding.severity).max()
+    }
+}
+
+#[cfg(test)]
+mod tests;

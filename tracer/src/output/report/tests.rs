@@ -1,0 +1,137 @@
+use super::*;
+use crate::{
+    findings::{Findings, testing::*},
+    model::{Family, Lookup, LookupResult, Observer, RetransmissionKind, Rtype},
+};
+
+struct Session {
+    stats: Stats,
+    findings: Findings,
+    log: LookupLog,
+    coverage: Coverage,
+}
+
+fn session(lookups: &[Lookup]) -> Session {
+    let mut all = (Stats::default(), (Findings::default(), LookupLog::default()));
+    let mut sightings = 0;
+    for lookup in lookups {
+        for question in lookup.steps.iter().flat_map(|step| &step.questions) {
+            for message in messages(question) {
+                all.message(&message);
+                sightings += 1;
+            }
+            all.question(question);
+        }
+        all.lookup(lookup);
+    }
+    let (stats, (findings, log)) = all;
+    let coverage = Coverage { frames: sightings + 3, dns_messages: sightings, ..Coverage::default() };
+    Session { stats, findings, log, coverage }
+}
+
+fn printed(session: &Session, lookups: bool) -> (String, String) {
+    let span = session.stats.span();
+    let findings = session.findings.ranked(&session.coverage, span.unwrap_or_default());
+    let report = Report {
+        sources: &["capture.pcapng".into()],
+        window: span,
+        coverage: session.coverage,
+        cut: false,
+        stats: &session.stats,
+        findings: &findings,
+        lookups: lookups.then_some(&session.log),
+    };
+    let (mut text, mut json) = (Vec::new(), Vec::new());
+    report.write_text(&mut text).unwrap();
+    report.write_json(&mut json).unwrap();
+    (String::from_utf8(text).unwrap(), String::from_utf8(json).unwrap())
+}
+
+fn raced(at: u64) -> Lookup {
+    let web = "web.default.svc.cluster.local";
+    let a = ask(web, Rtype::A, at).address("10.96.4.7").build();
+    let aaaa = ask(web, Rtype::AAAA, at).again(5_000, RetransmissionKind::Timeout).empty().build();
+    lookup("web", Family::Glibc, LookupResult::Ok, vec![a, aaaa])
+}
+
+fn unanswered(name: &str, at: u64) -> Lookup {
+    let lost =
+        [Rtype::A, Rtype::AAAA].map(|t| ask(name, t, at).again(2_500, RetransmissionKind::Timeout).build());
+    lookup(name, Family::Musl, LookupResult::Timeout, lost.to_vec())
+}
+
+fn incident() -> Session {
+    let mut lookups: Vec<Lookup> =
+        (0..40).map(|n| searched("api.example.com", Family::Glibc, n * 100)).collect();
+    lookups.extend((0..20).map(|n| direct("db.shop.svc.cluster.local", n * 150)));
+    lookups.extend([raced(500), raced(9_000)]);
+    lookups.extend(["payments", "orders", "stock", "users"].map(|name| unanswered(name, 12_000)));
+    session(&lookups)
+}
+
+#[test]
+fn an_incident_as_text() {
+    let (text, _) = printed(&incident(), false);
+    assert!(text.lines().count() <= 40, "{text}");
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn an_incident_as_json() {
+    let (_, json) = printed(&incident(), false);
+    let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    insta::assert_json_snapshot!(value);
+}
+
+#[test]
+fn many_clients_in_the_same_trouble_stay_few_lines() {
+    let lookups: Vec<Lookup> = (0..300_u64)
+        .map(|n| {
+            let mut one = searched("api.example.com", Family::Glibc, n);
+            one.client = format!("10.244.{}.{}", n / 250, n % 250).parse().unwrap();
+            one
+        })
+        .collect();
+    let (text, _) = printed(&session(&lookups), false);
+    assert!(text.starts_with("300 warnings: "), "{text}");
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn a_clean_window_says_so_in_few_lines() {
+    let (text, _) = printed(&session(&[direct("web", 1), direct("db", 20)]), false);
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn no_dns_is_no_clean_window() {
+    let mut empty = session(&[]);
+    empty.coverage.frames = 1_234;
+    let (text, json) = printed(&empty, true);
+    insta::assert_snapshot!(format!("{text}\n{json}"));
+}
+
+#[test]
+fn what_rests_on_absence_is_inconclusive_where_frames_were_lost() {
+    let mut lossy = incident();
+    (lossy.coverage.lost, lossy.coverage.evicted) = (17, 2);
+    let (text, _) = printed(&lossy, false);
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn lookups_are_added_by_their_start() {
+    let (_, json) = printed(&session(&[direct("late", 900), direct("early", 1)]), true);
+    let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let names: Vec<&str> =
+        value["lookups"].as_array().unwrap().iter().map(|lookup| lookup["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["early", "late"]);
+    assert!(value["lookups"][0].get("unit").is_none());
+    let (_, without) = printed(&session(&[direct("web", 1)]), false);
+    assert!(serde_json::from_str::<serde_json::Value>(&without).unwrap().get("lookups").is_none());
+}
+
+#[test]
+fn the_same_events_make_the_same_octets() {
+    assert_eq!(printed(&incident(), true), printed(&incident(), true));
+}

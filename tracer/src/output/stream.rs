@@ -1,0 +1,153 @@
+//! One line an event.
+
+use super::{
+    json::{FindingView, LookupView, MessageLine, QuestionLine},
+    lines,
+};
+use crate::{
+    findings::Finding,
+    model::{Lookup, Message, Observer, Question, Vantages},
+};
+use std::io::{self, Write};
+
+/// Lines are written together once this many bytes are waiting.
+const BATCH: usize = 64 * 1024;
+
+/// How events are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// One JSON object a line.
+    Json,
+    /// One line for people.
+    Text,
+}
+
+/// What makes a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Unit {
+    /// A finding, when it is first made.
+    Finding,
+    /// One getaddrinfo() call with its whole search.
+    Lookup,
+    /// One DNS message on the wire.
+    Message,
+    /// One (name, type) asked, with its retransmissions and answers.
+    Question,
+}
+
+/// Prints one line an event to a writer, in batches; [`Self::flush`] writes what is waiting.
+///
+/// A write error ends the printing: it is told by the next [`Self::flush`], and [`Self::is_broken`] from then on.
+#[derive(Debug)]
+pub struct Stream<W> {
+    to: W,
+    format: Format,
+    units: Vec<Unit>,
+    vantages: Vantages,
+    waiting: Vec<u8>,
+    error: Option<io::Error>,
+    broken: bool,
+}
+
+impl<W: Write> Stream<W> {
+    /// Prints events of these units; `vantages` names the hops.
+    pub fn new(to: W, format: Format, units: &[Unit], vantages: Vantages) -> Self {
+        Self {
+            to,
+            format,
+            units: units.to_vec(),
+            vantages,
+            waiting: Vec::with_capacity(BATCH + BATCH / 4),
+            error: None,
+            broken: false,
+        }
+    }
+
+    /// Writes what is waiting. A live session calls it at least every 100 ms.
+    ///
+    /// # Errors
+    /// When writing failed, now or before; each error is told once.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.write_waiting();
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        if self.broken { Ok(()) } else { self.to.flush() }
+    }
+
+    /// Whether writing has failed, so that there is no use going on.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Whether events of this unit are printed.
+    #[must_use]
+    pub fn prints(&self, unit: Unit) -> bool {
+        self.units.contains(&unit)
+    }
+
+    /// Prints a finding; the caller chooses when one is worth a line.
+    pub fn finding(&mut self, finding: &Finding) {
+        if self.prints(Unit::Finding) {
+            let text = |line: &mut Vec<u8>| lines::finding(line, finding);
+            self.line(&FindingView { finding, line: true }, text);
+        }
+    }
+
+    fn line(&mut self, json: &impl serde::Serialize, text: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) {
+        if self.broken {
+            return;
+        }
+        let written = match self.format {
+            Format::Json => serde_json::to_writer(&mut self.waiting, json)
+                .map_err(io::Error::from)
+                .map(|()| self.waiting.push(b'\n')),
+            Format::Text => text(&mut self.waiting),
+        };
+        if let Err(error) = written {
+            self.fail(error);
+        } else if self.waiting.len() >= BATCH {
+            self.write_waiting();
+        }
+    }
+
+    fn write_waiting(&mut self) {
+        if !self.broken
+            && !self.waiting.is_empty()
+            && let Err(error) = self.to.write_all(&self.waiting)
+        {
+            self.fail(error);
+        }
+        self.waiting.clear();
+    }
+
+    fn fail(&mut self, error: io::Error) {
+        self.broken = true;
+        self.error = Some(error);
+    }
+}
+
+impl<W: Write> Observer for Stream<W> {
+    fn message(&mut self, message: &Message) {
+        if self.prints(Unit::Message) {
+            let vantages = self.vantages.clone();
+            self.line(&MessageLine(message, &vantages), |line| lines::message(line, message));
+        }
+    }
+
+    fn question(&mut self, question: &Question) {
+        if self.prints(Unit::Question) {
+            self.line(&QuestionLine(question), |line| lines::question(line, question));
+        }
+    }
+
+    fn lookup(&mut self, lookup: &Lookup) {
+        if self.prints(Unit::Lookup) {
+            self.line(&LookupView { lookup, line: true }, |line| lines::lookup(line, lookup));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

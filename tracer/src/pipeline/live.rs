@@ -1,0 +1,339 @@
+//! Kernel → wire → engine → sinks.
+//!
+//! One thread reads the ring, decodes, correlates and feeds the sinks; the namespaces' threads attach and follow
+//! links (`capture`); with the screen on, the main thread draws. The reading thread gives up its privileges before
+//! it reads the first packet.
+
+use super::{
+    clock,
+    selection::Selected,
+    session::Session,
+    signals::{self, Stop},
+    sinks::{Covered, ReportSinks, StreamSinks},
+};
+use crate::{
+    capture::{self, Capture, Interfaces, Netns, Notes, Verdict},
+    cli::{
+        args::ReportFormat,
+        options::{CheckOptions, ExitStatus, LiveOptions, ReportOptions, StreamOptions},
+    },
+    engine::{Config, SearchList},
+    findings::Severity,
+    model::{Coverage, Direction, InterfaceKind, Observer, Timestamp, Vantages},
+    output::{self, Format, Stream, Unit},
+    tui::{self, Feed, Limits, SharedFeed},
+};
+use anyhow::{Context as _, anyhow};
+use std::{
+    io::{self, Write as _},
+    thread,
+    time::Duration,
+};
+
+/// How often the ring is read when little is in it.
+const NAP: Duration = Duration::from_millis(10);
+/// How often sinks are told the time.
+const TICK: Duration = Duration::from_millis(100);
+/// A frame can reach the ring this much later than the time it carries: then time must not have passed it.
+const IN_FLIGHT: Duration = Duration::from_millis(5);
+
+/// Rounds over the rings before the clock and the signals are looked at again.
+const MOST_ROUNDS: usize = 8;
+
+/// Live capture with its session.
+struct Live {
+    capture: Capture,
+    session: Session,
+    notes: Notes,
+    stop: Stop,
+    started: Timestamp,
+    until: Option<Timestamp>,
+}
+
+/// What the sinks are told ten times a second.
+struct Tick {
+    coverage: Coverage,
+    attached: usize,
+    notes: Vec<String>,
+}
+
+/// What a session says of itself at its end.
+struct Ran {
+    coverage: Coverage,
+    span: (Timestamp, Timestamp),
+}
+
+impl Ran {
+    fn covered(&self, options: &LiveOptions) -> Covered {
+        let source =
+            |netns: &Netns| netns.name().map_or_else(|| "this node".into(), |name| format!("netns {name}"));
+        Covered {
+            sources: namespaces(&options.netns).iter().map(source).collect(),
+            window: Some(options.selection.window.within(self.span)),
+            coverage: self.coverage,
+            cut: false,
+        }
+    }
+}
+
+impl Live {
+    /// Attaches, tells that it has, and gives up the privileges of this thread. Relative times become absolute.
+    fn start(options: &mut LiveOptions, vantages: &Vantages) -> anyhow::Result<Self> {
+        options.selection.window = options.times.resolve(clock::wall_now())?;
+        let stop = signals::watch().context("cannot watch for signals")?;
+        let notes = Notes::default();
+        let namespaces = namespaces(&options.netns);
+        let interfaces = Interfaces::new(&options.interfaces)
+            .context("cannot use --interface; give names, or patterns with * ? [...]")?;
+        let capture_options = capture::Options {
+            interfaces,
+            namespaces,
+            ports: options.ports.clone(),
+            ..capture::Options::default()
+        };
+        let anchor = clock::Anchor::now();
+        let capture = Capture::start(&capture_options, anchor.wall_minus_monotonic(), vantages, &notes)?;
+        if let Some(path) = &options.ready_file {
+            std::fs::write(path, "").with_context(|| {
+                format!("cannot create --ready-file {}: give a path that can be written", path.display())
+            })?;
+        }
+        if let Err(problem) = capture::drop_all() {
+            notes.add(&problem);
+        }
+        let resolv_conf = options.resolv_conf.as_deref().map(SearchList::from_resolv_conf);
+        let config = Config { resolv_conf, ..Config::default() };
+        let session = Session::new(&options.ports, config, vantages.clone());
+        let started = clock::wall_now();
+        let until = options.duration.map(|duration| started + duration);
+        Ok(Self { capture, session, notes, stop, started, until })
+    }
+
+    /// Runs until a signal, the end of the time given, or a sink that wants no more.
+    fn run<O: Observer>(
+        mut self,
+        out: &mut O,
+        mut tick: impl FnMut(&mut O, &Tick) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Ran> {
+        let mut next_tick = clock::wall_now() + TICK;
+        loop {
+            let now = clock::wall_now();
+            self.drain(now, out);
+            if now >= next_tick {
+                tick(out, &self.tick())?;
+                next_tick = now + TICK;
+            }
+            if self.stop.requested() || self.until.is_some_and(|until| now >= until) {
+                break;
+            }
+            thread::sleep(NAP);
+        }
+        self.capture.stop();
+        let ended = clock::wall_now();
+        self.drain(ended, out);
+        self.session.finish(out);
+        let last = self.tick();
+        tick(out, &last)?;
+        Ok(Ran { coverage: last.coverage, span: (self.started, ended) })
+    }
+
+    /// Empties the rings, then lets time pass: `now` was read before. When a flood keeps them from getting empty,
+    /// only the frames' own times count.
+    fn drain(&mut self, now: Timestamp, out: &mut impl Observer) {
+        let session = &mut self.session;
+        for _ in 0..MOST_ROUNDS {
+            if self.capture.drain(|frame| session.frame(frame, out)) == 0 {
+                session.advance(now - IN_FLIGHT, out);
+                return;
+            }
+        }
+    }
+
+    fn tick(&self) -> Tick {
+        Tick {
+            coverage: self.session.coverage(self.capture.lost()),
+            attached: self.capture.attached(),
+            notes: self.notes.take_fresh(),
+        }
+    }
+}
+
+/// Prints a line an event until a signal or the end of `--duration`; then, on stderr, what was covered.
+///
+/// # Errors
+/// When capture cannot start, or stdout cannot be written.
+pub fn stream(mut options: LiveOptions, stream: StreamOptions) -> anyhow::Result<ExitStatus> {
+    let vantages = Vantages::new();
+    let live = Live::start(&mut options, &vantages)?;
+    let lines = Stream::new(io::stdout().lock(), stream.format, &stream.units, vantages);
+    let mut selected = Selected::new(&options.selection, StreamSinks::new(lines));
+    let mut problems = Problems::default();
+    let ran = live.run(&mut selected, |selected, tick| {
+        problems.tell(tick);
+        selected.observer.stream.flush().map_err(anyhow::Error::from)
+    })?;
+    selected.observer.finish(&ran.coverage, ran.span)?;
+    tell(&covered(&ran.coverage));
+    Ok(ExitStatus::Clean)
+}
+
+/// Captures until a signal or the end of `--duration`, then reports.
+///
+/// # Errors
+/// When capture cannot start, or stdout cannot be written.
+pub fn report(mut options: LiveOptions, report: ReportOptions) -> anyhow::Result<ExitStatus> {
+    let live = Live::start(&mut options, &Vantages::new())?;
+    let mut selected = Selected::new(&options.selection, ReportSinks::new(report.lookups));
+    let mut problems = Problems::default();
+    let ran = live.run(&mut selected, |_, tick| {
+        problems.tell(tick);
+        Ok(())
+    })?;
+    Ok(selected.observer.finish(&ran.covered(&options), &report, io::stdout().lock())?)
+}
+
+/// Prints a line a lookup, and at the end the report: what a session without a screen is.
+///
+/// # Errors
+/// When capture cannot start, or stdout cannot be written.
+pub fn lines(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
+    let vantages = Vantages::new();
+    let live = Live::start(&mut options, &vantages)?;
+    let lines = Stream::new(io::stdout().lock(), Format::Text, &[Unit::Lookup], vantages);
+    let sinks = (StreamSinks::new(lines), ReportSinks::new(false));
+    let mut selected = Selected::new(&options.selection, sinks);
+    let mut problems = Problems::default();
+    let ran = live.run(&mut selected, |selected, tick| {
+        problems.tell(tick);
+        selected.observer.0.stream.flush().map_err(anyhow::Error::from)
+    })?;
+    let (StreamSinks { mut stream, .. }, report) = selected.observer;
+    stream.flush()?;
+    drop(stream);
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout)?;
+    let options_of_report =
+        ReportOptions { format: ReportFormat::Text, lookups: false, fail_on: Severity::Error };
+    report.finish(&ran.covered(&options), &options_of_report, stdout)?;
+    // Lines were asked for, not a verdict.
+    Ok(ExitStatus::Clean)
+}
+
+/// Tells what goes wrong while it goes on, each thing once.
+#[derive(Default)]
+struct Problems {
+    lost: u64,
+}
+
+impl Problems {
+    fn tell(&mut self, tick: &Tick) {
+        for note in &tick.notes {
+            tell(note);
+        }
+        if tick.coverage.lost > self.lost {
+            self.lost = tick.coverage.lost;
+            tell(&format!("{} frames lost so far: the ring was full", self.lost));
+        }
+    }
+}
+
+/// Says what this node lets dnspath see; [`ExitStatus::Findings`] where it cannot capture.
+///
+/// # Errors
+/// When an option makes no sense, or stdout cannot be written.
+pub fn check(options: &CheckOptions) -> anyhow::Result<ExitStatus> {
+    let capture_options = capture::Options {
+        interfaces: Interfaces::new(&options.interfaces)
+            .context("cannot use --interface; give names, or patterns with * ? [...]")?,
+        namespaces: namespaces(&options.netns),
+        hook: options.hook,
+        ..capture::Options::default()
+    };
+    let checks = capture::check(&capture_options, clock::monotonic_now);
+    let text = match options.format {
+        ReportFormat::Json => format!("{:#}\n", output::check::to_json(&checks)),
+        ReportFormat::Text => output::check::to_text(&checks),
+    };
+    io::stdout().lock().write_all(text.as_bytes())?;
+    let can_capture = checks.iter().all(|check| check.verdict != Verdict::Missing);
+    Ok(if can_capture { ExitStatus::Clean } else { ExitStatus::Findings })
+}
+
+/// The namespaces to watch: those named, else the own one.
+fn namespaces(named: &[String]) -> Vec<Netns> {
+    if named.is_empty() {
+        vec![Netns::Own]
+    } else {
+        named.iter().map(|name| Netns::from_argument(name)).collect()
+    }
+}
+
+/// Shows the live screen until the user quits, a signal comes or `--duration` is over.
+///
+/// # Errors
+/// When capture cannot start, or the terminal cannot be used.
+pub fn tui(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
+    let vantages = Vantages::new();
+    let live = Live::start(&mut options, &vantages)?;
+    let stop = live.stop.clone();
+    let feed = SharedFeed::new(Feed::new(vantages.clone(), Limits::default()));
+    feed.lock().status_mut().title = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let exit = thread::scope(|scope| {
+        let (feed_of_reader, stop_of_reader) = (feed.clone(), stop.clone());
+        let reader = thread::Builder::new().name("dnspath-reader".into()).spawn_scoped(scope, move || {
+            let mut selected = Selected::new(&options.selection, feed_of_reader);
+            let ended = live.run(&mut selected, |selected, tick| {
+                let mut feed = selected.observer.lock();
+                let status = feed.status_mut();
+                status.coverage = tick.coverage;
+                status.interfaces = interfaces(&vantages, tick.attached);
+                status.notes.extend(tick.notes.iter().cloned());
+                Ok(())
+            });
+            // The screen has nothing more to show once nobody reads.
+            stop_of_reader.request();
+            ended
+        });
+        let shown = tui::run(&feed, stop.flag(), clock::wall_now);
+        stop.request();
+        shown.context("cannot use the terminal: `dnspath stream` prints lines instead")?;
+        reader
+            .context("cannot start the reading thread")?
+            .join()
+            .map_err(|_| anyhow!("the reading thread failed"))?
+    });
+    tell(&covered(&exit?.coverage));
+    Ok(ExitStatus::Clean)
+}
+
+/// `14 veths · cni0 · eth0`.
+fn interfaces(vantages: &Vantages, attached: usize) -> String {
+    let all = vantages.all();
+    let mut named: Vec<&str> = all
+        .iter()
+        .filter(|v| v.direction == Direction::Ingress && v.kind != InterfaceKind::Veth)
+        .map(|v| v.interface.as_str())
+        .collect();
+    named.dedup();
+    let veths = attached.saturating_sub(named.len());
+    let mut text = format!("{veths} veth{}", if veths == 1 { "" } else { "s" });
+    for name in named.into_iter().take(4) {
+        text.push_str(" · ");
+        text.push_str(name);
+    }
+    text
+}
+
+/// One line to the person at the terminal.
+fn tell(line: &str) {
+    // A closed stderr is no reason to stop.
+    let _ = writeln!(io::stderr(), "dnspath: {line}");
+}
+
+fn covered(coverage: &Coverage) -> String {
+    let Coverage { frames, dns_messages, lost, truncated, malformed, evicted } = coverage;
+    format!(
+        "coverage: frames={frames} dns_messages={dns_messages} lost={lost} truncated={truncated} \
+         malformed={malformed} evicted={evicted}"
+    )
+}

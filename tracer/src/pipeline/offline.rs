@@ -1,0 +1,139 @@
+//! Files → wire → engine → sinks.
+//!
+//! Time is the frames' own. Memory does not grow with the files: each sink is bounded (but for `--lookups`), and a
+//! frame is gone once it is decoded.
+
+use super::{
+    selection::{Selected, Selection},
+    session::Session,
+    sinks::{Covered, ReportSinks, StreamSinks},
+};
+use crate::{
+    cli::options::{ExitStatus, FileOptions, ReportOptions, StreamOptions},
+    engine::{Config, SearchList},
+    model::{Coverage, Observer, Timestamp, Vantages},
+    output::Stream,
+    trace::{MergedReader, TraceError},
+};
+use anyhow::{Context, bail};
+use std::{io::Write, path::Path};
+
+/// Prints a line an event of capture files. Findings come last: only then are they whole.
+///
+/// # Errors
+/// When a file cannot be read (what is before a damage is printed), or the output cannot be written.
+pub fn stream(files: FileOptions, options: &StreamOptions, to: impl Write) -> anyhow::Result<ExitStatus> {
+    let selection = selection(&files)?;
+    let vantages = Vantages::new();
+    let stream = Stream::new(to, options.format, &options.units, vantages.clone());
+    let mut selected = Selected::new(&selection, StreamSinks::new(stream));
+    let read = read(&files, &vantages, &mut selected, |selected| !selected.observer.stream.is_broken())?;
+    selected.observer.finish(&read.coverage, read.span.unwrap_or_default()).context("cannot print")?;
+    read.damage()?;
+    Ok(ExitStatus::Clean)
+}
+
+/// Reports what is wrong in capture files.
+///
+/// # Errors
+/// When a file cannot be read (what is before a damage is reported), or the output cannot be written.
+pub fn report(files: FileOptions, options: &ReportOptions, to: impl Write) -> anyhow::Result<ExitStatus> {
+    let selection = selection(&files)?;
+    let mut selected = Selected::new(&selection, ReportSinks::new(options.lookups));
+    let read = read(&files, &Vantages::new(), &mut selected, |_| true)?;
+    let window = read.span.map(|span| selection.window.within(span));
+    let sources = files.files.iter().map(|file| source(file)).collect();
+    let covered = Covered { sources, window, coverage: read.coverage, cut: read.cut };
+    let status = selected.observer.finish(&covered, options, to).context("cannot print")?;
+    read.damage()?;
+    Ok(status)
+}
+
+/// What reading gave beside what the sinks were told.
+#[derive(Debug)]
+struct Read {
+    coverage: Coverage,
+    /// A file ends inside a record.
+    cut: bool,
+    /// The times of the earliest and the latest frame.
+    span: Option<(Timestamp, Timestamp)>,
+    failed: Option<TraceError>,
+}
+
+impl Read {
+    fn damage(self) -> anyhow::Result<()> {
+        self.failed.map_or(Ok(()), |error| Err(told(error)))
+    }
+}
+
+/// Reads the files to their end, or as long as `go_on` says.
+fn read<O: Observer>(
+    files: &FileOptions,
+    vantages: &Vantages,
+    out: &mut O,
+    go_on: impl Fn(&O) -> bool,
+) -> anyhow::Result<Read> {
+    let mut reader = MergedReader::open(&files.files).map_err(told)?;
+    let resolv_conf = files.resolv_conf.as_deref().map(SearchList::from_resolv_conf);
+    let mut session =
+        Session::new(&files.ports, Config { resolv_conf, ..Config::default() }, vantages.clone());
+    let mut span: Option<(Timestamp, Timestamp)> = None;
+    let mut failed = None;
+    while go_on(out) {
+        match reader.next_frame(vantages) {
+            Ok(Some(frame)) => {
+                let (first, last) = span.unwrap_or((frame.time, frame.time));
+                span = Some((first.min(frame.time), last.max(frame.time)));
+                session.frame(&frame, out);
+            }
+            Ok(None) => break,
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
+        }
+    }
+    session.finish(out);
+    Ok(Read { coverage: session.coverage(reader.lost()), cut: reader.cut(), span, failed })
+}
+
+/// The filters with their window in absolute time. A relative one counts from the files' end, which takes a pass
+/// over them.
+fn selection(files: &FileOptions) -> anyhow::Result<Selection> {
+    let mut selection = files.selection.clone();
+    let end = if files.times.is_relative() { end(files)? } else { Timestamp::EPOCH };
+    selection.window = files.times.resolve(end)?;
+    Ok(selection)
+}
+
+fn end(files: &FileOptions) -> anyhow::Result<Timestamp> {
+    if files.files.iter().any(|file| file.as_os_str() == "-") {
+        bail!(
+            "cannot select a time relative to the end of standard input: it is read once; give RFC 3339 times"
+        );
+    }
+    let vantages = Vantages::new();
+    let mut reader = MergedReader::open(&files.files).map_err(told)?;
+    let mut end = Timestamp::EPOCH;
+    // A damaged file ends at its damage, which the second pass tells.
+    while let Ok(Some(frame)) = reader.next_frame(&vantages) {
+        end = end.max(frame.time);
+    }
+    Ok(end)
+}
+
+fn told(error: TraceError) -> anyhow::Error {
+    match error {
+        TraceError::Open { .. } | TraceError::Read { .. } => error.into(),
+        TraceError::Empty { .. } | TraceError::UnknownFormat { .. } | TraceError::Damaged { .. } => {
+            anyhow::anyhow!("cannot read the capture: {error}")
+        }
+    }
+}
+
+fn source(file: &Path) -> String {
+    if file.as_os_str() == "-" { "standard input".into() } else { file.display().to_string() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,285 @@
+//! What a session shows and counts: the filters of the command line as one type, for files and live alike.
+//!
+//! Every value of one option is an alternative, different options must all hold. A filter never changes what
+//! the engine sees, only what is told: a lookup that matches is told whole.
+
+use super::when::When;
+use crate::model::{
+    Eviction, Lookup, Message, Name, Observer, Question, Rcode, Rtype, Timestamp, Transmission,
+};
+use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
+use std::{net::IpAddr, str::FromStr};
+
+/// An address, or all addresses under a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Network {
+    /// Whether `address` is in it. An IPv4-mapped IPv6 address is its IPv4 address.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                let host = 32 - u32::from(self.prefix.min(32));
+                (own.to_bits() ^ other.to_bits()).checked_shr(host).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                let host = 128 - u32::from(self.prefix.min(128));
+                (own.to_bits() ^ other.to_bits()).checked_shr(host).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is neither an IP address nor a CIDR prefix like 10.244.0.0/16");
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let whole = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            Some(prefix) => prefix.parse().ok().filter(|&p| p <= whole).ok_or_else(wrong)?,
+            None => whole,
+        };
+        Ok(Self { address, prefix })
+    }
+}
+
+/// A pattern for domain names; letters match in either case, a trailing dot is ignored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameGlob(Glob);
+
+impl FromStr for NameGlob {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let pattern = if text == "." { text } else { text.strip_suffix('.').unwrap_or(text) };
+        if pattern.is_empty() {
+            return Err("the pattern is empty; write it like *.example.com".into());
+        }
+        GlobBuilder::new(pattern)
+            .case_insensitive(true)
+            .literal_separator(false)
+            .backslash_escape(true)
+            .build()
+            .map(Self)
+            .map_err(|error| format!("{} in {text:?}; write it like *.example.com", error.kind()))
+    }
+}
+
+/// A window in time as the command line gave it, its ends perhaps relative.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// From here on.
+    pub since: Option<When>,
+    /// Up to here.
+    pub until: Option<When>,
+}
+
+impl Times {
+    /// Whether [`Self::resolve`] needs a reference.
+    #[must_use]
+    pub fn is_relative(&self) -> bool {
+        self.since.is_some_and(When::is_relative) || self.until.is_some_and(When::is_relative)
+    }
+
+    /// The window, with `reference` for now: the clock when live, the last frame's time with files.
+    ///
+    /// # Errors
+    /// When it would end before it starts.
+    pub fn resolve(&self, reference: Timestamp) -> Result<Window, WindowError> {
+        let since = self.since.map(|when| when.resolve(reference));
+        let until = self.until.map(|when| when.resolve(reference));
+        match (since, until) {
+            (Some(since), Some(until)) if until < since => Err(WindowError { since, until }),
+            _ => Ok(Window { since, until }),
+        }
+    }
+}
+
+/// A window that ends before it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot select from {since} to {until}: it ends before it starts; swap --since and --until")]
+pub struct WindowError {
+    since: Timestamp,
+    until: Timestamp,
+}
+
+/// A window in time, both ends included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    /// From here on.
+    pub since: Option<Timestamp>,
+    /// Up to here.
+    pub until: Option<Timestamp>,
+}
+
+impl Window {
+    /// Its ends, those that are open taken from `span`.
+    #[must_use]
+    pub fn within(&self, span: (Timestamp, Timestamp)) -> (Timestamp, Timestamp) {
+        (self.since.unwrap_or(span.0), self.until.unwrap_or(span.1))
+    }
+
+    /// Whether `time` is in it.
+    #[must_use]
+    pub fn contains(&self, time: Timestamp) -> bool {
+        self.since.is_none_or(|since| time >= since) && self.until.is_none_or(|until| time <= until)
+    }
+}
+
+/// The filters.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    clients: Vec<Network>,
+    servers: Vec<Network>,
+    names: Option<GlobSet>,
+    qtypes: Vec<Rtype>,
+    rcodes: Vec<Rcode>,
+    /// What is outside this window is not told: messages by their time, questions and lookups by their start.
+    pub window: Window,
+}
+
+impl Default for Selection {
+    /// Everything.
+    fn default() -> Self {
+        Self {
+            clients: Vec::new(),
+            servers: Vec::new(),
+            names: None,
+            qtypes: Vec::new(),
+            rcodes: Vec::new(),
+            window: Window::default(),
+        }
+    }
+}
+
+impl Selection {
+    /// Joins the filters; an empty list does not filter.
+    ///
+    /// # Errors
+    /// When the name patterns are too large to be compiled together.
+    pub fn new(
+        clients: Vec<Network>,
+        servers: Vec<Network>,
+        names: &[NameGlob],
+        qtypes: Vec<Rtype>,
+        rcodes: Vec<Rcode>,
+    ) -> Result<Self, globset::Error> {
+        let names = if names.is_empty() {
+            None
+        } else {
+            let mut set = GlobSetBuilder::new();
+            for name in names {
+                set.add(name.0.clone());
+            }
+            Some(set.build()?)
+        };
+        Ok(Self { clients, servers, names, qtypes, rcodes, window: Window::default() })
+    }
+
+    /// Whether a message is told. A query has no response code: with `--rcode` only responses are.
+    #[must_use]
+    pub fn admits_message(&self, message: &Message) -> bool {
+        self.window.contains(message.time)
+            && in_any(&self.clients, message.client.ip())
+            && (in_any(&self.servers, message.server.ip())
+                || message.hops.iter().any(|hop| {
+                    in_any(&self.servers, hop.source.ip()) || in_any(&self.servers, hop.destination.ip())
+                }))
+            && self.admits_name(&message.dns.name)
+            && is_any(&self.qtypes, message.dns.qtype)
+            && (self.rcodes.is_empty()
+                || message.dns.is_response() && self.rcodes.contains(&message.dns.rcode))
+    }
+
+    /// Whether a question is told.
+    #[must_use]
+    pub fn admits_question(&self, question: &Question) -> bool {
+        self.window.contains(question.first_asked())
+            && in_any(&self.clients, question.client)
+            && self.admits_name(&question.name)
+            && self.admits_traffic(question)
+    }
+
+    /// Whether a lookup is told: by its own name or a candidate's, by any of its questions.
+    #[must_use]
+    pub fn admits_lookup(&self, lookup: &Lookup) -> bool {
+        self.window.contains(lookup.start)
+            && in_any(&self.clients, lookup.client)
+            && (self.admits_name(&lookup.name)
+                || lookup.steps.iter().any(|step| self.admits_name(&step.name)))
+            && lookup.steps.iter().flat_map(|step| &step.questions).any(|q| self.admits_traffic(q))
+    }
+
+    fn admits_traffic(&self, question: &Question) -> bool {
+        is_any(&self.qtypes, question.qtype)
+            && (self.servers.is_empty() || question.transmissions.iter().any(|t| self.admits_server(t)))
+            && (self.rcodes.is_empty() || question.answers.iter().any(|a| self.rcodes.contains(&a.rcode)))
+    }
+
+    fn admits_server(&self, transmission: &Transmission) -> bool {
+        in_any(&self.servers, transmission.server.ip())
+            || transmission.backend.is_some_and(|backend| in_any(&self.servers, backend.ip()))
+    }
+
+    fn admits_name(&self, name: &Name) -> bool {
+        self.names.as_ref().is_none_or(|names| names.is_match(name.to_string()))
+    }
+}
+
+fn in_any(networks: &[Network], address: IpAddr) -> bool {
+    networks.is_empty() || networks.iter().any(|network| network.contains(address))
+}
+
+fn is_any<T: PartialEq>(wanted: &[T], value: T) -> bool {
+    wanted.is_empty() || wanted.contains(&value)
+}
+
+/// Passes on what the selection admits.
+#[derive(Debug)]
+pub struct Selected<'a, O> {
+    selection: &'a Selection,
+    /// Who is told.
+    pub observer: O,
+}
+
+impl<'a, O: Observer> Selected<'a, O> {
+    /// Tells `observer` what `selection` admits.
+    pub fn new(selection: &'a Selection, observer: O) -> Self {
+        Self { selection, observer }
+    }
+}
+
+impl<O: Observer> Observer for Selected<'_, O> {
+    fn message(&mut self, message: &Message) {
+        if self.selection.admits_message(message) {
+            self.observer.message(message);
+        }
+    }
+    fn question(&mut self, question: &Question) {
+        if self.selection.admits_question(question) {
+            self.observer.question(question);
+        }
+    }
+    fn lookup(&mut self, lookup: &Lookup) {
+        if self.selection.admits_lookup(lookup) {
+            self.observer.lookup(lookup);
+        }
+    }
+    fn evicted(&mut self, eviction: Eviction) {
+        self.observer.evicted(eviction);
+    }
+}
+
+#[cfg(test)]
+mod tests;

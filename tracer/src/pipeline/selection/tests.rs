@@ -1,0 +1,147 @@
+use super::*;
+use crate::{
+    findings::testing::{CLIENT, SERVER, ask, at, direct, messages, searched},
+    model::Family,
+};
+
+fn networks(texts: &[&str]) -> Vec<Network> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn selection(names: &[&str], rcodes: &[Rcode]) -> Selection {
+    let names: Vec<NameGlob> = names.iter().map(|name| name.parse().unwrap()).collect();
+    Selection::new(vec![], vec![], &names, vec![], rcodes.to_vec()).unwrap()
+}
+
+#[test]
+fn addresses_and_prefixes() {
+    let cases = [
+        ("10.244.1.5", "10.244.1.5", true),
+        ("10.244.1.5", "10.244.1.6", false),
+        ("10.244.0.0/16", "10.244.255.1", true),
+        ("10.244.0.0/16", "10.245.0.1", false),
+        ("10.244.1.99/24", "10.244.1.1", true),
+        ("0.0.0.0/0", "192.0.2.1", true),
+        ("0.0.0.0/0", "2001:db8::1", false),
+        ("10.244.0.0/16", "::ffff:10.244.1.5", true),
+        ("2001:db8::/32", "2001:db8:1::1", true),
+        ("2001:db8::/32", "2001:db9::1", false),
+        ("::/0", "fe80::1", true),
+        ("::1", "::1", true),
+    ];
+    for (network, address, expected) in cases {
+        let network: Network = network.parse().unwrap();
+        assert_eq!(network.contains(address.parse().unwrap()), expected, "{network:?} {address}");
+    }
+    for text in
+        ["", "10.244", "10.0.0.0/33", "::/129", "10.0.0.0/", "10.0.0.0/-1", "example.com", "10.0.0.0/8/8"]
+    {
+        assert!(text.parse::<Network>().is_err(), "{text}");
+    }
+}
+
+#[test]
+fn name_patterns() {
+    let cases = [
+        ("api.example.com", "api.example.com", true),
+        ("API.Example.com.", "api.example.com", true),
+        ("*.example.com", "api.eu.example.com", true),
+        ("*.example.com", "example.com", false),
+        ("api?.example.com", "api1.example.com", true),
+        ("{web,api}.*", "api.default", true),
+        ("example.com", "notexample.com", false),
+        (".", ".", true),
+    ];
+    for (pattern, name, expected) in cases {
+        assert_eq!(
+            selection(&[pattern], &[]).admits_name(&name.parse().unwrap()),
+            expected,
+            "{pattern} {name}"
+        );
+    }
+    for pattern in ["", "[", "{a"] {
+        assert!(pattern.parse::<NameGlob>().is_err(), "{pattern}");
+    }
+}
+
+#[test]
+fn values_of_one_option_are_alternatives_and_options_must_all_hold() {
+    let lookup = searched("api.example.com", Family::Glibc, 1);
+    let of = |clients: &[&str], servers: &[&str], qtypes: &[Rtype]| {
+        Selection::new(networks(clients), networks(servers), &[], qtypes.to_vec(), vec![]).unwrap()
+    };
+    assert!(Selection::default().admits_lookup(&lookup));
+    assert!(of(&["192.0.2.1", CLIENT], &[SERVER], &[Rtype::AAAA]).admits_lookup(&lookup));
+    assert!(!of(&["192.0.2.1"], &[SERVER], &[]).admits_lookup(&lookup));
+    assert!(!of(&[CLIENT], &["192.0.2.1"], &[]).admits_lookup(&lookup));
+    assert!(!of(&[CLIENT], &[SERVER], &[Rtype::MX]).admits_lookup(&lookup));
+}
+
+#[test]
+fn a_backend_is_a_server_too() {
+    let mut question = ask("web", Rtype::A, 1).address("10.96.4.7").build();
+    question.transmissions[0].backend = Some("10.244.0.3:53".parse().unwrap());
+    let selection = Selection::new(vec![], networks(&["10.244.0.3"]), &[], vec![], vec![]).unwrap();
+    assert!(selection.admits_question(&question));
+    assert!(!selection.admits_question(&ask("web", Rtype::A, 1).build()));
+}
+
+#[test]
+fn a_lookup_matches_by_its_name_or_a_candidate_and_is_whole() {
+    let lookup = searched("api.example.com", Family::Glibc, 1);
+    assert!(selection(&["api.example.com"], &[]).admits_lookup(&lookup));
+    assert!(selection(&["*.svc.cluster.local"], &[]).admits_lookup(&lookup));
+    assert!(!selection(&["*.internal"], &[]).admits_lookup(&lookup));
+    assert!(selection(&[], &[Rcode::NXDOMAIN]).admits_lookup(&lookup));
+    assert!(!selection(&[], &[Rcode::NXDOMAIN]).admits_lookup(&direct("web", 1)));
+}
+
+#[test]
+fn a_response_code_selects_responses() {
+    let selection = selection(&[], &[Rcode::NXDOMAIN]);
+    let messages = messages(&ask("web", Rtype::A, 1).nxdomain().build());
+    assert_eq!(messages.iter().map(|m| selection.admits_message(m)).collect::<Vec<_>>(), [false, true]);
+}
+
+#[test]
+fn a_window_includes_its_ends() {
+    let window = Window { since: Some(at(100)), until: Some(at(200)) };
+    let selection = Selection { window, ..Selection::default() };
+    for (millis, expected) in [(99, false), (100, true), (200, true), (201, false)] {
+        assert_eq!(selection.admits_lookup(&direct("web", millis)), expected, "{millis}");
+        assert_eq!(selection.admits_question(&ask("web", Rtype::A, millis).build()), expected, "{millis}");
+    }
+}
+
+#[test]
+fn times_are_resolved_against_a_reference() {
+    let times = Times { since: Some("10s".parse().unwrap()), until: Some("5s".parse().unwrap()) };
+    assert!(times.is_relative());
+    let window = times.resolve(at(60_000)).unwrap();
+    assert_eq!(window, Window { since: Some(at(50_000)), until: Some(at(55_000)) });
+    let backwards = Times { since: times.until, until: times.since };
+    insta::assert_snapshot!(
+        backwards.resolve(at(60_000)).unwrap_err(),
+        @"cannot select from 2026-11-20T12:00:55.000000000Z to 2026-11-20T12:00:50.000000000Z: it ends before it starts; swap --since and --until"
+    );
+}
+
+#[test]
+fn only_what_is_selected_is_passed_on() {
+    struct Count([u32; 2]);
+    impl Observer for Count {
+        fn question(&mut self, _: &Question) {
+            self.0[0] += 1;
+        }
+        fn lookup(&mut self, _: &Lookup) {
+            self.0[1] += 1;
+        }
+    }
+    let selection = selection(&["web*"], &[]);
+    let mut selected = Selected::new(&selection, Count([0; 2]));
+    for name in ["web", "db"] {
+        selected.lookup(&direct(name, 1));
+        selected.question(&ask(name, Rtype::A, 1).build());
+    }
+    assert_eq!(selected.observer.0, [1, 1]);
+}

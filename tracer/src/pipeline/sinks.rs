@@ -1,0 +1,129 @@
+//! What listens to the engine, for files and live alike.
+
+use crate::{
+    cli::{
+        args::ReportFormat,
+        options::{ExitStatus, ReportOptions},
+    },
+    findings::Findings,
+    model::{Coverage, Eviction, Lookup, Message, Observer, Question, Timestamp},
+    output::{LookupLog, Report, Stream, Unit},
+    stats::Stats,
+};
+use std::io::{self, BufWriter, Write};
+
+/// Lines, and the findings that come last: only then are they whole.
+pub(super) struct StreamSinks<W> {
+    pub(super) stream: Stream<W>,
+    findings: Option<Findings>,
+}
+
+impl<W: Write> StreamSinks<W> {
+    pub(super) fn new(stream: Stream<W>) -> Self {
+        let findings = stream.prints(Unit::Finding).then(Findings::default);
+        Self { stream, findings }
+    }
+
+    /// Prints the findings, and all that waits.
+    pub(super) fn finish(&mut self, coverage: &Coverage, span: (Timestamp, Timestamp)) -> io::Result<()> {
+        for finding in self.findings.iter().flat_map(|findings| findings.ranked(coverage, span)) {
+            self.stream.finding(&finding);
+        }
+        self.stream.flush()
+    }
+}
+
+impl<W: Write> Observer for StreamSinks<W> {
+    fn message(&mut self, message: &Message) {
+        self.stream.message(message);
+        if let Some(findings) = &mut self.findings {
+            findings.message(message);
+        }
+    }
+    fn question(&mut self, question: &Question) {
+        self.stream.question(question);
+        if let Some(findings) = &mut self.findings {
+            findings.question(question);
+        }
+    }
+    fn lookup(&mut self, lookup: &Lookup) {
+        self.stream.lookup(lookup);
+        if let Some(findings) = &mut self.findings {
+            findings.lookup(lookup);
+        }
+    }
+}
+
+/// What a report is made of.
+pub(super) struct ReportSinks {
+    stats: Stats,
+    findings: Findings,
+    log: Option<LookupLog>,
+}
+
+/// What a source says of itself at its end.
+pub(super) struct Covered {
+    pub(super) sources: Vec<String>,
+    pub(super) window: Option<(Timestamp, Timestamp)>,
+    pub(super) coverage: Coverage,
+    /// A file ends inside a record.
+    pub(super) cut: bool,
+}
+
+impl ReportSinks {
+    /// With `every_lookup` each one is kept for the JSON report.
+    pub(super) fn new(every_lookup: bool) -> Self {
+        Self {
+            stats: Stats::default(),
+            findings: Findings::default(),
+            log: every_lookup.then(LookupLog::default),
+        }
+    }
+
+    /// Writes the report; the status says whether it found something.
+    pub(super) fn finish(
+        &self,
+        covered: &Covered,
+        options: &ReportOptions,
+        to: impl Write,
+    ) -> io::Result<ExitStatus> {
+        let findings = self.findings.ranked(&covered.coverage, covered.window.unwrap_or_default());
+        let report = Report {
+            sources: &covered.sources,
+            window: covered.window,
+            coverage: covered.coverage,
+            cut: covered.cut,
+            stats: &self.stats,
+            findings: &findings,
+            lookups: self.log.as_ref(),
+        };
+        let mut to = BufWriter::with_capacity(1 << 16, to);
+        match options.format {
+            ReportFormat::Json => report.write_json(&mut to)?,
+            ReportFormat::Text => report.write_text(&mut to)?,
+        }
+        to.flush()?;
+        Ok(ExitStatus::of(report.worst(), options.fail_on))
+    }
+}
+
+impl Observer for ReportSinks {
+    fn message(&mut self, message: &Message) {
+        self.stats.message(message);
+        self.findings.message(message);
+    }
+    fn question(&mut self, question: &Question) {
+        self.stats.question(question);
+        self.findings.question(question);
+    }
+    fn lookup(&mut self, lookup: &Lookup) {
+        self.stats.lookup(lookup);
+        self.findings.lookup(lookup);
+        if let Some(log) = &mut self.log {
+            log.lookup(lookup);
+        }
+    }
+    fn evicted(&mut self, eviction: Eviction) {
+        self.stats.evicted(eviction);
+    }
+}

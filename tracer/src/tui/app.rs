@@ -1,0 +1,317 @@
+//! The state behind the screen: keys change it, drawing shows it. No terminal, no clock.
+
+use super::{
+    keys::{self, Command, Edit},
+    snapshot::Snapshot,
+    text,
+    theme::{Theme, Tone},
+    views::{self, Help, LadderScreen, Opened, View},
+};
+use ratatui::{
+    Frame,
+    buffer::Buffer,
+    crossterm::event::{KeyEvent, KeyEventKind},
+    layout::Rect,
+    widgets::{Clear, Widget},
+};
+
+/// Characters of a filter line.
+const MAX_FILTER: usize = 256;
+/// Warnings shown on the screen; the help has all.
+const MAX_NOTES: usize = 2;
+
+/// What a key asks of the one who runs the screen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Draw again.
+    Draw,
+    /// Leave.
+    Quit,
+}
+
+/// The whole screen.
+#[derive(Debug)]
+pub struct App {
+    theme: Theme,
+    tabs: Vec<Tab>,
+    current: usize,
+    typing: bool,
+    frozen: bool,
+    ladder: Option<Box<LadderScreen>>,
+    help: Option<Help>,
+    message: Option<&'static str>,
+    notes: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Tab {
+    view: Box<dyn View>,
+    /// The filter line as typed.
+    filter: String,
+    error: Option<String>,
+}
+
+impl App {
+    /// The first view, nothing filtered.
+    #[must_use]
+    pub fn new(theme: Theme) -> Self {
+        let tabs = views::all().into_iter().map(|view| Tab { view, filter: String::new(), error: None });
+        Self {
+            theme,
+            tabs: tabs.collect(),
+            current: 0,
+            typing: false,
+            frozen: false,
+            ladder: None,
+            help: None,
+            message: None,
+            notes: Vec::new(),
+        }
+    }
+
+    /// Whether the lines are to stay as they are.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        self.frozen
+    }
+
+    /// Obeys a key.
+    pub fn update(&mut self, event: KeyEvent) -> Action {
+        if event.kind == KeyEventKind::Release {
+            return Action::Draw;
+        }
+        self.message = None;
+        if self.typing {
+            return self.type_filter(event);
+        }
+        let Some(command) = keys::command(event) else { return Action::Draw };
+        match command {
+            Command::Quit => return Action::Quit,
+            Command::Freeze => self.frozen = !self.frozen,
+            _ if self.help.is_some() => self.update_help(command),
+            Command::Help => self.open_help(),
+            _ if self.ladder.is_some() => self.update_ladder(command),
+            Command::NextView => self.go_to((self.current + 1) % self.tabs.len().max(1)),
+            Command::PreviousView => {
+                self.go_to(self.current.checked_sub(1).unwrap_or(self.tabs.len().saturating_sub(1)));
+            }
+            Command::View(index) => self.go_to(index),
+            Command::Filter => self.typing = true,
+            Command::Back => self.edit_filter(String::clear),
+            Command::Open => self.open(),
+            other => {
+                if let Some(tab) = self.tabs.get_mut(self.current) {
+                    tab.view.update(other);
+                }
+            }
+        }
+        Action::Draw
+    }
+
+    fn update_help(&mut self, command: Command) {
+        match command {
+            Command::Help | Command::Back | Command::Open => self.help = None,
+            other => {
+                if let Some(help) = &mut self.help {
+                    help.update(other);
+                }
+            }
+        }
+    }
+
+    fn update_ladder(&mut self, command: Command) {
+        match command {
+            Command::Open | Command::Back => self.ladder = None,
+            Command::NextView | Command::PreviousView | Command::View(_) => {}
+            other => {
+                if let Some(ladder) = &mut self.ladder {
+                    ladder.update(other);
+                }
+            }
+        }
+    }
+
+    fn open_help(&mut self) {
+        if let Some(tab) = self.tabs.get(self.current) {
+            self.help = Some(Help::new(tab.view.title(), tab.view.fields(), &self.notes));
+        }
+    }
+
+    fn go_to(&mut self, index: usize) {
+        if index < self.tabs.len() {
+            self.current = index;
+        }
+    }
+
+    fn open(&mut self) {
+        let Some(tab) = self.tabs.get(self.current) else { return };
+        match tab.view.open() {
+            Opened::Nothing => {}
+            Opened::Gone(why) => self.message = Some(why),
+            Opened::Ladder(ladder) => self.ladder = Some(ladder),
+            Opened::Lookups(filter) => {
+                self.current = 0;
+                self.edit_filter(|line| *line = filter);
+            }
+        }
+    }
+
+    fn type_filter(&mut self, event: KeyEvent) -> Action {
+        match keys::edit(event) {
+            Some(Edit::Quit) => return Action::Quit,
+            Some(Edit::Done) => {
+                self.typing = self.tabs.get(self.current).is_some_and(|tab| tab.error.is_some());
+            }
+            Some(Edit::Clear) => {
+                self.typing = false;
+                self.edit_filter(String::clear);
+            }
+            Some(Edit::Empty) => self.edit_filter(String::clear),
+            Some(Edit::Delete) => self.edit_filter(|line| {
+                line.pop();
+            }),
+            Some(Edit::DeleteWord) => self.edit_filter(|line| {
+                let end = line.trim_end().rfind(' ').map_or(0, |at| at + 1);
+                line.truncate(end);
+            }),
+            None => {
+                if let Some(c) = keys::typed(event).filter(|c| text::is_harmless(*c)) {
+                    self.edit_filter(|line| {
+                        if line.len() < MAX_FILTER {
+                            line.push(c);
+                        }
+                    });
+                }
+            }
+        }
+        Action::Draw
+    }
+
+    /// Changes the filter line; what is understood takes effect at once.
+    fn edit_filter(&mut self, change: impl FnOnce(&mut String)) {
+        let Some(tab) = self.tabs.get_mut(self.current) else { return };
+        change(&mut tab.filter);
+        tab.error = tab.view.set_filter(&tab.filter).err().map(|e| text::escape(&e.to_string()).into_owned());
+    }
+
+    /// Draws everything for the size the frame has.
+    pub fn draw(&mut self, frame: &mut Frame<'_>, snapshot: &Snapshot) {
+        self.notes.clone_from(&snapshot.status.notes);
+        let area = frame.area();
+        let Some(tab) = self.tabs.get_mut(self.current) else { return };
+        tab.view.refresh(snapshot);
+        let small = area.height < 14;
+        let shown = if small { 0 } else { snapshot.status.notes.len().min(MAX_NOTES) };
+        let mut top = area.y;
+        let mut line = || {
+            let line = Rect { y: top, height: 1, ..area }.intersection(area);
+            top = top.saturating_add(1);
+            line
+        };
+        super::header::draw(frame.buffer_mut(), line(), snapshot, self.theme);
+        self.draw_tabs(frame.buffer_mut(), line(), snapshot);
+        for index in 0..shown {
+            self.draw_note(frame.buffer_mut(), line(), index, shown);
+        }
+        let body = Rect { y: top, height: area.bottom().saturating_sub(top + 1), ..area };
+        let foot = Rect { y: area.bottom().saturating_sub(1), height: 1, ..area };
+        let theme = self.theme;
+        if let Some(help) = &mut self.help {
+            help.draw(frame, body, theme);
+        } else if let Some(ladder) = &mut self.ladder {
+            ladder.draw(frame, body, &snapshot.vantages, theme);
+        } else if let Some(tab) = self.tabs.get_mut(self.current) {
+            tab.view.draw(frame, body, snapshot, theme);
+        }
+        // On a screen of three lines or less the header is worth more than the last line.
+        if foot.y >= top {
+            self.draw_foot(frame.buffer_mut(), foot, snapshot);
+        }
+    }
+
+    fn draw_tabs(&self, buffer: &mut Buffer, area: Rect, snapshot: &Snapshot) {
+        let mut x = area.x;
+        for (index, tab) in self.tabs.iter().enumerate() {
+            let (sign, style) = if index == self.current {
+                ("▸", self.theme.selected())
+            } else {
+                (" ", self.theme.style(Tone::Plain))
+            };
+            let title = format!("{sign}{} {} ", index + 1, tab.view.title());
+            let width = text::width(&title);
+            text::put(buffer, x, area.y, &title, area.right().saturating_sub(x), style);
+            x = x.saturating_add(width);
+        }
+        super::header::draw_state(
+            buffer,
+            Rect { x, width: area.right().saturating_sub(x), ..area },
+            snapshot,
+            self.frozen,
+            self.theme,
+        );
+    }
+
+    fn draw_note(&self, buffer: &mut Buffer, area: Rect, index: usize, shown: usize) {
+        let more = self.notes.len() - shown;
+        let Some(note) = self.notes.get(index) else { return };
+        let more = if index + 1 == shown && more > 0 { format!(" (+{more}: ?)") } else { String::new() };
+        let room = area.width.saturating_sub(1);
+        let note = format!("! {}", text::escape(note));
+        let left = room.saturating_sub(text::width(&more));
+        text::put(buffer, area.x + 1, area.y, &note, left, self.theme.style(Tone::Warn));
+        let x = area.x.saturating_add(1).saturating_add(text::width(&note).min(left));
+        text::put(buffer, x, area.y, &more, area.right().saturating_sub(x), self.theme.style(Tone::Warn));
+    }
+
+    fn draw_foot(&self, buffer: &mut Buffer, area: Rect, snapshot: &Snapshot) {
+        let Some(tab) = self.tabs.get(self.current) else { return };
+        let room = area.width.saturating_sub(1);
+        let x = area.x.saturating_add(1);
+        if self.typing || tab.error.is_some() {
+            self.draw_filter(buffer, area, tab);
+            return;
+        }
+        let (left, hints) = if let Some(help) = &self.help {
+            (vec![help.place()], ["j k scroll  esc close", "esc close", ""])
+        } else if let Some(ladder) = &self.ladder {
+            (vec![ladder.story().to_owned()], ["j k message  esc close  ? help", "esc close", ""])
+        } else {
+            let mut left = Vec::new();
+            if !tab.filter.is_empty() {
+                left.push(format!("/ {}", tab.filter));
+            }
+            left.extend(tab.view.summary(snapshot));
+            (left, ["enter open  / filter  s sort  ? help  q quit", "/ filter  ? help  q quit", "? help"])
+        };
+        let left = self.message.map_or_else(|| left.join(" · "), str::to_owned);
+        text::put(buffer, x, area.y, &left, room, self.theme.style(Tone::Plain));
+        let rest = room.saturating_sub(text::width(&left)).saturating_sub(3);
+        if let Some(hints) = hints.into_iter().find(|hints| text::width(hints) <= rest) {
+            let x = area.right().saturating_sub(text::width(hints)).saturating_sub(1);
+            text::put(buffer, x, area.y, hints, text::width(hints), self.theme.style(Tone::Dim));
+        }
+    }
+
+    fn draw_filter(&self, buffer: &mut Buffer, area: Rect, tab: &Tab) {
+        let x = area.x.saturating_add(1);
+        let cursor = if self.typing { "▏" } else { "" };
+        // The end of a long line is the part that is typed.
+        let room = usize::from(area.width.saturating_sub(4)).max(1);
+        let skip = tab.filter.chars().count().saturating_sub(room);
+        let end: String = tab.filter.chars().skip(skip).collect();
+        let line = format!("/ {end}{cursor}");
+        text::put(buffer, x, area.y, &line, area.width.saturating_sub(1), self.theme.style(Tone::Head));
+        let hint = "enter keep  esc clear";
+        let free = area.width.saturating_sub(1).saturating_sub(text::width(&line));
+        if text::width(hint) + 2 <= free {
+            let x = area.right().saturating_sub(text::width(hint) + 1);
+            text::put(buffer, x, area.y, hint, free, self.theme.style(Tone::Dim));
+        }
+        let above = Rect { y: area.y.saturating_sub(1), ..area };
+        if let Some(error) = tab.error.as_deref().filter(|_| above.y > 0) {
+            Clear.render(above, buffer);
+            let room = above.width.saturating_sub(1);
+            text::put(buffer, above.x.saturating_add(1), above.y, error, room, self.theme.style(Tone::Bad));
+        }
+    }
+}

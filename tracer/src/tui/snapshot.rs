@@ -1,0 +1,47 @@
+//! What one drawing sees: a copy that costs what changed since the last one.
+
+use super::{
+    feed::{Feed, Shown},
+    row::Row,
+    servers::ServerRow,
+    status::{Rates, Status},
+};
+use crate::model::{Timestamp, Vantages};
+use std::{collections::VecDeque, sync::Arc};
+
+/// The state of a [`Feed`] at one moment.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Changes whenever the lines do.
+    pub(super) generation: u64,
+    /// Unusual lookups, ordinary ones, questions.
+    pub(super) lanes: [VecDeque<Arc<Row>>; 3],
+    /// For each lane, the share that is kept where it is not all.
+    pub(super) sampled: [Option<Shown>; 3],
+    pub(super) servers: Vec<Arc<ServerRow>>,
+    pub(super) status: Status,
+    pub(super) rates: Rates,
+    pub(super) newest: Timestamp,
+    pub(super) vantages: Vantages,
+}
+
+impl Snapshot {
+    /// Takes over what is new in `feed`. A frozen screen keeps its lines; its header goes on.
+    pub fn refresh(&mut self, feed: &mut Feed, frozen: bool, now: Timestamp) {
+        feed.tick(now);
+        self.status.clone_from(feed.status());
+        self.rates = feed.rates(now);
+        self.newest = feed.newest();
+        self.vantages.clone_from(feed.vantages());
+        if frozen {
+            return;
+        }
+        let mut changed = false;
+        for ((lane, copy), sampled) in feed.lanes().iter().zip(&mut self.lanes).zip(&mut self.sampled) {
+            changed |= lane.copy_to(copy);
+            *sampled = lane.sampled();
+        }
+        self.servers = feed.servers();
+        self.generation += u64::from(changed);
+    }
+}

@@ -1,0 +1,224 @@
+//! Each screen at three sizes.
+
+use super::build::{Node, Screen, at, ip, lookup, pair, socket, tell, tell_question};
+use crate::{
+    model::{Flow, IcmpError, Lookup, LookupResult, QuestionOutcome, Rcode, Rtype, Transport, Unreachable},
+    tui::Recording,
+};
+use ratatui::crossterm::event::KeyCode;
+use std::time::Duration;
+
+const SIZES: [(u16, u16); 3] = [(80, 24), (120, 40), (40, 10)];
+
+/// The same screen at every size.
+fn at_all_sizes(what: &str, scene: impl Fn(&mut Screen)) {
+    for (width, height) in SIZES {
+        let mut node = Node::new();
+        let lookups = a_bad_day(&mut node);
+        let mut screen = Screen::new(&node, width, height);
+        for lookup in &lookups {
+            tell(&mut screen.feed.lock(), lookup);
+        }
+        for question in noise(&mut node) {
+            tell_question(&mut screen.feed.lock(), &question);
+        }
+        screen.feed.lock().status_mut().coverage.dns_messages = 40;
+        screen.draw();
+        scene(&mut screen);
+        let text = screen.draw();
+        insta::assert_snapshot!(format!("{what}_{width}x{height}"), text);
+    }
+}
+
+fn a_bad_day(node: &mut Node) -> Vec<Lookup> {
+    let mut all = vec![pair(node, "registry.corp.example", 1.0, 0.001_9)];
+
+    // ndots:5: three search names that do not exist before the one that does.
+    let mut steps = Vec::new();
+    for (index, suffix) in
+        [".shop.svc.cluster.local", ".svc.cluster.local", ".cluster.local", ""].iter().enumerate()
+    {
+        let (host, start) = (format!("api.example.com{suffix}"), 3.412 + 0.000_6 * index as f64);
+        let (rcode, addresses): (_, &[&str]) = if suffix.is_empty() {
+            (Rcode::NOERROR, &["203.0.113.9", "203.0.113.10"])
+        } else {
+            (Rcode::NXDOMAIN, &[])
+        };
+        let a = node.answered(&host, Rtype::A, start, 0.000_4, rcode, addresses);
+        let aaaa = node.answered(&host, Rtype::AAAA, start + 0.000_003, 0.000_45, rcode, &[]);
+        steps.push(vec![a, aaaa]);
+    }
+    all.push(lookup("api.example.com", LookupResult::Ok, steps));
+
+    all.push(payments(node));
+
+    let mut nodata = lookup(
+        "registry.corp",
+        LookupResult::Nodata,
+        vec![vec![node.answered(
+            "registry.corp.ml.svc.cluster.local",
+            Rtype::A,
+            4.02,
+            0.000_8,
+            Rcode::NOERROR,
+            &[],
+        )]],
+    );
+    nodata.suspicious_names.push(nodata.steps[0].name);
+    all.push(nodata);
+
+    let mut dead = node.question("db.example.net", Rtype::A);
+    for second in [4.0, 9.0] {
+        node.send(&mut dead, second, 3);
+    }
+    let mut timeout = lookup("db.example.net", LookupResult::Timeout, vec![vec![dead]]);
+    timeout.client = ip("10.244.1.99");
+    all.push(timeout);
+
+    let mut rejected = node.question("cache.shop.svc.cluster.local", Rtype::A);
+    node.send(&mut rejected, 9.2, 1);
+    let sent = &mut rejected.transmissions[0];
+    sent.unreachable = Some(Unreachable {
+        time: at(9.200_2),
+        error: IcmpError {
+            from: ip("10.96.0.10"),
+            to: sent.client.ip(),
+            kind: 3,
+            code: 3,
+            v6: false,
+            quoted: Flow { source: sent.client, destination: sent.server },
+            quoted_transport: Transport::Udp,
+            quoted_id: Some(sent.id),
+        },
+    });
+    rejected.outcome = QuestionOutcome::Unreachable;
+    all.push(lookup("cache", LookupResult::Unreachable, vec![vec![rejected]]));
+    all
+}
+
+/// The AAAA is lost on the way; 5 s later glibc asks both again, on the same port.
+fn payments(node: &mut Node) -> Lookup {
+    let host = "payments.shop.svc.cluster.local";
+    let mut a = node.answered(host, Rtype::A, 3.518, 0.000_214, Rcode::NOERROR, &["10.96.4.7"]);
+    let mut aaaa = node.question(host, Rtype::AAAA);
+    node.send(&mut aaaa, 3.518_003, 1);
+    node.send(&mut a, 8.523, 3);
+    node.answer(&mut a, 8.523_3, Rcode::NOERROR, &["10.96.4.7"]);
+    node.send(&mut aaaa, 8.523_31, 3);
+    node.answer(&mut aaaa, 8.523_6, Rcode::NOERROR, &[]);
+    lookup("payments", LookupResult::Ok, vec![vec![a, aaaa]])
+}
+
+fn noise(node: &mut Node) -> Vec<crate::model::Question> {
+    let reverse = "7.4.96.10.in-addr.arpa";
+    let mut later = node.question("1234.5678.cluster.local", Rtype::HINFO);
+    node.send(&mut later, 9.9, 3);
+    later.transmissions[0].server = socket("127.0.0.53:53");
+    vec![node.answered(reverse, Rtype::PTR, 6.0, 0.000_5, Rcode::NXDOMAIN, &[]), later]
+}
+
+#[test]
+fn empty() {
+    for (width, height) in SIZES {
+        let mut screen = Screen::new(&Node::new(), width, height);
+        insta::assert_snapshot!(format!("empty_{width}x{height}"), screen.draw());
+    }
+}
+
+#[test]
+fn list() {
+    at_all_sizes("list", |_| {});
+}
+
+#[test]
+fn list_with_questions() {
+    at_all_sizes("list_with_questions", |screen| {
+        screen.press(KeyCode::Char('a'));
+    });
+}
+
+#[test]
+fn filter_typed() {
+    at_all_sizes("filter_typed", |screen| {
+        screen.keys("/pod~web took>1s");
+    });
+}
+
+#[test]
+fn filter_kept() {
+    at_all_sizes("filter_kept", |screen| {
+        screen.keys("/pod~web took>1s");
+        screen.press(KeyCode::Enter);
+    });
+}
+
+#[test]
+fn filter_not_understood() {
+    at_all_sizes("filter_not_understood", |screen| {
+        screen.keys("/result=late");
+    });
+}
+
+#[test]
+fn ladder_with_an_unanswered_aaaa() {
+    at_all_sizes("ladder", |screen| {
+        screen.keys("/payments");
+        screen.press(KeyCode::Enter);
+        screen.press(KeyCode::Enter);
+        screen.keys("j");
+    });
+}
+
+#[test]
+fn ladder_of_a_search() {
+    at_all_sizes("ladder_of_a_search", |screen| {
+        screen.keys("/api.ex");
+        screen.press(KeyCode::Enter);
+        screen.press(KeyCode::Enter);
+    });
+}
+
+#[test]
+fn ladder_with_icmp() {
+    at_all_sizes("ladder_with_icmp", |screen| {
+        screen.press(KeyCode::Enter);
+        screen.keys("j");
+    });
+}
+
+#[test]
+fn servers() {
+    at_all_sizes("servers", |screen| {
+        screen.keys("2");
+    });
+}
+
+#[test]
+fn help() {
+    at_all_sizes("help", |screen| {
+        screen.keys("?");
+    });
+}
+
+#[test]
+fn frozen() {
+    at_all_sizes("frozen", |screen| {
+        screen.keys(" ");
+    });
+}
+
+#[test]
+fn loss_recording_and_warnings() {
+    at_all_sizes("loss", |screen| {
+        let mut feed = screen.feed.lock();
+        let status = feed.status_mut();
+        status.coverage.lost = 1_204;
+        status.coverage.truncated = 12;
+        status.recording = Some(Recording { elapsed: Duration::from_secs(133) });
+        status.notes = vec![
+            "Drop reasons cannot be read: CAP_PERFMON is missing.".into(),
+            "eth0: DNS over TLS (port 853) is not decoded.".into(),
+            "IPVS balances 10.96.0.10: what is behind it cannot be told apart.".into(),
+        ];
+    });
+}
