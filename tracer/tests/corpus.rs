@@ -5,8 +5,10 @@
 //! answer that came in the millisecond in which its client gave up. Gaps differ by rounding to tenths.
 #![expect(clippy::unwrap_used, reason = "a test that cannot read its own input must fail")]
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use dnspath::{
-    engine::{Config, Engine},
+    engine::{Config, Engine, SearchList},
     model::{
         Family, Flow, Lookup, Message, MessageKind, Observer, Question, Rcode, Retransmission, Sighting,
         SightingBody, Timestamp, Transport, Vantages,
@@ -84,7 +86,11 @@ impl Observer for Told {
 }
 
 fn run<'a>(sightings: impl IntoIterator<Item = &'a Sighting>) -> Told {
-    let (mut engine, mut told) = (Engine::new(Config::default()), Told::default());
+    run_with(Config::default(), sightings)
+}
+
+fn run_with<'a>(config: Config, sightings: impl IntoIterator<Item = &'a Sighting>) -> Told {
+    let (mut engine, mut told) = (Engine::new(config), Told::default());
     for sighting in sightings {
         engine.observe(sighting, &mut told);
     }
@@ -272,6 +278,37 @@ fn lookups_results_and_totals_are_those_of_the_captures() {
         let right = table.get(name).map_or(0, |column| column.right);
         assert!(right >= floor, "{name}: {right} of {} right, {floor} were\n{text}", index.len());
     }
+}
+
+#[test]
+fn a_known_search_list_changes_names_only_for_the_better() {
+    let (mut right, mut right_without) = (0, 0);
+    for truth in index() {
+        let file = truth["file"].as_str().unwrap();
+        let conf = &truth["resolv_conf"];
+        let suffixes = conf["search"].as_array().unwrap().iter();
+        let list = SearchList {
+            suffixes: suffixes.map(|s| s.as_str().unwrap().parse().unwrap()).collect(),
+            ndots: u8::try_from(conf["ndots"].as_u64().unwrap()).unwrap(),
+        };
+        let capture = sightings(file);
+        let config = Config { resolv_conf: Some(list), ..Config::default() };
+        let mut known = facts_told(&run_with(config, &capture).lookups);
+        let mut unknown = facts_told(&run(&capture).lookups);
+        let expected = facts_of_truth(&truth);
+        for facts in [&mut known, &mut unknown] {
+            for column in facts.values_mut() {
+                column.sort();
+            }
+        }
+        let mut names = expected["name"].clone();
+        names.sort();
+        right += usize::from(known.remove("name").as_ref() == Some(&names));
+        right_without += usize::from(unknown.remove("name").as_ref() == Some(&names));
+        assert_eq!(known, unknown, "{file}");
+    }
+    println!("names right: {right} with the list, {right_without} without");
+    assert!(right >= right_without);
 }
 
 /// One capture's sightings as those of another client, at another time.

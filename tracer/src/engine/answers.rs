@@ -15,8 +15,8 @@ use super::{
 use crate::model::{Family, IcmpError, Transport};
 
 const LONGEST_WALK: usize = 64;
-/// Lookups of a client that an ICMP error is searched in.
-const ICMP_WALK: usize = 256;
+/// Messages of a client among which an ICMP error's is searched.
+const ICMP_WALK: usize = 1024;
 /// A closed socket answers with ICMP at once.
 const SOCKET_CLOSED_WITHIN: u64 = 1_000_000;
 /// musl's limit for a candidate, Go's for a try.
@@ -195,7 +195,8 @@ impl Engine {
                 let message = self.messages.at(place);
                 let other = self.messages.at(message.peer);
                 let earlier = message.peer != NONE && message.peer != asked.peer && other.time <= answer.time;
-                if (earlier && question == asked.question && !other.bits.has(Bits::LATE))
+                let copy = earlier && question == asked.question && self.has_copy(place);
+                if (copy && !other.bits.has(Bits::LATE))
                     || message.bits.has(Bits::TCP)
                     || (message.peer != NONE && other.dns.truncated())
                 {
@@ -218,10 +219,8 @@ impl Engine {
     ) -> Place {
         let mut lookup = self.newest_lookup(client.address());
         let (mut best, mut best_time) = (NONE, 0);
-        for _ in 0..ICMP_WALK {
-            if lookup == NONE || best != NONE {
-                break;
-            }
+        let mut looked_at = 0;
+        while lookup != NONE && best == NONE {
             let mut question = self.lookups.at(lookup).first_question;
             while question != NONE {
                 let record = self.questions.at(question);
@@ -235,6 +234,10 @@ impl Engine {
                         && wanted(message)
                     {
                         (best, best_time) = (place, message.time);
+                    }
+                    looked_at += 1;
+                    if looked_at > ICMP_WALK {
+                        return best;
                     }
                     place = message.previous;
                 }

@@ -7,7 +7,7 @@ use super::{
     search::{Knowledge, SearchList, Suffixes},
     table::{Links, NONE, Place},
 };
-use crate::model::{Family, Name};
+use crate::model::{Family, Lookup};
 use std::hash::BuildHasher;
 
 /// Clients without open lookups that are remembered at least.
@@ -135,10 +135,10 @@ impl Engine {
     }
 
     /// Remembers the suffixes that a lookup's candidates show.
-    pub(super) fn learn_suffixes(&mut self, client: Place, base: &Name, candidates: &[Name]) {
+    pub(super) fn learn_suffixes(&mut self, client: Place, lookup: &Lookup) {
         let suffixes = &mut self.learnt_mut(client).suffixes;
-        for candidate in candidates {
-            suffixes.learn(base, candidate);
+        for step in &lookup.steps {
+            suffixes.learn(&lookup.name, &step.name);
         }
     }
 }

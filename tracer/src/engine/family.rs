@@ -29,6 +29,9 @@ const LEAD_OF_GLIBC: i32 = 20;
 /// A score is kept within these bounds, so that a client that changes its resolver is known again soon.
 const BOUND: i32 = 600;
 
+/// Of a client well known, one question in so many begins a lookup that is looked at.
+const SAMPLE: u64 = 8;
+
 const FAMILIES: [(Family, i32); 9] = [
     // What clients in clusters run, before anything is seen.
     (Family::Glibc, 4),
@@ -59,6 +62,11 @@ impl Votes {
             let weight = weights.iter().find(|(named, _)| *named == family).map_or(0, |(_, weight)| *weight);
             *score = (*score + weight).clamp(-BOUND, BOUND);
         }
+    }
+
+    /// Whether so much was seen that a look at a lookup now and then is enough.
+    fn is_settled(&self) -> bool {
+        self.scores.iter().any(|&score| score >= BOUND / 2)
     }
 
     /// The family that leads clearly.
@@ -102,6 +110,9 @@ struct Asked<'a> {
 impl Engine {
     /// Adds what a lookup shows.
     pub(super) fn vote(&self, lookup: Place, votes: &mut Votes) {
+        if votes.is_settled() && !self.lookups.at(lookup).number.is_multiple_of(SAMPLE) {
+            return;
+        }
         let mut asked: SmallVec<[Asked<'_>; 12]> = SmallVec::new();
         let mut question = self.lookups.at(lookup).first_question;
         while question != NONE && asked.len() < 12 {

@@ -12,15 +12,15 @@
 //! follow; only then its questions are told.
 
 use super::{
-    Ended, Engine,
+    Engine,
     intern::Address,
-    questions::{COPY_WINDOW, REACTION, SHORTEST_TIMEOUT, Standing},
-    records::{Bits, Role},
+    questions::{REACTION, SHORTEST_TIMEOUT, Standing},
+    records::Bits,
     search,
     table::{Chained, Links, NONE, Place, Slab},
     timers::{Timed, TimerLinks},
 };
-use crate::model::{Observer, Opcode, Rtype};
+use crate::model::{Opcode, Rtype};
 use foldhash::fast::FixedState;
 use std::hash::BuildHasher;
 
@@ -35,14 +35,6 @@ const AT_ONCE: u64 = 2 * MILLISECOND;
 const BURST_WINDOW: u64 = 5 * MILLISECOND;
 /// The next candidate follows a timeout at most this long after the last query.
 const LONGEST_NEXT: u64 = 32_000 * MILLISECOND;
-/// A lookup with all its answers is open this long: the next candidate may come.
-pub(super) const QUIET: u64 = 300 * MILLISECOND;
-/// A lookup with a failed or truncated question: musl asks again after 2.5 s, others after 5 s.
-const QUIET_FAILED: u64 = 5_500 * MILLISECOND;
-/// A copy's answer, where another server's came.
-const QUIET_COPY: u64 = 2_000 * MILLISECOND;
-/// No lookup is open longer.
-const LONGEST_LOOKUP: u64 = 300_000 * MILLISECOND;
 /// c-ares gives a try up after 2 to 8 s, the last one without a trace.
 const GIVEN_UP: u64 = 2_000 * MILLISECOND;
 /// Answers from which glibc's buffer of 1 or 2 KiB may be too small.
@@ -333,7 +325,11 @@ impl Engine {
         let answer = self.messages.at(response);
         let (late, time) = (answer.bits.has(Bits::LATE), answer.time);
         let large = answer.dns.counts[1] >= LARGE_ANSWER;
-        let positive = self.has_address(lookup);
+        let positive = if late {
+            self.has_address(lookup)
+        } else {
+            self.lookups.at(lookup).positive || self.is_positive(answer.question)
+        };
         let record = self.lookups.at_mut(lookup);
         record.positive = positive;
         if !late {
@@ -371,91 +367,6 @@ impl Engine {
             place = message.previous;
         }
         false
-    }
-
-    /// Something happened to a lookup: looks at it again when it has been quiet.
-    pub(super) fn touch(&mut self, lookup: Place) {
-        self.wheel.set(&mut self.lookups, lookup, self.now.saturating_add(QUIET));
-    }
-
-    /// Ends the lookups that nothing can continue.
-    pub(super) fn run_timers(&mut self, out: &mut impl Observer) {
-        let now = self.now;
-        let mut fired = std::mem::take(&mut self.fired);
-        while let Some(slot_end) = self.wheel.fire(&mut self.lookups, now, &mut fired) {
-            fired.sort_unstable_by_key(|&lookup| self.lookups.at(lookup).number);
-            for lookup in fired.drain(..) {
-                let due = self.due(lookup);
-                if due < slot_end {
-                    self.tell_messages(now, out);
-                    self.end_lookup(lookup, Ended::Quiet, out);
-                } else {
-                    self.wheel.set(&mut self.lookups, lookup, due);
-                }
-            }
-        }
-        self.fired = fired;
-        self.tell_messages(now, out);
-    }
-
-    /// When nothing can continue a lookup any more.
-    fn due(&self, lookup: Place) -> u64 {
-        let record = self.lookups.at(lookup);
-        let mut due = record.last_answer.saturating_add(QUIET);
-        let mut question = record.first_question;
-        while question != NONE {
-            due = due.max(self.question_due(question));
-            question = self.questions.at(question).next;
-        }
-        due.min(record.started.saturating_add(LONGEST_LOOKUP))
-    }
-
-    fn question_due(&self, question: Place) -> u64 {
-        let record = self.questions.at(question);
-        let longest = self.config.unanswered_nanos();
-        let last = self.messages.at(record.last).time;
-        let standing = self.standing(question, u64::MAX);
-        let mut due = match standing {
-            Standing::Final(_) if self.untranslated(question) => last.saturating_add(longest),
-            Standing::Final(time) => time.saturating_add(QUIET),
-            Standing::Failed(_, time) => time.max(last).saturating_add(QUIET_FAILED),
-            Standing::Truncated | Standing::Unreachable(_) => last.saturating_add(QUIET_FAILED),
-            Standing::Waiting => last.saturating_add(self.patience(question)),
-        };
-        if let Standing::Final(_) = standing {
-            let mut place = record.last;
-            while place != NONE {
-                let message = self.messages.at(place);
-                if message.peer == NONE && record.messages > 1 {
-                    let wait = if self.has_copy(place) { QUIET_COPY.min(longest) } else { longest };
-                    due = due.max(message.time.saturating_add(wait));
-                }
-                place = message.previous;
-            }
-        }
-        due
-    }
-
-    fn has_copy(&self, place: Place) -> bool {
-        let message = self.messages.at(place);
-        let next = self.messages.at(message.next);
-        message.role == Role::ParallelCopy
-            || (next.role == Role::ParallelCopy && next.time.saturating_sub(message.time) <= COPY_WINDOW)
-    }
-
-    /// How long a retry may still come: two and a half times the longest gap so far, for resolvers double it.
-    fn patience(&self, question: Place) -> u64 {
-        let mut place = self.questions.at(question).last;
-        let mut longest = 0;
-        while place != NONE {
-            let message = self.messages.at(place);
-            if message.previous != NONE {
-                longest = longest.max(message.time.saturating_sub(self.messages.at(message.previous).time));
-            }
-            place = message.previous;
-        }
-        let least = self.config.unanswered_nanos();
-        (longest * 5 / 2).clamp(least, least.max(45_000 * MILLISECOND))
     }
 
     /// The newest open lookup of an address.

@@ -5,9 +5,9 @@
 //! 2. `messages`: a sighting is a further hop of a known message, or a new message.
 //! 3. `questions`, `answers`: a query joins its question or opens one; a response and an ICMP error find the query
 //!    they belong to.
-//! 4. `lookups` (with `search`): a question joins its lookup or opens one.
+//! 4. `lookups` (with `search`, `clients`): a question joins its lookup or opens one.
 //! 5. Telling. A message is told when its hop window has passed; a lookup and its questions when nothing can
-//!    continue it (`timers`). `tell` builds what observers see, `outcome` and `family` judge it.
+//!    continue it (`deadlines`, `timers`). `tell` builds what observers see, `outcome` and `family` judge it.
 //!
 //! Everything is bounded by [`Config::capacity`]: where there is no room, the oldest lookup is told as incomplete,
 //! and counted. Records are small and name each other by place (`table`, `records`, `intern`).
@@ -15,6 +15,7 @@
 mod aliases;
 mod answers;
 mod clients;
+mod deadlines;
 mod family;
 mod intern;
 mod lookups;
@@ -84,6 +85,10 @@ impl Default for Config {
 impl Config {
     fn hop_window_nanos(&self) -> u64 {
         nanos(self.hop_window)
+    }
+    /// Messages held at once: a query and its answer for each question, and those in their hop window.
+    const fn most_messages(&self) -> usize {
+        self.capacity.saturating_mul(2).saturating_add(1024)
     }
     fn unanswered_nanos(&self) -> u64 {
         nanos(self.unanswered)
@@ -254,13 +259,10 @@ impl Engine {
     /// When [`Self::advance`] has something to do, if nothing is observed before.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        let slack = nanos(self.config.slack);
         let window = self.config.hop_window_nanos();
         let message = self.window.front().map(|&m| self.messages.at(m).time.saturating_add(window));
-        // What is decided lags by the slack, in whole buckets.
-        let lag = slack + (slack / 16).max(1);
         let decided = [message, self.wheel.next_deadline()].into_iter().flatten().min();
-        let deadline = decided.map(|d| d.saturating_add(lag));
+        let deadline = decided.map(|d| d.saturating_add(self.reorder.lag()));
         [deadline, self.reorder.next_deadline()].into_iter().flatten().min().map(Timestamp::from_nanos)
     }
 

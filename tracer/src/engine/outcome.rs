@@ -1,10 +1,11 @@
 //! How questions and lookups ended, as the client saw it: late answers do not count.
 
-use super::{Ended, search};
+use super::search;
 use crate::model::{
     Answer, Family, Lookup, LookupResult, Name, Question, QuestionId, QuestionOutcome, Rcode, Retransmission,
     RetransmissionKind, Rtype, Step, Timestamp, Transmission, TransmissionKind,
 };
+use smallvec::SmallVec;
 use std::time::Duration;
 
 /// Silence that a user notices.
@@ -45,14 +46,14 @@ const fn is_retransmission(transmission: &Transmission) -> Option<Retransmission
 
 /// Fills in what follows from a lookup's steps. `base`: octets of the asked name in the first candidate;
 /// `positive`: the questions that got an address.
-pub(super) fn fill(lookup: &mut Lookup, base: usize, positive: &[QuestionId], ended: Ended) {
+pub(super) fn fill(lookup: &mut Lookup, base: usize, positive: &[QuestionId], cut_off: bool) {
     lookup.name = asked_name(&lookup.steps, base);
     let answering = lookup.steps.iter().find(|s| s.questions.iter().any(|q| positive.contains(&q.id)));
     let accepted = answering.filter(|step| !musl_refuses(step, lookup.family));
     lookup.answered_by = accepted.map(|step| step.name);
     lookup.result = match (accepted, lookup.steps.last()) {
         (Some(_), _) => LookupResult::Ok,
-        (None, Some(last)) => failure(last, &lookup.steps, lookup.family, ended),
+        (None, Some(last)) => failure(last, &lookup.steps, lookup.family, cut_off),
         (None, None) => LookupResult::Incomplete,
     };
     let queries = |s: &Step| s.questions.iter().map(|q| q.transmissions.len()).sum::<usize>();
@@ -97,15 +98,15 @@ fn musl_refuses(step: &Step, family: Family) -> bool {
             .any(|q| !matches!(of_question(q, false), QuestionOutcome::Answered(Rcode::NOERROR)))
 }
 
-fn failure(last: &Step, steps: &[Step], family: Family, ended: Ended) -> LookupResult {
-    let result = last.questions.iter().map(|q| failure_of(q, ended)).max_by_key(|r| weight(*r));
+fn failure(last: &Step, steps: &[Step], family: Family, cut_off: bool) -> LookupResult {
+    let result = last.questions.iter().map(|q| failure_of(q, cut_off)).max_by_key(|r| weight(*r));
     let result = result.unwrap_or(LookupResult::Incomplete);
     // glibc and c-ares remember what the candidates before the last one had.
     let remembers =
         matches!(family, Family::Glibc | Family::CAres | Family::CAresBefore120 | Family::CAresFrom120);
     if result == LookupResult::Nxdomain && remembers {
         let earlier =
-            |wanted| steps.iter().any(|s| s.questions.iter().any(|q| failure_of(q, Ended::Quiet) == wanted));
+            |wanted| steps.iter().any(|s| s.questions.iter().any(|q| failure_of(q, false) == wanted));
         if earlier(LookupResult::Nodata) {
             return LookupResult::Nodata;
         }
@@ -116,8 +117,8 @@ fn failure(last: &Step, steps: &[Step], family: Family, ended: Ended) -> LookupR
     result
 }
 
-fn failure_of(question: &Question, ended: Ended) -> LookupResult {
-    match of_question(question, ended != Ended::Quiet) {
+fn failure_of(question: &Question, cut_off: bool) -> LookupResult {
+    match of_question(question, cut_off) {
         QuestionOutcome::Unanswered => LookupResult::Timeout,
         QuestionOutcome::Unreachable => LookupResult::Unreachable,
         QuestionOutcome::Incomplete => LookupResult::Incomplete,
@@ -151,7 +152,7 @@ fn transmissions(steps: &[Step]) -> impl Iterator<Item = &Transmission> {
 }
 
 fn fill_times(lookup: &mut Lookup) {
-    let mut sent: Vec<Timestamp> = transmissions(&lookup.steps).map(|t| t.time).collect();
+    let mut sent: SmallVec<[Timestamp; 32]> = transmissions(&lookup.steps).map(|t| t.time).collect();
     sent.sort_unstable();
     lookup.start = sent.first().copied().unwrap_or_default();
     let gaps = sent.windows(2).filter_map(|pair| match pair {
@@ -166,7 +167,7 @@ fn fill_times(lookup: &mut Lookup) {
 }
 
 fn fill_retransmissions(lookup: &mut Lookup) {
-    let mut all: Vec<(Timestamp, Retransmission)> = Vec::new();
+    let mut all: SmallVec<[(Timestamp, Retransmission); 8]> = SmallVec::new();
     for step in &lookup.steps {
         for (index, question) in step.questions.iter().enumerate() {
             let again = question.transmissions.iter().filter_map(|t| Some((t.time, is_retransmission(t)?)));

@@ -50,6 +50,9 @@ pub(super) enum Standing {
 impl Engine {
     /// Finds or opens the question of a new query message.
     pub(super) fn ask(&mut self, place: Place, out: &mut impl Observer) {
+        while self.messages.len() > self.config.most_messages() && self.questions.len() > 0 {
+            self.evict_oldest(out);
+        }
         let known = self.question_of(place);
         self.messages.at_mut(place).bits.set(Bits::OWNED, true);
         match known {

@@ -245,7 +245,7 @@ impl Engine {
         }
     }
 
-    fn fill_question(&self, place: Place, session_ended: bool, question: &mut Question) {
+    fn fill_question(&self, place: Place, cut_off: bool, question: &mut Question) {
         let record = self.questions.at(place);
         question.id = QuestionId(record.number);
         question.client = self.addresses.ip(record.client);
@@ -274,7 +274,7 @@ impl Engine {
         for (answer, (_, place)) in question.answers.iter_mut().zip(answers) {
             self.fill_answer(self.messages.at(place), answer);
         }
-        question.outcome = outcome::of_question(question, session_ended);
+        question.outcome = outcome::of_question(question, cut_off);
     }
 
     fn fill_transmission(&self, record: &MessageRecord, answered_by: Option<usize>, to: &mut Transmission) {
@@ -337,6 +337,7 @@ impl Engine {
     fn fill_lookup(&mut self, lookup: Place, ended: Ended, scratch: &mut Scratch) {
         let record = self.lookups.at(lookup);
         let (client, noise) = (record.client, record.noise);
+        let cut_off = self.is_cut_off(lookup, ended);
         let mut positive: SmallVec<[QuestionId; 8]> = SmallVec::new();
         // Questions in the order asked, grouped by the order in which their names were first asked.
         let mut names: SmallVec<[(NameId, usize); 8]> = SmallVec::new();
@@ -373,7 +374,7 @@ impl Engine {
                 while place != NONE && self.questions.at(place).name != name {
                     place = self.questions.at(place).next;
                 }
-                self.fill_question(place, ended != Ended::Quiet, question);
+                self.fill_question(place, cut_off, question);
                 place = self.questions.at(place).next;
             }
         }
@@ -391,10 +392,9 @@ impl Engine {
         };
         let base =
             if outcome::asked_as_is(&scratch.lookup, !positive.is_empty()) { usize::MAX } else { base };
-        outcome::fill(&mut scratch.lookup, base, &positive, ended);
+        outcome::fill(&mut scratch.lookup, base, &positive, cut_off);
         if scratch.lookup.steps.len() > 1 {
-            let candidates: SmallVec<[Name; 8]> = scratch.lookup.steps.iter().map(|s| s.name).collect();
-            self.learn_suffixes(client, &scratch.lookup.name, &candidates);
+            self.learn_suffixes(client, &scratch.lookup);
         }
     }
 

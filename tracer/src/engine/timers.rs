@@ -89,6 +89,9 @@ impl Wheel {
     /// its end: a deadline before that has passed, any other is to be set again. So deadlines pass in the order of
     /// slots, no matter how often the wheel is asked.
     pub(super) fn fire(&mut self, entries: &mut impl Timed, now: u64, fired: &mut Vec<Place>) -> Option<u64> {
+        if self.base >= now / WIDTH {
+            return None;
+        }
         let number = self.next_occupied().filter(|&number| number < now / WIDTH);
         let Some(number) = number else {
             self.base = self.base.max(now / WIDTH);

@@ -8,7 +8,7 @@ use dnspath::{
     },
 };
 use proptest::prelude::*;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 
 const START: u64 = 1_700_000_000_000_000_000;
 const NAMES: [&str; 5] =
@@ -308,4 +308,52 @@ fn a_clock_set_back_starts_time_anew() {
     assert_eq!(engine.counters().clock_steps, 1);
     engine.advance(Timestamp::from_nanos(START - 3_500_000_000_000), &mut told);
     assert_eq!(engine.counters().open_questions, 0, "they time out by the new clock");
+}
+
+/// Spoofed sources, a new one for each query: clients, names and addresses are forgotten, and every answer finds
+/// its query.
+#[test]
+fn memory_does_not_grow_with_the_clients_that_were() {
+    let message = |number: u32, response: bool| DnsMessage {
+        id: 7,
+        flags: Flags(0x0100 | u16::from(response) << 15),
+        name: format!("host-{number}.example.com").parse().unwrap(),
+        qtype: Rtype::A,
+        has_question: true,
+        counts: [1, u16::from(response), 0, 0],
+        answer: AnswerSummary { matching: u16::from(response), ..AnswerSummary::default() },
+        ..DnsMessage::default()
+    };
+    let (mut engine, mut told, mut after_half) = (Engine::new(Config::default()), Count(0), 0);
+    for number in 0..120_000_u32 {
+        let source =
+            SocketAddr::new(Ipv6Addr::from(0x2001_0db8_u128 << 96 | u128::from(number)).into(), 4000);
+        let flow = Flow { source, destination: SOCKETS[5].parse().unwrap() };
+        for (response, flow) in [(false, flow), (true, flow.reversed())] {
+            let time = START + u64::from(number) * 100_000 + u64::from(response) * 50_000;
+            engine.observe(
+                &Sighting {
+                    frame: 1,
+                    time: Timestamp::from_nanos(time),
+                    vantage: VantageId(0),
+                    transport: Transport::Udp,
+                    flow,
+                    destination_mac: None,
+                    ttl: 64,
+                    ip_id: 0,
+                    dont_fragment: false,
+                    nat: None,
+                    body: SightingBody::Dns(message(number, response)),
+                },
+                &mut told,
+            );
+        }
+        if number == 60_000 {
+            after_half = engine.memory();
+        }
+    }
+    assert!(engine.memory() <= after_half * 11 / 10, "{} after {after_half}", engine.memory());
+    engine.finish(&mut told);
+    let counters = engine.counters();
+    assert_eq!((counters.unmatched, counters.lookups, told.0), (0, 120_000, 240_000));
 }
