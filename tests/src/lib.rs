@@ -24,6 +24,7 @@ pub mod load;
 pub mod namespace;
 pub mod process;
 pub mod query;
+pub mod report;
 pub mod requirements;
 pub mod server;
 pub mod service;
