@@ -13,6 +13,10 @@ use crate::clock::wait_until;
 use crate::namespace::Namespace;
 use crate::process::{Process, run};
 
+/// With `--immediate-mode` each packet takes so much of the buffer, however short it is: the default of 256 KiB
+/// leaves room for 64. No message of the lab is longer.
+const SNAPLEN: &str = "8192";
+
 /// A running tcpdump on one interface. Never promiscuous: on a bridge that makes the node answer twice.
 #[derive(Debug)]
 pub struct Capture {
@@ -43,7 +47,7 @@ impl Capture {
             "-n",
             "-p",
             "-s",
-            "0",
+            SNAPLEN,
             "-U",
             "--immediate-mode",
             "-B",

@@ -25,6 +25,7 @@ pub mod namespace;
 pub mod packet;
 pub mod process;
 pub mod query;
+pub mod report;
 pub mod requirements;
 pub mod server;
 pub mod service;
