@@ -1,8 +1,6 @@
 //! What the engine costs: memory for each open question (always checked), time for each sighting (by hand, in a
 //! release build: `cargo test --release --test engine_cost -- --ignored --nocapture`).
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use dnspath::{
     engine::{Config, Engine},
     model::{

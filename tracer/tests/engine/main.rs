@@ -6,8 +6,6 @@
     reason = "a test that cannot read its own input must fail"
 )]
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
 mod properties;
 mod scenario;
 mod scenarios;
