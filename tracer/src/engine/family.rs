@@ -221,6 +221,11 @@ fn vote_for_retry(
         votes.add(&[(Family::Musl, 30), (Family::BusyboxNslookup, 40), (Family::Glibc, -20)]);
     } else if about(5_000) && same_port {
         votes.add(&[(Family::Musl, -10), (Family::BusyboxNslookup, -20)]);
+        // glibc sleeps in one poll() of 5 s, which the kernel may end a thousandth later (select_estimate_accuracy);
+        // c-ares's caller wakes for the nearest of its timers.
+        let slept_in_one = gap >= 5_002_500_000;
+        votes.add(&[(Family::Glibc, if slept_in_one { 8 } else { -14 })]);
+        votes.add(&[(Family::CAresBefore120, if slept_in_one { -20 } else { 14 })]);
     } else if !same_port && !server_changed && kind == RetransmissionKind::Timeout {
         votes.add(&[(Family::CAresFrom120, 10), (Family::Musl, -60), (Family::CAresBefore120, -20)]);
     }
