@@ -12,7 +12,7 @@ use dnspath::{
     wire::Decoder,
 };
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::SocketAddr};
 
 /// Resolvers and troubles of each kind: search, retries, empty answers, TCP, ICMP, four lookups at once.
 const FILES: [&str; 9] = [
@@ -33,8 +33,8 @@ struct Told {
     /// Frame and id: several messages may be in one segment.
     queries: BTreeSet<(u64, u16)>,
     responses: usize,
-    /// A query's first frame, its id, and its answer's first frame.
-    pairs: BTreeSet<(u64, u16, u64)>,
+    /// What was asked (client, id) and the answer's first frame: equal queries cannot be told apart.
+    pairs: BTreeSet<(SocketAddr, u16, u64)>,
     lookups: usize,
     candidates: BTreeSet<String>,
 }
@@ -52,7 +52,7 @@ impl Observer for Told {
         for sent in &question.transmissions {
             if let Some(answer) = sent.answered_by.and_then(|index| question.answers.get(usize::from(index)))
             {
-                self.pairs.insert((sent.hops[0].frame, sent.id, answer.hops[0].frame));
+                self.pairs.insert((sent.client, sent.id, answer.hops[0].frame));
             }
         }
     }
@@ -99,11 +99,14 @@ fn cut_at_any_length_nothing_is_invented() {
             check(seen.queries.is_subset(&full.queries), "a query that the whole file has not");
             check(seen.responses <= full.responses, "more responses");
             check(seen.pairs.is_subset(&full.pairs), "a pair that the whole file has not");
-            check(seen.lookups <= full.lookups, "more lookups");
+            // A query cut in its OPT record or in its TCP segment no longer shows what it goes with (Go is known by
+            // its EDNS): its retry then counts as a lookup of its own.
+            let most = if length >= whole.longest_query() { full.lookups } else { seen.queries.len() };
+            check(seen.lookups <= most, "more lookups");
             check(seen.candidates.is_subset(&full.candidates), "a name that nobody asked");
         }
     }
-    assert!(problems.is_empty(), "{} problems: {:#?}", problems.len(), &problems[..problems.len().min(40)]);
+    assert!(problems.is_empty(), "{} problems: {:#?}", problems.len(), problems);
 }
 
 /// A report without what differs where frames are numbered otherwise.

@@ -70,6 +70,13 @@ impl Capture {
         self.records.iter().map(|record| record.bytes.len()).max().unwrap()
     }
 
+    /// The longest record sent to port 53, over IPv4 without options.
+    pub(crate) fn longest_query(&self) -> usize {
+        let is_query = |frame: &&Vec<u8>| be16(&frame[ETHERNET + 22..]) == 53;
+        let queries = self.records.iter().map(|record| &record.bytes).filter(is_query);
+        queries.map(Vec::len).max().unwrap()
+    }
+
     /// Every DNS message over UDP.
     pub(crate) fn messages(&self) -> Vec<Message> {
         self.records.iter().filter_map(Message::read).collect()
