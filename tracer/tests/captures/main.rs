@@ -1,5 +1,7 @@
 //! `report` on capture files: those of the corpus as they are, and harmed on purpose.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
 mod harmed;
 mod pcap;
 mod selected;
