@@ -1,6 +1,6 @@
 //! What one rule saw, grouped, in bounded memory.
 
-use super::{Confidence, Finding, OTHERS, Severity};
+use super::{Confidence, Evidence, Finding, OTHERS, Severity};
 use crate::model::Timestamp;
 use std::{collections::HashMap, hash::Hash};
 
@@ -24,17 +24,27 @@ pub(super) struct Tally {
     pub(super) count: u64,
     pub(super) first: Timestamp,
     pub(super) last: Timestamp,
-    pub(super) evidence: Vec<u64>,
+    pub(super) evidence: Vec<Evidence>,
 }
 
 impl Tally {
     /// Counts `count` more, at `time`, shown by `frames`.
-    pub(super) fn add(&mut self, count: u64, time: Timestamp, frames: impl IntoIterator<Item = u64>) {
+    pub(super) fn add(&mut self, count: u64, time: Timestamp, frames: impl IntoIterator<Item = Evidence>) {
         self.first = if self.count == 0 { time } else { self.first.min(time) };
         self.last = self.last.max(time);
         self.count += count;
         let room = MAX_EVIDENCE.saturating_sub(self.evidence.len());
         self.evidence.extend(frames.into_iter().take(room));
+    }
+
+    /// Counts what `other` counted too.
+    pub(super) fn absorb(&mut self, other: &Self) {
+        let (first, last) = (other.first, other.last);
+        self.add(other.count, first, []);
+        self.last = self.last.max(last);
+        self.evidence.extend(&other.evidence);
+        self.evidence.sort_unstable();
+        self.evidence.truncate(MAX_EVIDENCE);
     }
 
     /// A finding with these counts; what it says is still to be filled in.
@@ -85,7 +95,7 @@ impl<K: Eq + Hash, V: Default> Groups<K, V> {
         key: K,
         count: u64,
         time: Timestamp,
-        frames: impl IntoIterator<Item = u64>,
+        frames: impl IntoIterator<Item = Evidence>,
     ) -> Option<&mut V> {
         if self.all.len() >= MAX_GROUPS && !self.all.contains_key(&key) {
             self.overflow.add(count, time, []);
@@ -96,10 +106,18 @@ impl<K: Eq + Hash, V: Default> Groups<K, V> {
         Some(&mut group.detail)
     }
 
+    /// Every group, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &Group<V>)> {
+        self.all.iter()
+    }
+
     /// One finding for each of the worst groups and one for all the others.
     pub(super) fn findings(&self, tell: impl Fn(&K, &Group<V>) -> Option<Finding>) -> Vec<Finding> {
-        let mut findings: Vec<Finding> =
-            self.all.iter().filter_map(|(key, group)| tell(key, group)).collect();
+        self.worst(self.all.iter().filter_map(|(key, group)| tell(key, group)).collect())
+    }
+
+    /// The worst of these findings, which tell all groups, and one for all the others.
+    pub(super) fn worst(&self, mut findings: Vec<Finding>) -> Vec<Finding> {
         findings.sort_by(rank);
         if findings.len() > TOP {
             let rest = findings.split_off(TOP);
@@ -137,8 +155,13 @@ fn together(rest: &[Finding], overflow: u64) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::VantageId;
 
     const CODE: Code = Code { code: "DP999", name: "test" };
+
+    fn frames<const N: usize>(numbers: [u64; N]) -> [Evidence; N] {
+        numbers.map(|frame| Evidence { frame, vantage: VantageId(0) })
+    }
 
     fn told(groups: &Groups<u32, ()>) -> Vec<Finding> {
         groups.findings(|key, group| {
@@ -166,10 +189,10 @@ mod tests {
     fn beyond_the_bound_things_are_counted_and_no_memory_is_used() {
         let mut groups = Groups::default();
         for key in 0..5_000_u32 {
-            groups.add(key, 1, Timestamp::from_nanos(1), [1, 2, 3]);
+            groups.add(key, 1, Timestamp::from_nanos(1), frames([1, 2, 3]));
         }
         for _ in 0..100 {
-            groups.add(7, 1, Timestamp::from_nanos(2), [4, 5, 6]);
+            groups.add(7, 1, Timestamp::from_nanos(2), frames([4, 5, 6]));
         }
         assert_eq!(groups.all.len(), MAX_GROUPS);
         assert!(groups.all.values().all(|group| group.tally.evidence.len() <= MAX_EVIDENCE));

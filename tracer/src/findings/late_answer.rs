@@ -7,7 +7,7 @@
 //! twice, where the client had not moved on.
 
 use super::{
-    Confidence, Finding, Rule, Severity,
+    Confidence, Evidence, Finding, Rule, Severity,
     groups::{Code, Groups},
 };
 use crate::{
@@ -33,7 +33,7 @@ impl Rule for LateAnswer {
     fn message(&mut self, message: &Message) {
         let MessageKind::Response { latency, late: true, .. } = message.kind else { return };
         let key = (message.client.ip(), message.server.ip());
-        let frames = message.hops.first().map(|hop| hop.frame);
+        let frames = message.hops.first().map(Evidence::from);
         let Some(detail) = self.0.add(key, 1, message.time, frames) else { return };
         detail.shortest = Some(detail.shortest.map_or(latency, |shortest| shortest.min(latency)));
         detail.longest = detail.longest.max(latency);
@@ -45,15 +45,14 @@ impl Rule for LateAnswer {
             let Detail { shortest, longest, name } = &group.detail;
             let mut finding = group.tally.finding(CODE, Severity::Warning, Confidence::High);
             finding.subject = vec![("client", client.to_string()), ("server", server.to_string())];
-            let shortest = shortest.unwrap_or_default();
+            let (shortest, longest) = (human(shortest.unwrap_or_default()).to_string(), human(*longest).to_string());
+            let range = if shortest == longest { longest } else { format!("{shortest} to {longest}") };
             finding.summary = if finding.count == 1 {
-                format!("{server} answered {client} once after {client} had given up: {} for {name}", human(*longest))
+                format!("{server} answered {client} once after {client} had given up: {range} for {name}")
             } else {
                 format!(
-                    "{server} answered {client} {} times after {client} had given up: {} to {}, last for {name}",
-                    finding.count,
-                    human(shortest),
-                    human(*longest)
+                    "{server} answered {client} {} times after {client} had given up: {range}, last for {name}",
+                    finding.count
                 )
             };
             finding.advice = "The server is slow, not silent: look at its load and its upstream; a higher timeout in \

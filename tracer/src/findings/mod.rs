@@ -17,7 +17,7 @@ mod truncated;
 
 pub use cause::cause;
 
-use crate::model::{Coverage, Lookup, Message, Observer, Question, Timestamp};
+use crate::model::{Coverage, Hop, Lookup, Message, Observer, Question, Timestamp, VantageId, Vantages};
 use std::fmt;
 
 /// How bad a finding is.
@@ -104,8 +104,41 @@ pub struct Finding {
     pub summary: String,
     /// What to do about it.
     pub advice: String,
-    /// Numbers of frames that show it; a few of possibly many.
-    pub evidence: Vec<u64>,
+    /// Frames that show it, by number; a few of possibly many.
+    pub evidence: Vec<Evidence>,
+}
+
+/// A frame that shows a finding.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Evidence {
+    /// Its number in its file, or in the session.
+    pub frame: u64,
+    /// Where it was seen; with several files that tells which one.
+    pub vantage: VantageId,
+}
+
+impl Evidence {
+    /// The file it is in, as [`crate::model::Vantage::source`] counts; 0 where there is only one.
+    #[must_use]
+    pub fn source(self, vantages: &Vantages) -> u16 {
+        vantages.lookup(self.vantage).map_or(0, |vantage| vantage.source)
+    }
+}
+
+impl From<&Hop> for Evidence {
+    fn from(hop: &Hop) -> Self {
+        Self { frame: hop.frame, vantage: hop.vantage }
+    }
+}
+
+/// `7`, or `7@2` at another than the first vantage.
+impl fmt::Debug for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.vantage {
+            VantageId(0) => write!(f, "{}", self.frame),
+            VantageId(vantage) => write!(f, "{}@{vantage}", self.frame),
+        }
+    }
 }
 
 impl Finding {

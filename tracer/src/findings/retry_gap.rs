@@ -15,17 +15,19 @@
 //! - `loss` (low): anything else; one packet, query or answer, was lost.
 //!
 //! Looks alike and does not fire: a slow answer without a resend (DP204 where it is the rule), a resend after
-//! SERVFAIL, REFUSED or ICMP (no wait was needed), a lookup none of whose queries was answered (DP104).
+//! SERVFAIL, REFUSED or ICMP (no wait was needed), a lookup none of whose queries was answered, or that
+//! failed because only one of its names was not (DP104 says so).
 
 use super::{
     Confidence, Finding, Rule, Severity,
+    cause::{Silence, silence},
     groups::{Code, Groups},
     search::{frames, questions, server_of},
 };
 use crate::{
     model::{
-        Answer, Lookup, Name, Question, QuestionOutcome, RetransmissionKind, Rtype, Step, Transmission,
-        TransmissionKind, Transport,
+        Answer, Lookup, LookupResult, Name, Question, QuestionOutcome, RetransmissionKind, Rtype, Step,
+        Transmission, TransmissionKind, Transport,
     },
     output::text::human,
 };
@@ -70,6 +72,10 @@ impl Rule for RetryGap {
             .filter_map(|(step, question)| waited(lookup, step, question).map(|wait| (wait, step, question)))
             .max_by_key(|(wait, ..)| *wait);
         let Some((wait, step, question)) = worst else { return };
+        let ended_it = lookup.steps.last().is_some_and(|last| std::ptr::eq(last, step));
+        if lookup.result == LookupResult::Timeout && ended_it && silence(step, lookup) == Silence::OneName {
+            return;
+        }
         let Some(server) = server_of(question) else { return };
         let key = (lookup.client, server, cause(step, question));
         let Some(detail) = self.0.add(key, 1, question.first_asked(), frames(question)) else { return };
@@ -231,7 +237,7 @@ fn told(cause: Cause) -> (&'static str, Confidence, &'static str, &'static str) 
 mod tests {
     use super::*;
     use crate::findings::testing::{ask, direct, found, lookup};
-    use crate::model::{Family, LookupResult, Rcode};
+    use crate::model::{Family, Rcode};
 
     const WEB: &str = "web.default.svc.cluster.local";
 
@@ -329,6 +335,17 @@ mod tests {
         let both = [Rtype::A, Rtype::AAAA]
             .map(|t| ask(WEB, t, 0).again(5_000, timeout).address("10.96.4.7").build());
         assert_eq!(causes(both.to_vec()), ["loss"]);
+    }
+
+    #[test]
+    fn does_not_fire_where_one_silent_name_ended_the_lookup() {
+        let silent = [
+            ask("api.example.com.svc", Rtype::A, 0).nxdomain().build(),
+            ask("api.example.com.corp", Rtype::A, 2).again(2_500, RetransmissionKind::Timeout).build(),
+        ];
+        let result = |result| lookup("api.example.com", Family::Musl, result, silent.to_vec());
+        assert_eq!(found::<RetryGap>(&[result(LookupResult::Timeout)]), []);
+        assert_eq!(found::<RetryGap>(&[result(LookupResult::Ok)]).len(), 1);
     }
 
     #[test]

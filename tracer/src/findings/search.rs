@@ -1,5 +1,6 @@
 //! What several rules ask of a lookup.
 
+use super::Evidence;
 use crate::model::{Lookup, Name, Question, Step};
 use std::net::IpAddr;
 
@@ -11,13 +12,13 @@ pub(super) fn suffix_of(candidate: &Name, asked: &Name) -> Option<Name> {
 }
 
 /// The first frame of each query message of a step.
-pub(super) fn first_frames(step: &Step) -> impl Iterator<Item = u64> {
+pub(super) fn first_frames(step: &Step) -> impl Iterator<Item = Evidence> {
     step.questions.iter().flat_map(frames)
 }
 
 /// The first frame of each query message of a question.
-pub(super) fn frames(question: &Question) -> impl Iterator<Item = u64> {
-    question.transmissions.iter().filter_map(|sent| sent.hops.first()).map(|hop| hop.frame)
+pub(super) fn frames(question: &Question) -> impl Iterator<Item = Evidence> {
+    question.transmissions.iter().filter_map(|sent| sent.hops.first()).map(Evidence::from)
 }
 
 /// Every question of a lookup.

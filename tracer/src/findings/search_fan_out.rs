@@ -1,6 +1,6 @@
 //! DP101 search-fan-out: lookups that ask many names before the one that answers.
 //!
-//! Fires for a client and name when a lookup spent at least four queries (two suffixes, A and AAAA) on names
+//! Fires for a client and name (for a name alone when more than three clients ask it) when a lookup spent at least four queries (two suffixes, A and AAAA) on names
 //! that gave no address before another name did. `count` is the queries wasted.
 //!
 //! - warning: the name itself answered, so the search list was walked in vain; a trailing dot or a lower ndots
@@ -12,15 +12,17 @@
 
 use super::{
     Confidence, Finding, Rule, Severity,
-    groups::{Code, Groups},
+    groups::{Code, Group, Groups, Tally},
     search::{first_frames, suffix_of},
 };
 use crate::model::{Family, Lookup, Name};
-use std::net::IpAddr;
+use std::{cmp::Reverse, collections::BTreeMap, net::IpAddr};
 
 const CODE: Code = Code { code: "DP101", name: "search-fan-out" };
 /// Fewer wasted queries in a lookup are how a search list works.
 const MIN_WASTED: u32 = 4;
+/// So many clients of one name are told one by one.
+const FEW_CLIENTS: usize = 3;
 /// Suffixes named in a finding.
 const MAX_SUFFIXES: usize = 6;
 
@@ -30,7 +32,23 @@ struct Detail {
     queries: u64,
     suffixes: Vec<Name>,
     answered_by: Name,
-    family: Family,
+    /// The resolvers that asked, each once.
+    families: Vec<Family>,
+}
+
+impl Detail {
+    fn add_family(&mut self, family: Family) {
+        if family != Family::Unknown && !self.families.contains(&family) {
+            self.families.push(family);
+            self.families.sort_unstable();
+        }
+    }
+
+    fn add_suffix(&mut self, suffix: Name) {
+        if self.suffixes.len() < MAX_SUFFIXES && !suffix.is_root() && !self.suffixes.contains(&suffix) {
+            self.suffixes.push(suffix);
+        }
+    }
 }
 
 /// The rule's state.
@@ -50,42 +68,71 @@ impl Rule for SearchFanOut {
         detail.lookups += 1;
         detail.queries += u64::from(lookup.queries);
         detail.answered_by = answered_by;
-        if detail.family == Family::Unknown {
-            detail.family = lookup.family;
-        }
+        detail.add_family(lookup.family);
         for suffix in in_vain().filter_map(|step| suffix_of(&step.name, &lookup.name)) {
-            if detail.suffixes.len() < MAX_SUFFIXES && !suffix.is_root() && !detail.suffixes.contains(&suffix)
-            {
-                detail.suffixes.push(suffix);
-            }
+            detail.add_suffix(suffix);
         }
     }
 
     fn findings(&self) -> Vec<Finding> {
-        self.0.findings(|(client, name), group| {
-            let Detail { lookups, queries, suffixes, answered_by, family } = &group.detail;
-            let by_itself = answered_by == name;
-            let severity = if by_itself { Severity::Warning } else { Severity::Info };
-            let mut finding = group.tally.finding(CODE, severity, Confidence::High);
-            let suffixes: Vec<String> = suffixes.iter().map(Name::to_string).collect();
-            finding.subject = vec![
-                ("client", client.to_string()),
-                ("name", name.to_string()),
-                ("suffixes", suffixes.join(" ")),
-                ("family", family.to_string()),
-            ];
-            let times = if *lookups == 1 { "1 lookup".into() } else { format!("{lookups} lookups") };
-            finding.summary = format!(
-                "{client} wasted {} of {queries} queries in {times} of {name}: asked with {} before {}",
-                finding.count,
-                list(&suffixes),
-                if by_itself { "the name itself".into() } else { answered_by.to_string() },
-            );
-            finding.advice =
-                if by_itself { advice(name, *family) } else { format!("Ask for {answered_by}. (the whole name, with its dot): one candidate instead of a search.") };
-            Some(finding)
-        })
+        let mut by_name: BTreeMap<&Name, Vec<(IpAddr, &Group<Detail>)>> = BTreeMap::new();
+        for ((client, name), group) in self.0.iter() {
+            by_name.entry(name).or_default().push((*client, group));
+        }
+        let mut findings = Vec::new();
+        for (name, mut clients) in by_name {
+            clients.sort_unstable_by_key(|(client, group)| (Reverse(group.tally.count), *client));
+            if clients.len() > FEW_CLIENTS {
+                findings.push(tell(name, &clients));
+            } else {
+                findings.extend(clients.iter().map(|one| tell(name, std::slice::from_ref(one))));
+            }
+        }
+        self.0.worst(findings)
     }
+}
+
+/// One finding for these clients, those that waste most first.
+fn tell(name: &Name, clients: &[(IpAddr, &Group<Detail>)]) -> Finding {
+    let (mut tally, mut all) = (Tally::default(), Detail::default());
+    for (_, Group { tally: one, detail }) in clients {
+        tally.absorb(one);
+        all.lookups += detail.lookups;
+        all.queries += detail.queries;
+        all.answered_by = detail.answered_by;
+        detail.suffixes.iter().for_each(|suffix| all.add_suffix(*suffix));
+        detail.families.iter().for_each(|family| all.add_family(*family));
+    }
+    let Detail { lookups, queries, suffixes, answered_by, families } = &all;
+    let by_itself = answered_by == name;
+    let severity = if by_itself { Severity::Warning } else { Severity::Info };
+    let mut finding = tally.finding(CODE, severity, Confidence::High);
+    let shown: Vec<String> = clients.iter().take(FEW_CLIENTS).map(|(client, _)| client.to_string()).collect();
+    let (key, who) = match shown.as_slice() {
+        [one] => ("client", one.clone()),
+        first => ("clients", format!("{} clients ({}, ...)", clients.len(), first.join(", "))),
+    };
+    let suffixes: Vec<String> = suffixes.iter().map(Name::to_string).collect();
+    let family = families.iter().map(Family::to_string).collect::<Vec<_>>().join(" ");
+    finding.subject = vec![
+        (key, clients.iter().map(|(client, _)| client.to_string()).collect::<Vec<_>>().join(" ")),
+        ("name", name.to_string()),
+        ("suffixes", suffixes.join(" ")),
+        ("family", if family.is_empty() { Family::Unknown.to_string() } else { family }),
+    ];
+    let times = if *lookups == 1 { "1 lookup".into() } else { format!("{lookups} lookups") };
+    finding.summary = format!(
+        "{who} wasted {} of {queries} queries in {times} of {name}: asked with {} before {}",
+        finding.count,
+        list(&suffixes),
+        if by_itself { "the name itself".into() } else { answered_by.to_string() },
+    );
+    finding.advice = if by_itself {
+        advice(name, families)
+    } else {
+        format!("Ask for {answered_by}. (the whole name, with its dot): one candidate instead of a search.")
+    };
+    finding
 }
 
 fn list(suffixes: &[String]) -> String {
@@ -100,34 +147,42 @@ fn list(suffixes: &[String]) -> String {
 /// glibc, Go and c-ares ask a name with at least ndots dots as it is first and then still with the suffixes, so
 /// a lower ndots breaks nothing. musl asks such a name as it is only: with ndots N every in-cluster name of N
 /// dots and more that needs a suffix stops working, `service.namespace.svc` at ndots 2.
-fn advice(name: &Name, family: Family) -> String {
+fn advice(name: &Name, families: &[Family]) -> String {
     let dot = format!("Write {name}. with its trailing dot");
     let dots = name.dots();
     if dots == 0 {
         return format!("{dot}: it is then asked as it is.");
     }
-    match family {
-        Family::Musl if dots >= 3 => format!(
+    let breaks = if dots == 1 { "svc.ns" } else { "svc.ns.svc" };
+    let goes_on = |family: &Family| {
+        matches!(
+            family,
+            Family::Glibc | Family::Go | Family::CAres | Family::CAresBefore120 | Family::CAresFrom120
+        )
+    };
+    match families {
+        [Family::Musl] if dots >= 3 => format!(
             "{dot}, or set ndots:3 in the pod's dnsConfig. Not lower: with dots >= ndots musl never tries the \
              search list, and names like svc.ns.svc would stop working."
         ),
-        Family::Musl => format!(
-            "{dot}. Do not lower ndots to {dots} for it: with dots >= ndots musl never tries the search list, and \
-             names like {} would stop working.",
-            if dots == 1 { "svc.ns" } else { "svc.ns.svc" }
+        [Family::Musl] => format!(
+            "{dot}. ndots:{dots} would help, but breaks musl: with dots >= ndots it never tries the search list, \
+             and names like {breaks} would stop working."
         ),
-        Family::Glibc | Family::Go | Family::CAres | Family::CAresBefore120 | Family::CAresFrom120 => {
+        [_, ..] if families.iter().all(goes_on) => {
+            let who = families.iter().map(Family::to_string).collect::<Vec<_>>().join(" and ");
+            let asks = if families.len() == 1 { "asks" } else { "ask" };
             format!(
-                "{dot}, or set ndots:{} in the pod's dnsConfig: {family} then asks it as it is first, and names that \
-             need a suffix still get it.",
+                "{dot}, or set ndots:{} in the pod's dnsConfig: {who} then {asks} it as it is first, and names that \
+                 need a suffix still get it. Not in pods with musl (Alpine): there names like {breaks} would \
+                 stop working.",
                 dots.min(2)
             )
         }
         _ => format!(
             "{dot}, or set ndots:{} in the pod's dnsConfig; but not where musl (Alpine) runs: it never tries the \
-             search list when dots >= ndots, and names like {} would stop working.",
-            dots.min(2),
-            if dots == 1 { "svc.ns" } else { "svc.ns.svc" }
+             search list when dots >= ndots, and names like {breaks} would stop working.",
+            dots.min(2)
         ),
     }
 }
@@ -148,12 +203,37 @@ mod tests {
     fn the_advice_is_right_for_the_resolver() {
         let mut advised = String::new();
         for family in [Family::Glibc, Family::Musl, Family::Go, Family::Unknown] {
+            let families = if family == Family::Unknown { vec![] } else { vec![family] };
             for name in ["example.com", "api.example.com", "api.eu.example.com", "intranet"] {
-                let text = advice(&name.parse().unwrap(), family);
+                let text = advice(&name.parse().unwrap(), &families);
                 advised.push_str(&format!("{family:<8} {name:<20} {text}\n"));
             }
         }
         insta::assert_snapshot!(advised);
+    }
+
+    fn of_client(number: u8, family: Family) -> Lookup {
+        let mut one = searched("api.example.com", family, u64::from(number) * 100);
+        one.client = IpAddr::from([10, 244, 1, number]);
+        one
+    }
+
+    #[test]
+    fn many_clients_of_one_name_are_one_finding() {
+        let few: Vec<_> = (1..=3).map(|n| of_client(n, Family::Glibc)).collect();
+        assert_eq!(found::<SearchFanOut>(&few).len(), 3);
+        let mut many: Vec<_> = (1..=5).map(|n| of_client(n, Family::Glibc)).collect();
+        many.extend([of_client(5, Family::Glibc), of_client(6, Family::Go)]);
+        let findings = found::<SearchFanOut>(&many);
+        assert_eq!((findings.len(), findings[0].count), (1, 7 * 6));
+        insta::assert_debug_snapshot!(findings);
+        assert_eq!(found::<SearchFanOut>(&many), findings, "the same each time");
+    }
+
+    #[test]
+    fn where_musl_is_among_the_clients_the_advice_is_for_musl_too() {
+        let advice = advice(&"api.example.com".parse().unwrap(), &[Family::Glibc, Family::Musl]);
+        assert!(advice.contains("set ndots:2") && advice.contains("not where musl"), "{advice}");
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! an answer.
 
 use super::{
-    Confidence, Finding, Rule, Severity,
+    Confidence, Evidence, Finding, Rule, Severity,
     groups::{Code, Groups},
 };
 use crate::model::{Message, Name, Rcode, Timestamp};
@@ -55,7 +55,7 @@ impl Rule for ServerErrors {
         if !matches!(rcode, Rcode::SERVFAIL | Rcode::REFUSED | Rcode::FORMERR | Rcode::NOTIMP) {
             return;
         }
-        let frames = message.hops.first().map(|hop| hop.frame);
+        let frames = message.hops.first().map(Evidence::from);
         let Some(detail) = self.errors.add((server, rcode), 1, message.time, frames) else { return };
         if detail.names.len() < MAX_NAMES && !detail.names.contains(&message.dns.name) {
             detail.names.push(message.dns.name);

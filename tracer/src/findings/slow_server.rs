@@ -10,7 +10,7 @@
 //! the time counts from the message that was answered.
 
 use super::{
-    Confidence, Finding, Rule, Severity,
+    Confidence, Evidence, Finding, Rule, Severity,
     groups::{Code, Groups},
 };
 use crate::{
@@ -46,7 +46,7 @@ impl Rule for SlowServer {
         for (sent, answer) in question.replies() {
             let took = answer.time.since(sent.time);
             let slow = took >= SLOW;
-            let frames = sent.hops.first().map(|hop| hop.frame).filter(|_| slow);
+            let frames = sent.hops.first().map(Evidence::from).filter(|_| slow);
             let Some(detail) = self.0.add(sent.server.ip(), u64::from(slow), sent.time, frames) else {
                 continue;
             };

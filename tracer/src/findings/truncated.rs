@@ -9,7 +9,7 @@
 //! Looks alike and does not fire: the ordinary case, a truncated answer followed by the whole one over TCP.
 
 use super::{
-    Confidence, Finding, Rule, Severity,
+    Confidence, Evidence, Finding, Rule, Severity,
     groups::{Code, Groups},
     search::{frames, questions},
 };
@@ -34,7 +34,7 @@ impl Rule for Truncated {
     fn lookup(&mut self, lookup: &Lookup) {
         for question in questions(lookup).filter(|question| is_cut(question)) {
             let key = (lookup.client, question.name);
-            let shown = question.answers.iter().filter_map(|a| a.hops.first()).map(|hop| hop.frame);
+            let shown = question.answers.iter().filter_map(|a| a.hops.first()).map(Evidence::from);
             let frames = frames(question).chain(shown);
             let Some(detail) = self.0.add(key, 1, question.first_asked(), frames) else { continue };
             detail.failed |= lookup.result != LookupResult::Ok;

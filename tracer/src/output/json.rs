@@ -1,7 +1,7 @@
 //! The JSON shapes of events: borrowed views that serialise without building anything in between.
 
 use crate::{
-    findings::{Finding, cause},
+    findings::{Evidence, Finding, cause},
     model::{
         Hop, Lookup, Message, MessageKind, Question, QuestionOutcome, Rcode, Retransmission, Step,
         Transmission, TransmissionKind, Vantages,
@@ -260,6 +260,7 @@ impl Serialize for LookupView<'_> {
 /// A finding: an entry of a report's `findings`, or behind its unit one line of `--unit finding`.
 pub(super) struct FindingView<'a> {
     pub(super) finding: &'a Finding,
+    pub(super) vantages: &'a Vantages,
     pub(super) line: bool,
 }
 
@@ -280,7 +281,12 @@ impl Serialize for FindingView<'_> {
         map.serialize_entry("last", &Shown(finding.last))?;
         map.serialize_entry("summary", &finding.summary)?;
         map.serialize_entry("advice", &finding.advice)?;
-        map.serialize_entry("evidence", &finding.evidence)?;
+        map.serialize_entry("evidence", &List(|| finding.evidence.iter().map(|shown| shown.frame)))?;
+        // Where several files are merged: of which one each number is, by its place in `sources`.
+        if self.vantages.all().iter().any(|vantage| vantage.source > 0) {
+            let source = |shown: &Evidence| shown.source(self.vantages);
+            map.serialize_entry("evidence_sources", &List(|| finding.evidence.iter().map(source)))?;
+        }
         map.end()
     }
 }

@@ -91,7 +91,8 @@ impl<W: Write> Stream<W> {
     pub fn finding(&mut self, finding: &Finding) {
         if self.prints(Unit::Finding) {
             let text = |line: &mut Vec<u8>| lines::finding(line, finding);
-            self.line(&FindingView { finding, line: true }, text);
+            let vantages = self.vantages.clone();
+            self.line(&FindingView { finding, vantages: &vantages, line: true }, text);
         }
     }
 

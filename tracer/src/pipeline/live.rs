@@ -182,14 +182,15 @@ pub fn stream(mut options: LiveOptions, stream: StreamOptions) -> anyhow::Result
 /// # Errors
 /// When capture cannot start, or stdout cannot be written.
 pub fn report(mut options: LiveOptions, report: ReportOptions) -> anyhow::Result<ExitStatus> {
-    let live = Live::start(&mut options, &Vantages::new())?;
+    let vantages = Vantages::new();
+    let live = Live::start(&mut options, &vantages)?;
     let mut selected = Selected::new(&options.selection, ReportSinks::new(report.lookups));
     let mut problems = Problems::default();
     let ran = live.run(&mut selected, |_, tick| {
         problems.tell(tick);
         Ok(())
     })?;
-    Ok(selected.observer.finish(&ran.covered(&options), &report, io::stdout().lock())?)
+    Ok(selected.observer.finish(&ran.covered(&options), &vantages, &report, io::stdout().lock())?)
 }
 
 /// Prints a line a lookup, and at the end the report: what a session without a screen is.
@@ -199,7 +200,7 @@ pub fn report(mut options: LiveOptions, report: ReportOptions) -> anyhow::Result
 pub fn lines(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
     let vantages = Vantages::new();
     let live = Live::start(&mut options, &vantages)?;
-    let lines = Stream::new(io::stdout().lock(), Format::Text, &[Unit::Lookup], vantages);
+    let lines = Stream::new(io::stdout().lock(), Format::Text, &[Unit::Lookup], vantages.clone());
     let sinks = (StreamSinks::new(lines), ReportSinks::new(false));
     let mut selected = Selected::new(&options.selection, sinks);
     let mut problems = Problems::default();
@@ -214,7 +215,7 @@ pub fn lines(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
     writeln!(stdout)?;
     let options_of_report =
         ReportOptions { format: ReportFormat::Text, lookups: false, fail_on: Severity::Error };
-    report.finish(&ran.covered(&options), &options_of_report, stdout)?;
+    report.finish(&ran.covered(&options), &vantages, &options_of_report, stdout)?;
     // Lines were asked for, not a verdict.
     Ok(ExitStatus::Clean)
 }

@@ -40,11 +40,12 @@ pub fn stream(files: FileOptions, options: &StreamOptions, to: impl Write) -> an
 pub fn report(files: FileOptions, options: &ReportOptions, to: impl Write) -> anyhow::Result<ExitStatus> {
     let selection = selection(&files)?;
     let mut selected = Selected::new(&selection, ReportSinks::new(options.lookups));
-    let read = read(&files, &Vantages::new(), &mut selected, |_| true)?;
+    let vantages = Vantages::new();
+    let read = read(&files, &vantages, &mut selected, |_| true)?;
     let window = read.span.map(|span| selection.window.within(span));
     let sources = files.files.iter().map(|file| source(file)).collect();
     let covered = Covered { sources, window, coverage: read.coverage, cut: read.cut };
-    let status = selected.observer.finish(&covered, options, to).context("cannot print")?;
+    let status = selected.observer.finish(&covered, &vantages, options, to).context("cannot print")?;
     read.damage()?;
     Ok(status)
 }

@@ -6,7 +6,7 @@ use crate::{
         options::{ExitStatus, ReportOptions},
     },
     findings::Findings,
-    model::{Coverage, Eviction, Lookup, Message, Observer, Question, Timestamp},
+    model::{Coverage, Eviction, Lookup, Message, Observer, Question, Timestamp, Vantages},
     output::{LookupLog, Report, Stream, Unit},
     stats::Stats,
 };
@@ -84,6 +84,7 @@ impl ReportSinks {
     pub(super) fn finish(
         &self,
         covered: &Covered,
+        vantages: &Vantages,
         options: &ReportOptions,
         to: impl Write,
     ) -> io::Result<ExitStatus> {
@@ -95,6 +96,7 @@ impl ReportSinks {
             cut: covered.cut,
             stats: &self.stats,
             findings: &findings,
+            vantages,
             lookups: self.log.as_ref(),
         };
         let mut to = BufWriter::with_capacity(1 << 16, to);

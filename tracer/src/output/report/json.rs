@@ -46,11 +46,11 @@ impl Serialize for Report<'_> {
         map.serialize_entry("version", &VERSION)?;
         map.serialize_entry("sources", self.sources)?;
         map.serialize_entry("window", &Window::from(self.window))?;
-        map.serialize_entry("coverage", &CoverageView::from(self.coverage))?;
+        map.serialize_entry("coverage", &CoverageView::new(self.coverage, self.cut))?;
         map.serialize_entry("totals", &TotalsView(self.stats.totals()))?;
         map.serialize_entry("latency_s", &Latency::from(self.stats.latency()))?;
         map.serialize_entry("servers", &servers(self.stats.servers()))?;
-        let view = |finding| FindingView { finding, line: false };
+        let view = |finding| FindingView { finding, vantages: self.vantages, line: false };
         map.serialize_entry("findings", &self.findings.iter().map(view).collect::<Vec<FindingView<'_>>>())?;
         map.end()
     }
@@ -76,12 +76,14 @@ struct CoverageView {
     truncated: u64,
     malformed: u64,
     evicted: u64,
+    /// A file ends inside a record: what followed is missing.
+    cut: bool,
 }
 
-impl From<Coverage> for CoverageView {
-    fn from(coverage: Coverage) -> Self {
+impl CoverageView {
+    fn new(coverage: Coverage, cut: bool) -> Self {
         let Coverage { frames, dns_messages, lost, truncated, malformed, evicted } = coverage;
-        Self { frames, dns_messages, lost, truncated, malformed, evicted }
+        Self { frames, dns_messages, lost, truncated, malformed, evicted, cut }
     }
 }
 

@@ -8,7 +8,7 @@ pub use lookups::LookupLog;
 
 use crate::{
     findings::{Finding, Severity},
-    model::{Coverage, Timestamp},
+    model::{Coverage, Timestamp, Vantages},
     stats::Stats,
 };
 
@@ -27,6 +27,8 @@ pub struct Report<'a> {
     pub stats: &'a Stats,
     /// What is wrong, ranked.
     pub findings: &'a [Finding],
+    /// Where frames were seen: with several files, which one a frame number is of.
+    pub vantages: &'a Vantages,
     /// Every lookup, where they are wanted.
     pub lookups: Option<&'a LookupLog>,
 }

@@ -39,6 +39,7 @@ fn printed(session: &Session, lookups: bool) -> (String, String) {
         cut: false,
         stats: &session.stats,
         findings: &findings,
+        vantages: &Vantages::new(),
         lookups: lookups.then_some(&session.log),
     };
     let (mut text, mut json) = (Vec::new(), Vec::new());
@@ -93,8 +94,18 @@ fn many_clients_in_the_same_trouble_stay_few_lines() {
         })
         .collect();
     let (text, _) = printed(&session(&lookups), false);
-    assert!(text.starts_with("300 warnings: "), "{text}");
+    assert!(text.starts_with("1 warning: "), "{text}");
     insta::assert_snapshot!(text);
+}
+
+#[test]
+fn many_findings_stay_few_lines() {
+    let names: Vec<Lookup> =
+        (0..300).map(|n| searched(&format!("api{n}.example.com"), Family::Glibc, n)).collect();
+    let (text, _) = printed(&session(&names), false);
+    assert!(text.starts_with("300 warnings: "), "{text}");
+    assert!(text.contains("and 298 more of this kind with a count of 1,788"), "{text}");
+    assert!(text.lines().count() <= 40, "{text}");
 }
 
 #[test]

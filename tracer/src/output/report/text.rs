@@ -30,7 +30,7 @@ impl Report<'_> {
         let mut text = String::new();
         self.heading(&mut text);
         for code in codes(self.findings) {
-            say(&mut text, &code);
+            self.say(&mut text, &code);
         }
         self.numbers(&mut text);
         to.write_all(text.as_bytes())
@@ -196,36 +196,68 @@ fn codes(findings: &[Finding]) -> Vec<OfCode<'_>> {
     codes
 }
 
-fn say(text: &mut String, of: &OfCode<'_>) {
-    let Some(worst) = of.findings.first() else { return };
-    let examples = match worst.severity {
-        Severity::Error => 3,
-        Severity::Warning => 2,
-        Severity::Info => 1,
-    };
-    line(text, format_args!("{} {} {}", worst.severity.as_str().to_uppercase(), worst.code, worst.name));
-    let mut advised: Option<&str> = None;
-    for finding in of.findings.iter().take(examples) {
-        wrapped(text, INDENT, INDENT, &format!("{}{}.", finding.summary, doubt(finding)));
-        if finding.severity > Severity::Info && !finding.evidence.is_empty() {
-            line(text, format_args!("{INDENT}{}", when(finding)));
+impl Report<'_> {
+    fn say(&self, text: &mut String, of: &OfCode<'_>) {
+        let Some(worst) = of.findings.first() else { return };
+        let examples = match worst.severity {
+            Severity::Error => 3,
+            Severity::Warning => 2,
+            Severity::Info => 1,
+        };
+        line(text, format_args!("{} {} {}", worst.severity.as_str().to_uppercase(), worst.code, worst.name));
+        let mut advised: Option<&str> = None;
+        for finding in of.findings.iter().take(examples) {
+            wrapped(text, INDENT, INDENT, &format!("{}{}.", finding.summary, doubt(finding)));
+            if finding.severity > Severity::Info && !finding.evidence.is_empty() {
+                line(text, format_args!("{INDENT}{}", self.when(finding)));
+            }
+            if advised != Some(&finding.advice) && (finding.severity > Severity::Info || advised.is_none()) {
+                wrapped(text, &format!("{INDENT}-> "), &format!("{INDENT}   "), &finding.advice);
+                advised = Some(&finding.advice);
+            }
         }
-        if advised != Some(&finding.advice) && (finding.severity > Severity::Info || advised.is_none()) {
-            wrapped(text, &format!("{INDENT}-> "), &format!("{INDENT}   "), &finding.advice);
-            advised = Some(&finding.advice);
+        let rest = || of.findings.iter().skip(examples);
+        let more: u64 = rest().map(|finding| finding.stands_for()).sum();
+        if more > 0 {
+            let times = count(rest().map(|finding| finding.count).sum());
+            let more = count(more);
+            line(
+                text,
+                format_args!(
+                    "{INDENT}and {more} more of this kind with a count of {times} (-o json has them)"
+                ),
+            );
         }
+        line(text, format_args!(""));
     }
-    let rest = || of.findings.iter().skip(examples);
-    let more: u64 = rest().map(|finding| finding.stands_for()).sum();
-    if more > 0 {
-        let times = count(rest().map(|finding| finding.count).sum());
-        let more = count(more);
-        line(
-            text,
-            format_args!("{INDENT}and {more} more of this kind with a count of {times} (-o json has them)"),
-        );
+
+    /// When it happened, and the frames that show it; with several files, which one each is in.
+    fn when(&self, finding: &Finding) -> String {
+        let (first, last) = (TimeOfDay(finding.first).to_string(), TimeOfDay(finding.last).to_string());
+        let mut shown = if first == last { format!("at {first}") } else { format!("from {first} to {last}") };
+        shown.push_str("; frames");
+        let mut evidence: Vec<(u16, u64)> =
+            finding.evidence.iter().map(|e| (e.source(self.vantages), e.frame)).collect();
+        evidence.sort_unstable();
+        let more = evidence.len() > FRAMES;
+        evidence.truncate(FRAMES);
+        for of_source in evidence.chunk_by(|(one, _), (other, _)| one == other) {
+            if !shown.ends_with("frames") {
+                shown.push(',');
+            }
+            for (_, frame) in of_source {
+                let _ = write!(shown, " {frame}");
+            }
+            if let (Some((source, _)), true) = (of_source.first(), self.sources.len() > 1) {
+                let name = self.sources.get(usize::from(*source)).map_or("?", String::as_str);
+                let _ = write!(shown, " of {}", clean(name));
+            }
+        }
+        if more {
+            shown.push_str(" ...");
+        }
+        shown
     }
-    line(text, format_args!(""));
 }
 
 fn doubt(finding: &Finding) -> &'static str {
@@ -234,15 +266,6 @@ fn doubt(finding: &Finding) -> &'static str {
     } else {
         ""
     }
-}
-
-fn when(finding: &Finding) -> String {
-    let (first, last) = (TimeOfDay(finding.first).to_string(), TimeOfDay(finding.last).to_string());
-    let mut shown = if first == last { format!("at {first}") } else { format!("from {first} to {last}") };
-    let frames: Vec<String> = finding.evidence.iter().take(FRAMES).map(u64::to_string).collect();
-    let more = if finding.evidence.len() > FRAMES { " ..." } else { "" };
-    let _ = write!(shown, "; frames {}{more}", frames.join(" "));
-    shown
 }
 
 /// The end of a window: only its time where the day is the same.
@@ -256,14 +279,15 @@ fn end(from: crate::model::Timestamp, to: crate::model::Timestamp) -> String {
 }
 
 /// Paths may hold anything: control characters are escaped.
+fn clean(source: &str) -> String {
+    source
+        .chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .collect()
+}
+
 fn sources(sources: &[String]) -> String {
-    let clean = |source: &String| -> String {
-        source
-            .chars()
-            .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
-            .collect()
-    };
-    let mut shown = sources.iter().take(SOURCES).map(clean).collect::<Vec<_>>().join(", ");
+    let mut shown = sources.iter().take(SOURCES).map(|source| clean(source)).collect::<Vec<_>>().join(", ");
     if sources.len() > SOURCES {
         let _ = write!(shown, " and {} more", sources.len() - SOURCES);
     }

@@ -1,10 +1,12 @@
 use super::*;
 use crate::{
     findings::{
-        Confidence, Severity,
+        Confidence, Evidence, Severity,
         testing::{ask, at, direct, lookup, messages, searched},
     },
-    model::{Direction, Family, LookupResult, MessageKind, Rcode, RetransmissionKind, Rtype, Vantage},
+    model::{
+        Direction, Family, LookupResult, MessageKind, Rcode, RetransmissionKind, Rtype, Vantage, VantageId,
+    },
 };
 
 fn printed(format: Format, unit: Unit, tell: impl FnOnce(&mut Stream<&mut Vec<u8>>)) -> String {
@@ -115,7 +117,7 @@ fn findings() {
         last: at(4_000),
         summary: "3 lookups of 10.244.1.5 got no answer".into(),
         advice: "Look at the server.".into(),
-        evidence: vec![1, 7],
+        evidence: [1, 7].map(|frame| Evidence { frame, vantage: VantageId(0) }).to_vec(),
     };
     insta::assert_snapshot!(both(Unit::Finding, |stream| stream.finding(&finding)));
 }

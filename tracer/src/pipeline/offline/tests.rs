@@ -70,7 +70,7 @@ fn messages_of_every_capture_are_counted_as_its_index_says() {
 
 #[test]
 fn every_kind_of_trouble_is_named_and_what_looks_alike_is_not() {
-    let cases: [(&str, &[&str]); 21] = [
+    let cases: [(&str, &[&str]); 22] = [
         ("okext-glibc236", &["DP101 warning"]),
         ("okext-musl123", &["DP101 warning"]),
         ("dropfirstaaaa-glibc236", &["DP102 warning pair-race"]),
@@ -85,6 +85,7 @@ fn every_kind_of_trouble_is_named_and_what_looks_alike_is_not() {
         ("dropall-go119", &["DP104 error timeout"]),
         ("noserver-glibc236", &["DP104 error unreachable"]),
         ("servfailall-musl1124", &["DP104 error servfail", "DP203 error"]),
+        ("timeoutsuffix-musl125", &["DP104 error timeout"]),
         ("tcsmall-musl123", &["DP104 error truncated", "DP106 error"]),
         ("slow6s-go119", &["DP104 error timeout", "DP105 warning", "DP204 warning server"]),
         ("ndots2svc-musl125", &["DP104 warning nxdomain"]),
@@ -125,6 +126,25 @@ fn files_are_merged_by_time_and_named() {
     let report = json("report -o json", &["okext-glibc236.pcap", "okext-musl123.pcap"]);
     assert_eq!(report["totals"]["queries"], 20);
     assert_eq!(report["sources"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn findings_of_several_files_say_which_one_their_frames_are_in() {
+    let files = ["okext-glibc236.pcap", "okext-musl123.pcap"];
+    let report = json("report -o json", &files);
+    for finding in report["findings"].as_array().unwrap() {
+        let place = u64::from(finding["subject"]["family"] == "musl");
+        let sources = finding["evidence_sources"].as_array().unwrap();
+        assert!(sources.iter().all(|source| *source == place), "{finding}");
+        assert_eq!(sources.len(), finding["evidence"].as_array().unwrap().len());
+    }
+    let (_, text) = run("report", &files).unwrap();
+    for file in files {
+        let shown = format!("frames 1 2 5 6 9 10 of {} ...", corpus(file));
+        assert!(text.contains(&shown), "no {shown} in {text}");
+    }
+    let alone = json("report -o json", &files[..1]);
+    assert!(alone["findings"][0].get("evidence_sources").is_none());
 }
 
 #[test]
@@ -187,6 +207,8 @@ fn a_cut_file_is_reported_up_to_the_cut() {
     let (_, text) = run("report", &[&path]).unwrap();
     assert!(text.contains("19 frames, 19 DNS messages in them"), "{text}");
     assert!(text.contains("a file ends inside a record"), "{text}");
+    assert_eq!(json("report -o json", &[&path])["coverage"]["cut"], true);
+    assert_eq!(json("report -o json", &["okext-glibc236.pcap"])["coverage"]["cut"], false);
 }
 
 #[test]
