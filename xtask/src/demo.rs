@@ -1,7 +1,7 @@
 //! The demo: a lab node with real clients and a real DNS server, and dnspath on it.
 
 use crate::{
-    command::{self, binary, build_release, is_root, root, say},
+    command::{self, binary, build_release, root, say},
     packages,
 };
 use anyhow::{Context, Result, bail};
@@ -24,9 +24,6 @@ const RECORDING: &str = "tests/corpus/resolvers/dropfirstaaaa-glibc236.pcap";
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     packages::ensure()?;
     build_release(&["dnspath", "dnspath-tests"])?;
-    if !is_root() {
-        bail!("the demo makes network namespaces and attaches to the kernel: run `cargo xtask demo` as root");
-    }
     if let Err(reason) = may_capture() {
         say("demo: this machine does not let dnspath capture; `dnspath check` says:");
         say(&reason);
