@@ -83,6 +83,48 @@ impl Capture {
     }
 }
 
+/// A tcpdump that only counts what passes an interface.
+#[derive(Debug)]
+pub struct Counter(Process);
+
+impl Counter {
+    /// Counts DNS packets on `interface` of `namespace`; returns once it is capturing.
+    ///
+    /// # Errors
+    /// tcpdump is missing or cannot capture there.
+    pub fn start(namespace: &Namespace, interface: &str) -> Result<Self> {
+        let mut command = namespace.command("tcpdump");
+        command.args(["-i", interface, "-n", "-p", "-s", "64", "-B", "262144", "-Z", "root"]);
+        command.args(["-w", "/dev/null", "port 53"]);
+        let log = namespace.files().join(format!("{interface}.count.log"));
+        let mut process = Process::spawn("tcpdump", &mut command, &log)?;
+        let capturing = wait_until(Duration::from_secs(10), || {
+            process.log().is_ok_and(|log| log.contains("listening on")) || !process.is_running()
+        });
+        if !capturing || !process.is_running() {
+            bail!("tcpdump does not capture on {interface}: {}", process.log()?.trim());
+        }
+        Ok(Self(process))
+    }
+
+    /// Ends it: how many packets there were, and how many of them tcpdump itself did not take.
+    ///
+    /// # Errors
+    /// tcpdump did not end, or does not tell.
+    pub fn stop(mut self) -> Result<(u64, u64)> {
+        // What is in its socket still has to be read.
+        std::thread::sleep(Duration::from_millis(500));
+        self.0.stop(Signal::INT, Duration::from_secs(5))?;
+        let log = self.0.log()?;
+        let number_before = |words: &str| -> Result<u64> {
+            let line = log.lines().find(|line| line.ends_with(words));
+            let line = line.with_context(|| format!("no {words:?} in {log:?}"))?;
+            Ok(line.split_whitespace().next().unwrap_or_default().parse()?)
+        };
+        Ok((number_before("received by filter")?, number_before("dropped by kernel")?))
+    }
+}
+
 /// A DNS message on the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WireMessage {

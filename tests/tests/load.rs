@@ -4,16 +4,20 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use dnspath_tests::capture::Counter;
 use dnspath_tests::harness::{Outcome, run};
 use dnspath_tests::load::{Load, LoadResult};
 use dnspath_tests::topology::VIP4;
 use dnspath_tests::tracer::{Tracer, binary};
 use dnspath_tests::{Client, Lab, LabOptions, ServerKind, clock};
+use rustix::process::Signal;
 
 fn main() -> ExitCode {
     run(&[
         ("the_lab_makes_load", the_lab_makes_load),
         ("nothing_is_lost_at_full_speed", nothing_is_lost_at_full_speed),
+        ("every_frame_is_captured_or_counted_lost", every_frame_is_captured_or_counted_lost),
+        ("a_stalled_reader_counts_what_it_loses", a_stalled_reader_counts_what_it_loses),
         ("nothing_is_missed_at_a_steady_rate", nothing_is_missed_at_a_steady_rate),
         ("250_links_are_attached_at_once", many_links_are_attached_at_once),
         ("links_come_and_go", links_come_and_go),
@@ -69,6 +73,49 @@ fn nothing_is_lost_at_full_speed() -> Result<Outcome> {
         "{:.0} packets/s traced, {:.2} of the untraced rate",
         packets_a_second(&traced),
         traced.queries_per_second / alone.queries_per_second
+    )))
+}
+
+fn every_frame_is_captured_or_counted_lost() -> Result<Outcome> {
+    accounted_for(Duration::ZERO)
+}
+
+/// The ring holds a fraction of a second of this traffic; the reader sleeps through more.
+fn a_stalled_reader_counts_what_it_loses() -> Result<Outcome> {
+    accounted_for(Duration::from_secs(2))
+}
+
+/// Full speed on one link, with the reader stopped for `stall`: frames captured and frames lost must add up to what
+/// tcpdump counts there.
+fn accounted_for(stall: Duration) -> Result<Outcome> {
+    if let Err(reason) = binary() {
+        return Ok(Outcome::LeftOut(format!("{reason:#}")));
+    }
+    let lab = fast_lab()?;
+    let pod = lab.pod("web")?;
+    let mut tracer = Tracer::stream(lab.node(), &["--unit", "finding", "-i", &pod.veth])?;
+    let counter = Counter::start(lab.node(), &pod.veth)?;
+    let result = std::thread::scope(|scope| {
+        let load = scope.spawn(|| Load::full_speed(4).run(pod, VIP4.into()));
+        if !stall.is_zero() {
+            std::thread::sleep(Duration::from_secs(1));
+            tracer.process().signal(Signal::STOP)?;
+            std::thread::sleep(stall);
+            tracer.process().signal(Signal::CONT)?;
+        }
+        load.join().map_err(|_| anyhow::anyhow!("dnsperf's thread failed"))?
+    })?;
+    let (counted, missed) = counter.stop()?;
+    let told = tracer.finish()?;
+    let (captured, lost) = (told.covered("frames")?, told.covered("lost")?);
+    ensure!(stall.is_zero() || lost > 0, "nothing was lost: the stall was too short to show anything");
+    if missed > 0 {
+        return Ok(Outcome::LeftOut(format!("tcpdump itself missed {missed} of {counted} packets")));
+    }
+    ensure!(captured + lost == counted, "{captured} captured + {lost} lost is not tcpdump's {counted}");
+    Ok(Outcome::Measured(format!(
+        "{captured} captured + {lost} lost = {counted} of tcpdump, {:.0} queries/s",
+        result.queries_per_second
     )))
 }
 
