@@ -27,6 +27,7 @@ pub mod process;
 pub mod query;
 pub mod report;
 pub mod requirements;
+pub mod screen;
 pub mod server;
 pub mod service;
 pub mod storm;

@@ -232,13 +232,10 @@ fn when_nobody_reads_any_more() -> Result<Outcome> {
     }
     let lab = quiet_lab()?;
     let web = lab.pod("web")?;
-    for (number, arguments) in [
-        &["stream", "--unit", "message"][..],
-        &["stream", "-o", "json", "--unit", "message"],
-        &["live"],
-    ]
-    .into_iter()
-    .enumerate()
+    for (number, arguments) in
+        [&["stream", "--unit", "message"][..], &["stream", "-o", "json", "--unit", "message"], &["live"]]
+            .into_iter()
+            .enumerate()
     {
         let ready = lab.directory().join(format!("ready{number}"));
         let mut child = piped(&lab, arguments, &ready)?;
@@ -357,7 +354,9 @@ fn links_come_and_go() -> Result<Outcome> {
             sleep(Duration::from_millis(20));
             tracer.lines().is_ok_and(|lines| {
                 lines.iter().any(|line| {
-                    line["hops"].as_array().is_some_and(|hops| hops.iter().any(|hop| hop["vantage"] == *vantage))
+                    line["hops"]
+                        .as_array()
+                        .is_some_and(|hops| hops.iter().any(|hop| hop["vantage"] == *vantage))
                 })
             })
         });
@@ -414,7 +413,8 @@ fn links_come_and_go() -> Result<Outcome> {
 /// Where messages of a client were seen.
 fn seen_at(tracer: &Tracer, client: &str) -> Result<BTreeSet<String>> {
     let lines = tracer.lines()?;
-    let of_client = lines.iter().filter(|line| line["client"].as_str().is_some_and(|c| c.starts_with(client)));
+    let of_client =
+        lines.iter().filter(|line| line["client"].as_str().is_some_and(|c| c.starts_with(client)));
     let hops = of_client.filter_map(|line| line["hops"].as_array()).flatten();
     Ok(hops.filter_map(|hop| hop["vantage"].as_str()).map(str::to_owned).collect())
 }

@@ -72,13 +72,22 @@ fn check_finds_all_that_capture_needs() -> Result<Outcome> {
         let checks: Value = serde_json::from_str(&json).with_context(|| format!("not JSON: {json}"))?;
         ensure!(checks["version"] == 1 && checks["status"] != "error", "{checks:#}");
         for name in CHECKS {
-            ensure!(["ok", "warning"].iter().any(|word| status_of(&checks, name) == word), "{name}: {checks:#}");
+            ensure!(
+                ["ok", "warning"].iter().any(|word| status_of(&checks, name) == word),
+                "{name}: {checks:#}"
+            );
         }
     }
     let (status, text, _) = dnspath(beside().args(["-i", "nosuch0"]))?;
-    ensure!(status == Some(1) && text.contains("✗ attachment") && text.contains("nosuch0"), "{status:?}: {text}");
+    ensure!(
+        status == Some(1) && text.contains("✗ attachment") && text.contains("nosuch0"),
+        "{status:?}: {text}"
+    );
     let (status, text, _) = dnspath(bound_command(&binary).args(["check", "--netns", "nosuch"]))?;
-    ensure!(status == Some(1) && text.contains("✗ attachment") && text.contains("nosuch"), "{status:?}: {text}");
+    ensure!(
+        status == Some(1) && text.contains("✗ attachment") && text.contains("nosuch"),
+        "{status:?}: {text}"
+    );
     Ok(Outcome::Passed)
 }
 
@@ -154,7 +163,11 @@ fn lines_and_then_the_report() -> Result<Outcome> {
     ensure!(report.contains("this node") || report.contains(lab.node().name()), "no report: {report}");
     ensure!(report.contains("frames"), "no coverage in the report: {report}");
     ensure!(!text.contains('\x1b'), "escape sequences without a terminal");
-    Ok(Outcome::Measured(format!("{} lines, then {} of report", lines.lines().count(), report.lines().count())))
+    Ok(Outcome::Measured(format!(
+        "{} lines, then {} of report",
+        lines.lines().count(),
+        report.lines().count()
+    )))
 }
 
 fn why_not() -> Option<String> {
@@ -179,7 +192,13 @@ fn a_live_report_counts_what_the_stream_tells() -> Result<Outcome> {
     let lost = lab.drop_queries(db, QueryFilter { qtype: Some(Qtype::Aaaa), first: Some(1) })?;
     std::thread::scope(|scope| {
         let slow = scope.spawn(|| Client::Glibc.lookup(db, "payments.shop.svc.cluster.local."));
-        for name in ["payments.shop", "www.example.com", "nothing.example.com", "many.example.com.", "v4only.example.com."] {
+        for name in [
+            "payments.shop",
+            "www.example.com",
+            "nothing.example.com",
+            "many.example.com.",
+            "v4only.example.com.",
+        ] {
             Client::Glibc.lookup(web, name)?;
         }
         let socket = web.namespace.udp_socket(web.ip4, 0)?;
@@ -204,9 +223,13 @@ fn a_live_report_counts_what_the_stream_tells() -> Result<Outcome> {
         ensure!(found >= least, "only {found} {name}: {totals:#}");
         Ok(())
     };
-    for (name, least) in
-        [("retransmissions", 1), ("tcp_queries", 1), ("tc_responses", 1), ("nxdomain_responses", 1), ("unanswered", 2)]
-    {
+    for (name, least) in [
+        ("retransmissions", 1),
+        ("tcp_queries", 1),
+        ("tc_responses", 1),
+        ("nxdomain_responses", 1),
+        ("unanswered", 2),
+    ] {
         at_least(name, least)?;
     }
     ensure!(report["coverage"]["lost"] == 0, "frames lost: {}", report["coverage"]);
@@ -221,7 +244,9 @@ fn start_report(lab: &Lab, node: &str) -> Result<(Process, PathBuf)> {
     let (ready, printed) = (lab.directory().join("report.ready"), lab.directory().join("report.json"));
     let mut command = bound_command(binary()?);
     let window = format!("{}s", WINDOW.as_secs());
-    command.args(["report", "-o", "json", "--netns", node, "--duration", &window, "--ready-file"]).arg(&ready);
+    command
+        .args(["report", "-o", "json", "--netns", node, "--duration", &window, "--ready-file"])
+        .arg(&ready);
     let stdout = File::create(&printed).context("cannot create the report's file")?;
     let log = lab.directory().join("report.log");
     let mut report = Process::spawn_with_stdout("report", &mut command, stdout.into(), &log)?;
