@@ -1,6 +1,7 @@
 //! A real terminal for programs that draw: a pane of a tmux of its own, in a namespace of the lab.
 
 use std::process::Command;
+use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -69,12 +70,19 @@ impl<'a> Screen<'a> {
         self.press(&["Enter"])
     }
 
-    /// Presses keys, by tmux's names for them.
+    /// Presses keys one after another, by tmux's names for them.
     ///
     /// # Errors
     /// The terminal is gone.
     pub fn press(&self, keys: &[&str]) -> Result<()> {
-        self.tmux(&[&["send-keys", "-t", "lab"], keys].concat()).map(drop)
+        for key in keys {
+            self.tmux(&["send-keys", "-t", "lab", key])?;
+            if *key == "Escape" {
+                // What follows it at once is taken for a key with Alt.
+                sleep(Duration::from_millis(100));
+            }
+        }
+        Ok(())
     }
 
     /// What is on the screen now.
