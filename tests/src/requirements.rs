@@ -18,7 +18,7 @@ pub struct Missing {
 }
 
 /// Command, package, purpose, essential.
-const COMMANDS: [(&str, &str, &str, bool); 18] = [
+const COMMANDS: [(&str, &str, &str, bool); 19] = [
     ("ip", "iproute2", "namespaces and links", true),
     ("iptables-restore", "iptables", "service rules", true),
     ("ip6tables-restore", "iptables", "service rules", true),
@@ -36,6 +36,7 @@ const COMMANDS: [(&str, &str, &str, bool); 18] = [
     ("getent", "libc-bin", "the lab's own checks", false),
     ("bpftool", "bpftool", "seeing that nothing stays behind", false),
     ("tmux", "tmux", "the screen in a real terminal", false),
+    ("python3", "python3", "sending frames made by hand", false),
     ("ethtool", "ethtool", "segmentation settings of pods", false),
 ];
 

@@ -2,6 +2,7 @@
 //! filters and qdiscs are those it needs, and afterwards none.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -30,9 +31,11 @@ fn main() -> ExitCode {
         ("interrupted_twice", interrupted_twice),
         ("at_the_end_of_its_time", at_the_end_of_its_time),
         ("when_nobody_reads_any_more", when_nobody_reads_any_more),
+        ("when_the_disk_is_full", when_the_disk_is_full),
         ("refused_before_it_is_ready", refused_before_it_is_ready),
         ("two_at_once_do_not_touch_each_other", two_at_once_do_not_touch_each_other),
         ("links_come_and_go", links_come_and_go),
+        ("a_pod_comes_back_under_its_name", a_pod_comes_back_under_its_name),
     ])
 }
 
@@ -273,6 +276,35 @@ fn when_nobody_reads_any_more() -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+fn when_the_disk_is_full() -> Result<Outcome> {
+    if let Some(reason) = why_not() {
+        return Ok(Outcome::LeftOut(reason));
+    }
+    let lab = quiet_lab()?;
+    let (ready, log) = (lab.directory().join("full.ready"), lab.directory().join("full.log"));
+    let mut command = bound_command(binary()?);
+    command.args(["stream", "--unit", "message", "--netns", lab.node().name(), "--ready-file"]).arg(&ready);
+    let full = File::options().write(true).open("/dev/full").context("cannot open /dev/full")?;
+    let mut process = Process::spawn_with_stdout("dnspath", &mut command, full.into(), &log)?;
+    ensure!(wait_until(Duration::from_secs(15), || ready.exists()), "not ready: {}", process.log()?);
+    let held = Held::by(process.pid())?;
+    let mut id = 0;
+    let ended = wait_until(Duration::from_secs(10), || {
+        id += 1;
+        // What cannot be sent is not needed.
+        let _ = lab.pod("web").and_then(|web| ask(web, id));
+        sleep(Duration::from_millis(100));
+        !process.is_running()
+    });
+    ensure!(ended, "it runs on: {}", process.log()?);
+    let status = process.stop(Signal::TERM, Duration::from_secs(1))?;
+    let said = process.log()?;
+    ensure!(status.code() == Some(2) && said.lines().count() == 1, "it ended with {status}: {said}");
+    ensure!(said.starts_with("dnspath: cannot print to stdout") && said.contains("No space left"), "{said}");
+    nothing_left(&held, &[lab.node()])?;
+    Ok(Outcome::Passed)
+}
+
 fn refused_before_it_is_ready() -> Result<Outcome> {
     if let Some(reason) = why_not() {
         return Ok(Outcome::LeftOut(reason));
@@ -403,6 +435,35 @@ fn links_come_and_go() -> Result<Outcome> {
         slowest.as_millis(),
         told.coverage
     )))
+}
+
+fn a_pod_comes_back_under_its_name() -> Result<Outcome> {
+    if let Some(reason) = why_not() {
+        return Ok(Outcome::LeftOut(reason));
+    }
+    let mut lab = quiet_lab()?;
+    let mut tracer = Tracer::stream(lab.node(), &["--unit", "message", "-i", "veth*"])?;
+    let pid = tracer.process().pid();
+    let before = Held::by(pid)?;
+    for id in 1..=3_u16 {
+        if id > 1 {
+            lab.remove_pod("web")?;
+            lab.add_pod("web")?;
+        }
+        let all = wait_until(Duration::from_secs(3), || {
+            Held::by(pid).is_ok_and(|held| held.links.len() == before.links.len())
+        });
+        ensure!(all, "{} links, not {}", Held::by(pid)?.links.len(), before.links.len());
+        ask(lab.pod("web")?, id)?;
+        ensure!(wait_until(Duration::from_secs(3), || is_told(&tracer, id)), "pod {id} is not told");
+        let address = lab.pod("web")?.ip4.to_string();
+        let seen = seen_at(&tracer, &address)?;
+        ensure!(seen.contains("veth-web ingress"), "pod {id} was seen at {seen:?}");
+    }
+    let held = Held::by(pid)?;
+    tracer.finish()?;
+    nothing_left(&held, &[lab.node()])?;
+    Ok(Outcome::Passed)
 }
 
 /// Where messages of a client were seen.

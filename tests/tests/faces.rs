@@ -25,6 +25,9 @@ fn main() -> ExitCode {
         ("check_names_what_is_missing", check_names_what_is_missing),
         ("without_a_terminal_there_are_lines_and_then_the_report", lines_and_then_the_report),
         ("a_live_report_counts_what_the_stream_tells", a_live_report_counts_what_the_stream_tells),
+        ("a_namespace_named_twice_is_watched_once", a_namespace_named_twice_is_watched_once),
+        ("two_nodes_are_told_as_one_way", two_nodes_are_told_as_one_way),
+        ("other_ports_are_told_where_asked_for", other_ports_are_told_where_asked_for),
     ])
 }
 
@@ -281,4 +284,83 @@ fn counts(told: &Told) -> Vec<(&'static str, usize)> {
         ("lookups", told.unit("lookup").count()),
         ("wasted_search_queries", sum("lookup", "wasted_search_queries")),
     ]
+}
+
+/// The lines of a query's message.
+fn queries_told<'a>(told: &'a Told, name: &str) -> Vec<&'a Value> {
+    told.unit("message").filter(|line| line["qr"] == "Q" && line["name"] == name).collect()
+}
+
+/// The hops of a message.
+fn hops(line: &Value) -> Vec<&str> {
+    let hops = line["hops"].as_array().map(Vec::as_slice).unwrap_or_default();
+    hops.iter().filter_map(|hop| hop["vantage"].as_str()).collect()
+}
+
+fn a_namespace_named_twice_is_watched_once() -> Result<Outcome> {
+    if let Some(reason) = why_not() {
+        return Ok(Outcome::LeftOut(reason));
+    }
+    let lab = Lab::new(LabOptions::default())?;
+    let name = lab.node().name();
+    let (by_path, by_pid) =
+        (format!("/run/netns/{name}"), format!("/proc/{}/ns/net", lab.node().pause_pid()));
+    let again = ["--netns", name, "--netns", &by_path, &by_pid];
+    let tracer = Tracer::stream(lab.node(), &[&["--unit", "message"], &again[..]].concat())?;
+    Client::Glibc.lookup(lab.pod("web")?, "www.example.com.")?;
+    sleep(Duration::from_millis(300));
+    let told = tracer.finish()?;
+    let queries = queries_told(&told, "www.example.com");
+    let of_web = queries.iter().filter(|line| hops(line).iter().any(|hop| hop.ends_with("veth-web ingress")));
+    let of_web: Vec<_> = of_web.collect();
+    ensure!(of_web.len() == 2, "an A and an AAAA query became {of_web:?}");
+    for line in of_web {
+        let first = hops(line).iter().filter(|hop| hop.ends_with("veth-web ingress")).count();
+        ensure!(first == 1 && line["role"] == "first", "told twice: {line}");
+    }
+    Ok(Outcome::Passed)
+}
+
+fn two_nodes_are_told_as_one_way() -> Result<Outcome> {
+    if let Some(reason) = why_not() {
+        return Ok(Outcome::LeftOut(reason));
+    }
+    let mut lab = Lab::new(LabOptions { endpoints: vec!["dns3".to_owned()], ..LabOptions::default() })?;
+    lab.start_cluster_server("dns3")?;
+    let other = lab.node2().name().to_owned();
+    let tracer = Tracer::stream(lab.node(), &["--netns", &other, "--unit", "message"])?;
+    Client::Glibc.lookup(lab.pod("web")?, "payments.shop.svc.cluster.local.")?;
+    sleep(Duration::from_millis(300));
+    let told = tracer.finish()?;
+    let queries = queries_told(&told, "payments.shop.svc.cluster.local");
+    ensure!(queries.len() == 2, "an A and an AAAA query became {queries:?}");
+    let mut ways = Vec::new();
+    for line in queries {
+        let way = hops(line);
+        let first = format!("{}/veth-web ingress", lab.node().name());
+        let last = format!("{other}/veth-dns3 egress");
+        ensure!(way.first() == Some(&first.as_str()), "it does not begin at the pod: {line}");
+        ensure!(way.last() == Some(&last.as_str()), "it does not end at the server: {line}");
+        ways.push(way.len());
+    }
+    Ok(Outcome::Measured(format!("{ways:?} hops over both nodes")))
+}
+
+fn other_ports_are_told_where_asked_for() -> Result<Outcome> {
+    if let Some(reason) = why_not() {
+        return Ok(Outcome::LeftOut(reason));
+    }
+    let lab = Lab::new(LabOptions { server: None, ..LabOptions::default() })?;
+    let (web, db) = (lab.pod("web")?, lab.pod("db")?);
+    let tracer = Tracer::stream(lab.node(), &["--port", "5300,5353", "--unit", "message"])?;
+    let socket = web.namespace.udp_socket(web.ip4, 0)?;
+    for (id, port) in [(1, 53_u16), (2, 5300), (3, 5353), (4, 5301)] {
+        let message = query(id, &format!("port{port}.example.com"), Qtype::A);
+        socket.send_to(&message, SocketAddr::from((db.ip4, port))).context("cannot send a query")?;
+    }
+    sleep(Duration::from_millis(300));
+    let told = tracer.finish()?;
+    let ids: Vec<u64> = told.unit("message").filter_map(|line| line["id"].as_u64()).collect();
+    ensure!(ids == [2, 3], "told are {ids:?}");
+    Ok(Outcome::Passed)
 }

@@ -1,12 +1,15 @@
 //! The screen in a real terminal: a lookup comes, can be opened, filtered, frozen; and the terminal is given back.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use dnspath_tests::clock::wait_until;
 use dnspath_tests::harness::{Outcome, run};
 use dnspath_tests::packet::{Link, inject};
+use dnspath_tests::process::output_of;
 use dnspath_tests::requirements::find;
 use dnspath_tests::screen::{Screen, TerminalState};
 use dnspath_tests::storm::{Ends, mutations, storm};
@@ -22,6 +25,8 @@ fn main() -> ExitCode {
         ("a_terminated_screen_gives_the_terminal_back", || ended_by(Signal::TERM)),
         ("an_interrupted_screen_gives_the_terminal_back", || ended_by(Signal::INT)),
         ("a_hung_up_screen_gives_the_terminal_back", || ended_by(Signal::HUP)),
+        ("a_closed_terminal_ends_it", a_closed_terminal_ends_it),
+        ("a_terminal_that_answers_nothing_is_no_error", a_terminal_that_answers_nothing),
         ("colours_are_left_out_where_asked_for", colours_are_left_out_where_asked_for),
         ("a_storm_and_every_size_leave_the_screen_working", a_storm_and_every_size),
     ])
@@ -134,6 +139,44 @@ fn ended_by(signal: Signal) -> Result<Outcome> {
     let pid = i32::try_from(screen.program()?).ok().and_then(Pid::from_raw).context("no such pid")?;
     kill_process(pid, signal).context("cannot send the signal")?;
     given_back(&screen, &before, 0)?;
+    Ok(Outcome::Passed)
+}
+
+fn a_closed_terminal_ends_it() -> Result<Outcome> {
+    if let Some(reason) = why_not() {
+        return Ok(Outcome::LeftOut(reason));
+    }
+    let lab = Lab::new(LabOptions { server: None, ..LabOptions::default() })?;
+    let screen = Screen::start(lab.node(), 80, 24)?;
+    open(&screen, "")?;
+    let directory = PathBuf::from(format!("/proc/{}", screen.program()?));
+    ensure!(directory.exists(), "it does not run");
+    drop(screen);
+    ensure!(wait_until(Duration::from_secs(10), || !directory.exists()), "it runs without a terminal");
+    Ok(Outcome::Passed)
+}
+
+fn a_terminal_that_answers_nothing() -> Result<Outcome> {
+    if let Some(reason) = why_not() {
+        return Ok(Outcome::LeftOut(reason));
+    }
+    if find("script").is_none() {
+        return Ok(Outcome::LeftOut("script is missing (package bsdutils)".to_owned()));
+    }
+    let lab = Lab::new(LabOptions { server: None, ..LabOptions::default() })?;
+    // script makes a terminal, and only notes what is written to it.
+    let line = format!("{} live --duration 1s", binary()?.display());
+    let mut command = lab.node().command("script");
+    command.args(["-qec", &line, "/dev/null"]);
+    let output = output_of(&mut command, "", Duration::from_secs(20))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.code() == Some(0), "it ended with {}: {text:?}", output.status);
+    let (screen, after) = text.rsplit_once("\x1b[?1049l").context("the alternate screen was not left")?;
+    ensure!(screen.contains("\x1b[?1049h") && screen.contains("Lookups"), "no screen: {screen:?}");
+    ensure!(
+        after.contains("\x1b[?25h") && after.contains("coverage: frames="),
+        "behind the screen: {after:?}"
+    );
     Ok(Outcome::Passed)
 }
 

@@ -1,6 +1,6 @@
 //! What this kernel and node let dnspath see: found out by trying.
 
-use super::{Btf, Capture, Hook, Netns, Notes, Options, privileges};
+use super::{Btf, Capture, CaptureError, Hook, Netns, Notes, Options, privileges};
 use crate::model::{Direction, InterfaceKind, Vantages};
 use std::time::Duration;
 
@@ -96,8 +96,14 @@ fn attachment(options: &Options, monotonic_now: impl Fn() -> u64) -> Vec<Check> 
     let mut capture = match Capture::start(options, 0, &vantages, &notes) {
         Ok(capture) => capture,
         Err(error) => {
-            let hint = "under kernel lockdown or in a container without the right capabilities eBPF is refused; \
-                        `dnspath report FILE` works on captures of tcpdump everywhere";
+            let hint = match error {
+                // These say themselves what to do.
+                CaptureError::NoSuchInterface { .. } | CaptureError::Netns { .. } => "",
+                _ => {
+                    "under kernel lockdown or in a container without the right capabilities eBPF is refused; \
+                     `dnspath report FILE` works on captures of tcpdump everywhere"
+                }
+            };
             return vec![Check::missing("attachment", error.to_string(), hint)];
         }
     };

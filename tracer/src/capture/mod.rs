@@ -81,7 +81,7 @@ pub enum CaptureError {
         reason: String,
     },
     /// A namespace cannot be entered.
-    #[error("cannot enter the network namespace {name}: {source}; `ip netns` lists those with a name")]
+    #[error("cannot enter the network namespace {name:?}: {source}; `ip netns` lists those with a name")]
     Netns {
         /// As the user wrote it.
         name: String,

@@ -4,7 +4,7 @@ use super::CaptureError;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::{
     fs::File,
-    os::fd::AsFd as _,
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -43,6 +43,17 @@ impl Netns {
         }
     }
 
+    /// What tells it from others, by whatever name: device and inode of its file. `None` where there is no such file.
+    #[must_use]
+    pub fn identity(&self) -> Option<(u64, u64)> {
+        let path = match self {
+            Self::Own => Path::new("/proc/self/ns/net"),
+            Self::Other { path, .. } => path,
+        };
+        let file = std::fs::metadata(path).ok()?;
+        Some((file.dev(), file.ino()))
+    }
+
     /// Moves the calling thread, and it alone, into the namespace.
     ///
     /// # Errors
@@ -68,6 +79,15 @@ mod tests {
         };
         assert_eq!(path("node"), Path::new("/run/netns/node"));
         assert_eq!(path("/proc/1/ns/net"), Path::new("/proc/1/ns/net"));
+    }
+
+    #[test]
+    fn two_names_of_one_namespace_are_one() {
+        let own = Netns::Own.identity();
+        assert!(own.is_some());
+        assert_eq!(Netns::from_argument("/proc/self/ns/net").identity(), own);
+        assert_ne!(Netns::from_argument("/proc/self/ns/mnt").identity(), own);
+        assert_eq!(Netns::from_argument("no-such-namespace").identity(), None);
     }
 
     #[test]

@@ -37,6 +37,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// A frame can reach the ring this much later than the time it carries: then time must not have passed it.
 const IN_FLIGHT: Duration = Duration::from_millis(5);
 
+/// What a full disk is told with.
+const CANNOT_PRINT: &str = "cannot print to stdout; see that it can be written";
+
 /// Rounds over the rings before the clock and the signals are looked at again.
 const MOST_ROUNDS: usize = 8;
 
@@ -170,9 +173,9 @@ pub fn stream(mut options: LiveOptions, stream: StreamOptions) -> anyhow::Result
     let mut problems = Problems::default();
     let ran = live.run(&mut selected, |selected, tick| {
         problems.tell(tick);
-        selected.observer.stream.flush().map_err(anyhow::Error::from)
+        selected.observer.stream.flush().context(CANNOT_PRINT)
     })?;
-    selected.observer.finish(&ran.coverage, ran.span)?;
+    selected.observer.finish(&ran.coverage, ran.span).context(CANNOT_PRINT)?;
     tell(&covered(&ran.coverage));
     Ok(ExitStatus::Clean)
 }
@@ -190,7 +193,8 @@ pub fn report(mut options: LiveOptions, report: ReportOptions) -> anyhow::Result
         problems.tell(tick);
         Ok(())
     })?;
-    Ok(selected.observer.finish(&ran.covered(&options), &vantages, &report, io::stdout().lock())?)
+    let to = io::stdout().lock();
+    selected.observer.finish(&ran.covered(&options), &vantages, &report, to).context(CANNOT_PRINT)
 }
 
 /// Prints a line a lookup, and at the end the report: what a session without a screen is.
@@ -206,16 +210,18 @@ pub fn lines(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
     let mut problems = Problems::default();
     let ran = live.run(&mut selected, |selected, tick| {
         problems.tell(tick);
-        selected.observer.0.stream.flush().map_err(anyhow::Error::from)
+        selected.observer.0.stream.flush().context(CANNOT_PRINT)
     })?;
     let (StreamSinks { mut stream, .. }, report) = selected.observer;
-    stream.flush()?;
+    stream.flush().context(CANNOT_PRINT)?;
     drop(stream);
     let mut stdout = io::stdout().lock();
-    writeln!(stdout)?;
+    writeln!(stdout).context(CANNOT_PRINT)?;
     let options_of_report =
         ReportOptions { format: ReportFormat::Text, lookups: false, fail_on: Severity::Error };
-    report.finish(&ran.covered(&options), &vantages, &options_of_report, stdout)?;
+    report
+        .finish(&ran.covered(&options), &vantages, &options_of_report, stdout)
+        .context(CANNOT_PRINT)?;
     // Lines were asked for, not a verdict.
     Ok(ExitStatus::Clean)
 }
@@ -255,18 +261,26 @@ pub fn check(options: &CheckOptions) -> anyhow::Result<ExitStatus> {
         ReportFormat::Json => format!("{:#}\n", output::check::to_json(&checks)),
         ReportFormat::Text => output::check::to_text(&checks),
     };
-    io::stdout().lock().write_all(text.as_bytes())?;
+    io::stdout().lock().write_all(text.as_bytes()).context(CANNOT_PRINT)?;
     let can_capture = checks.iter().all(|check| check.verdict != Verdict::Missing);
     Ok(if can_capture { ExitStatus::Clean } else { ExitStatus::Findings })
 }
 
-/// The namespaces to watch: those named, else the own one.
+/// The namespaces to watch: those named, each once, else the own one.
 fn namespaces(named: &[String]) -> Vec<Netns> {
     if named.is_empty() {
-        vec![Netns::Own]
-    } else {
-        named.iter().map(|name| Netns::from_argument(name)).collect()
+        return vec![Netns::Own];
     }
+    let mut known = Vec::new();
+    let mut all: Vec<Netns> = named.iter().map(|name| Netns::from_argument(name)).collect();
+    // One that is watched twice would tell each frame twice.
+    all.retain(|netns| {
+        let identity = netns.identity();
+        let is_new = identity.is_none() || !known.contains(&identity);
+        known.push(identity);
+        is_new
+    });
+    all
 }
 
 /// Shows the live screen until the user quits, a signal comes or `--duration` is over.

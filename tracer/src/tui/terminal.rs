@@ -4,6 +4,7 @@ use super::{App, SharedFeed, Snapshot, Theme, app::Action};
 use crate::model::Timestamp;
 use ratatui::{
     DefaultTerminal,
+    backend::{Backend as _, ClearType},
     crossterm::event::{self, Event},
 };
 use std::{
@@ -36,8 +37,9 @@ pub fn run(feed: &SharedFeed, stop: &AtomicBool, now: impl Fn() -> Timestamp) ->
     // Also installs a panic hook that restores the terminal.
     let mut terminal = ratatui::try_init()?;
     let exit = show(&mut terminal, feed, stop, now);
-    // tmux 3.3 moves what is left of a screen that was resized into the scrollback.
-    let cleared = terminal.clear();
+    // tmux 3.3 moves what is left of a screen that was resized into the scrollback. (`Terminal::clear` would ask
+    // the terminal where its cursor is, and not every terminal answers.)
+    let cleared = terminal.backend_mut().clear_region(ClearType::All);
     ratatui::try_restore()?;
     cleared.and(exit)
 }
