@@ -165,7 +165,7 @@ fn a_terminal_that_answers_nothing() -> Result<Outcome> {
     }
     let lab = Lab::new(LabOptions { server: None, ..LabOptions::default() })?;
     // script makes a terminal, and only notes what is written to it.
-    let line = format!("{} live --duration 1s", binary()?.display());
+    let line = format!("stty rows 24 cols 80; {} live --duration 1s", binary()?.display());
     let mut command = lab.node().command("script");
     command.args(["-qec", &line, "/dev/null"]);
     let output = output_of(&mut command, "", Duration::from_secs(20))?;

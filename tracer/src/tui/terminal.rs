@@ -5,18 +5,23 @@ use crate::model::Timestamp;
 use ratatui::{
     DefaultTerminal,
     backend::{Backend as _, ClearType},
-    crossterm::event::{self, Event},
+    crossterm::event::{self, Event, KeyEvent},
 };
 use std::{
     io,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
+    thread,
     time::Duration,
 };
 
 /// Between two drawings.
 const FRAME: Duration = Duration::from_millis(100);
-/// Events taken between two drawings.
-const MAX_BURST: u32 = 256;
+/// Keys taken between two drawings.
+const MAX_BURST: usize = 256;
 
 /// Why the screen was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,16 +32,17 @@ pub enum Exit {
     Stopped,
 }
 
-/// Shows `feed` on the terminal until the user quits or `stop` is set; keys are read and the screen is drawn
-/// on the calling thread, ten times a second. `now` is the session's clock: the wall clock live, the records'
-/// in a replay. The terminal is given back on every way out, a panic included.
+/// Shows `feed` on the terminal until the user quits or `stop` is set; the screen is drawn on the calling thread, ten
+/// times a second. `now` is the session's clock: the wall clock live, the records' in a replay. The terminal is given
+/// back on every way out, a panic included.
 ///
 /// # Errors
 /// When the terminal cannot be set up, read or written.
 pub fn run(feed: &SharedFeed, stop: &AtomicBool, now: impl Fn() -> Timestamp) -> io::Result<Exit> {
     // Also installs a panic hook that restores the terminal.
     let mut terminal = ratatui::try_init()?;
-    let exit = show(&mut terminal, feed, stop, now);
+    let keys = Keys::start();
+    let exit = keys.and_then(|keys| show(&mut terminal, &keys, feed, stop, now));
     // tmux 3.3 moves what is left of a screen that was resized into the scrollback. (`Terminal::clear` would ask
     // the terminal where its cursor is, and not every terminal answers.)
     let cleared = terminal.backend_mut().clear_region(ClearType::All);
@@ -46,6 +52,7 @@ pub fn run(feed: &SharedFeed, stop: &AtomicBool, now: impl Fn() -> Timestamp) ->
 
 fn show(
     terminal: &mut DefaultTerminal,
+    keys: &Keys,
     feed: &SharedFeed,
     stop: &AtomicBool,
     now: impl Fn() -> Timestamp,
@@ -58,16 +65,62 @@ fn show(
         let mut wait = FRAME;
         // A burst of keys (paste, auto-repeat) is taken in one go, and a key is answered at once.
         for _ in 0..MAX_BURST {
-            if !event::poll(wait)? {
-                break;
-            }
+            let Some(key) = keys.next(wait)? else { break };
             wait = Duration::ZERO;
-            if let Event::Key(key) = event::read()?
-                && app.update(key) == Action::Quit
-            {
+            if app.update(key) == Action::Quit {
                 return Ok(Exit::Quit);
             }
         }
     }
     Ok(Exit::Stopped)
+}
+
+/// The keys, read on a thread of their own: crossterm 0.29 never returns from reading a terminal that was closed
+/// (`UnixInternalEventSource::try_read` reads on at its end), and that must not keep the session from ending.
+struct Keys {
+    pressed: Receiver<io::Result<KeyEvent>>,
+    done: Arc<AtomicBool>,
+}
+
+impl Keys {
+    fn start() -> io::Result<Self> {
+        let (sender, pressed) = sync_channel(MAX_BURST);
+        let done = Arc::new(AtomicBool::new(false));
+        let until = Arc::clone(&done);
+        thread::Builder::new().name("dnspath-keys".into()).spawn(move || read_keys(&sender, &until))?;
+        Ok(Self { pressed, done })
+    }
+
+    /// The next key, if one is pressed within `wait`.
+    fn next(&self, wait: Duration) -> io::Result<Option<KeyEvent>> {
+        match self.pressed.recv_timeout(wait) {
+            Ok(key) => key.map(Some),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(io::Error::other("the terminal cannot be read any more"))
+            }
+        }
+    }
+}
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        self.done.store(true, Ordering::Relaxed);
+        // What is typed from now on is the shell's. A thread that does not end is left to the end of the process.
+        while self.pressed.recv_timeout(2 * FRAME).is_ok() {}
+    }
+}
+
+fn read_keys(to: &SyncSender<io::Result<KeyEvent>>, done: &AtomicBool) {
+    let next = || if event::poll(FRAME)? { event::read().map(Some) } else { Ok(None) };
+    while !done.load(Ordering::Relaxed) {
+        let sent = match next() {
+            Ok(Some(Event::Key(key))) => to.send(Ok(key)),
+            Ok(_) => Ok(()),
+            Err(error) => to.send(Err(error)),
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
 }
