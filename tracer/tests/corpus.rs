@@ -5,8 +5,6 @@
 //! answer that came in the millisecond in which its client gave up. Gaps differ by rounding to tenths.
 #![expect(clippy::unwrap_used, reason = "a test that cannot read its own input must fail")]
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use dnspath::{
     engine::{Config, Engine, SearchList},
     model::{

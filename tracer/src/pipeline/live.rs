@@ -219,9 +219,7 @@ pub fn lines(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
     writeln!(stdout).context(CANNOT_PRINT)?;
     let options_of_report =
         ReportOptions { format: ReportFormat::Text, lookups: false, fail_on: Severity::Error };
-    report
-        .finish(&ran.covered(&options), &vantages, &options_of_report, stdout)
-        .context(CANNOT_PRINT)?;
+    report.finish(&ran.covered(&options), &vantages, &options_of_report, stdout).context(CANNOT_PRINT)?;
     // Lines were asked for, not a verdict.
     Ok(ExitStatus::Clean)
 }
