@@ -10,6 +10,6 @@ mod record;
 
 pub use classify::{Bytes, Fragments, Link, MAX_PORTS, Ports, classify};
 pub use record::{
-    CLASSES, FLAG_EGRESS, FLAG_NAT, FLAG_RAW_IP, FragmentKey, HEADER_LEN, LostKey, MAX_CAPTURED, NAT_LEN,
-    RecordHeader,
+    CLASSES, FLAG_EGRESS, FLAG_NAT, FLAG_RAW_IP, FragmentKey, HEADER_LEN, LOST_ELSEWHERE, LostKey,
+    MAX_CAPTURED, NAT_LEN, RecordHeader,
 };

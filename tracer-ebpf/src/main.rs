@@ -21,8 +21,8 @@ use aya_ebpf::{
 use aya_log_ebpf::warn;
 use core::ffi::c_void;
 use dnspath_ebpf::{
-    Bytes, CLASSES, FLAG_EGRESS, FLAG_NAT, FLAG_RAW_IP, FragmentKey, Fragments, Link, LostKey, MAX_PORTS,
-    NAT_LEN, Ports, RecordHeader, classify,
+    Bytes, CLASSES, FLAG_EGRESS, FLAG_NAT, FLAG_RAW_IP, FragmentKey, Fragments, LOST_ELSEWHERE, Link,
+    LostKey, MAX_PORTS, NAT_LEN, Ports, RecordHeader, classify,
 };
 
 /// Records for user space; the loader sets the size.
@@ -203,14 +203,23 @@ fn translated_connection(packet: &TcContext) -> Option<u64> {
 #[inline(never)]
 fn count_lost(packet: &TcContext, ifindex: u32, egress: bool) {
     let key: LostKey = ifindex << 1 | egress as u32;
-    match LOST.get_ptr_mut(&key) {
-        // SAFETY: the value is this CPU's own, and the program is not preempted by itself on one CPU.
-        Some(count) => unsafe { *count += 1 },
-        None => {
-            let _ = LOST.insert(&key, &1, 0);
-            warn!(packet, "the ring is full: first frame lost on interface {}", ifindex);
-        }
+    if bump(&key) {
+        return;
     }
+    // A full table has no room for another interface: the loader made an entry for all of these.
+    if LOST.insert(&key, &1, 0).is_err() {
+        bump(&LOST_ELSEWHERE);
+    }
+    warn!(packet, "the ring is full: first frame lost on interface {}", ifindex);
+}
+
+/// Adds one to this CPU's count, where the key has an entry.
+#[inline(always)]
+fn bump(key: &LostKey) -> bool {
+    let Some(count) = LOST.get_ptr_mut(key) else { return false };
+    // SAFETY: the value is this CPU's own, and the program is not preempted by itself on one CPU.
+    unsafe { *count += 1 };
+    true
 }
 
 /// A socket buffer's octets. The first [`HEAD`], enough for the ports of an ordinary packet, are loaded in one call;

@@ -46,6 +46,8 @@ pub const FLAG_NAT: u32 = 4;
 
 /// Key of the per-CPU table of frames lost: `ifindex << 1 | egress`.
 pub type LostKey = u32;
+/// The entry for interfaces that the table had no room for; no interface has index 0.
+pub const LOST_ELSEWHERE: LostKey = 0;
 
 /// Key of the table of fragmented DNS datagrams whose first fragment was seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -3,13 +3,14 @@
 use super::{CaptureError, Hook, btf::Btf, links::Link, record::TUPLE_STRIDE};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{MapData, PerCpuHashMap, RingBuf},
+    maps::{MapData, PerCpuHashMap, PerCpuValues, RingBuf},
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType,
         tc::{self, NlOptions, SchedClassifierLinkId, TcAttachOptions, TcError},
     },
+    util::nr_cpus,
 };
-use dnspath_ebpf::{LostKey, MAX_PORTS};
+use dnspath_ebpf::{LOST_ELSEWHERE, LostKey, MAX_PORTS};
 use rustix::io::Errno;
 use std::collections::HashMap;
 
@@ -102,6 +103,7 @@ impl Program {
                 .load()
                 .map_err(|error| CaptureError::Load { reason: format!("{name}: {}", with_causes(&error)) })?;
         }
+        make_lost_entry(&mut ebpf)?;
         let hook = if hook == Hook::Auto { Hook::of_kernel() } else { hook };
         Ok((
             Self { ebpf, hook, attached: HashMap::new(), own_qdiscs: Vec::new() },
@@ -194,6 +196,18 @@ impl Program {
     pub(super) fn own_qdiscs(&self) -> &[u32] {
         &self.own_qdiscs
     }
+}
+
+/// Makes the entry that counts losses of interfaces which the table has no room for.
+fn make_lost_entry(ebpf: &mut Ebpf) -> Result<(), CaptureError> {
+    let failed =
+        |reason: String| CaptureError::Load { reason: format!("cannot prepare the map LOST: {reason}") };
+    let cpus = nr_cpus().map_err(|(path, error)| failed(format!("{path}: {error}")))?;
+    let zeros = PerCpuValues::try_from(vec![0_u64; cpus]).map_err(|error| failed(error.to_string()))?;
+    let map = ebpf.map_mut("LOST").ok_or_else(|| failed("the object holds none".into()))?;
+    PerCpuHashMap::<_, LostKey, u64>::try_from(map)
+        .and_then(|mut lost| lost.insert(LOST_ELSEWHERE, zeros, 0))
+        .map_err(|error| failed(with_causes(&error)))
 }
 
 /// Makes the qdisc where there is none, and takes away filters that a killed dnspath left in it. Tells whether the
