@@ -179,12 +179,15 @@ impl Stream {
         }
     }
 
-    /// Whether a segment is from before the place where the stream was joined, or no place is known and it does
-    /// not begin with a message.
+    /// Whether a segment is from before the place where the stream was joined, or no place is known and it is whole
+    /// and does not begin with a message.
     fn is_early(&self, sequence: u32, segment: &Segment<'_>) -> bool {
         match (self.start, self.next, self.initial) {
             (Some(start), ..) => is_just_before(end(sequence, segment.wire_len), start),
-            (None, None, None) => !may_start_message(segment.payload, segment.wire_len),
+            (None, None, None) => {
+                segment.payload.len() == segment.wire_len
+                    && !may_start_message(segment.payload, segment.wire_len)
+            }
             _ => false,
         }
     }
