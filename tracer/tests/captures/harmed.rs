@@ -223,8 +223,8 @@ fn frames_captured_twice_are_counted_once() {
 fn records_out_of_order_within_20_ms_change_nothing() {
     none(&differing(
         |capture| {
-            // Each record is written up to 20 ms late, by its number; TCP is put in order by its sequence numbers, but
-            // only from a SYN on, so its records stay in place.
+            // Each record is written up to 20 ms late, by its number; TCP's stay in place: a message has the time of the
+            // segment that made it whole.
             let mut at = 0_u64;
             let mut late: Vec<_> = capture
                 .records
