@@ -115,7 +115,7 @@ const FLOORS: [(&str, usize); 13] = [
     ("answered by", 165),
     ("candidates", 166),
     ("family", 157),
-    ("family not wrong", 165),
+    ("family not wrong", 166),
     ("gaps", 164),
     ("lookups", 166),
     ("name", 160),

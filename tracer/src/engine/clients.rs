@@ -137,8 +137,9 @@ impl Engine {
     /// Remembers the suffixes that a lookup's candidates show.
     pub(super) fn learn_suffixes(&mut self, client: Place, lookup: &Lookup) {
         let suffixes = &mut self.learnt_mut(client).suffixes;
-        for step in &lookup.steps {
-            suffixes.learn(&lookup.name, &step.name);
+        let expanded = lookup.steps.iter().filter(|step| step.name != lookup.name);
+        for (place, step) in expanded.enumerate() {
+            suffixes.learn(&lookup.name, &step.name, place);
         }
     }
 }

@@ -192,7 +192,7 @@ impl Engine {
             votes.add(&[(Family::Musl, 40), (Family::Glibc, -20)]);
         }
         if let [first, second, ..] = gaps.as_slice()
-            && asked.message.dns.edns().is_none()
+            && !asked.message.dns.has_edns()
         {
             if *second * 2 > *first * 3 {
                 votes.add(&[(Family::CAresBefore120, 40), (Family::Nginx, -60), (Family::Glibc, -30)]);
@@ -252,6 +252,7 @@ fn vote_for_options(first: &Asked<'_>, votes: &mut Votes) {
         }
     }
     match message.dns.edns() {
+        None if message.dns.has_edns() => votes.add(&[(Family::Musl, -80), (Family::CAresBefore120, -40)]),
         None => votes.add(&[(Family::Go, -80), (Family::CAresFrom120, -40), (Family::Haproxy, -60)]),
         Some(Edns { cookie: true, .. }) => votes.add(&[
             (Family::CAresFrom120, 80),
@@ -291,7 +292,7 @@ fn vote_for_pairs(asked: &[Asked<'_>], votes: &mut Votes) {
         let together =
             one.answered.is_none_or(|time| time > b.time) && b.time.saturating_sub(a.time) < 20 * MILLISECOND;
         let same_port = a.client.port() == b.client.port();
-        let edns = a.dns.edns().is_some();
+        let edns = a.dns.has_edns();
         if !same_port {
             if together && edns {
                 votes.add(&[(Family::Go, 40), (Family::CAresFrom120, -40), (Family::Glibc, -60)]);

@@ -6,7 +6,8 @@
 //!   sibling's answer, or after the types asked before all failed (`getent hosts`: AAAA, then A);
 //! - **next candidate**: the lookup has no address yet, the names share a base (see `search`), and it comes
 //!   ≤ 250 ms after the last answer, or a timeout's length after the last query when one is unanswered;
-//! - **repetition**: the same walk within 5 ms of an answer of 30 records and more is glibc's buffer growing.
+//! - **repetition**: the same walk within 5 ms of an answer of 30 records and more is glibc's buffer growing, as
+//!   often as it has to double for them.
 //!
 //! Pairs win over next candidates, a shared port over none, then the smaller gap. A lookup ends when nothing can
 //! follow; only then its questions are told.
@@ -39,6 +40,10 @@ const LONGEST_NEXT: u64 = 32_000 * MILLISECOND;
 const GIVEN_UP: u64 = 2_000 * MILLISECOND;
 /// Answers from which glibc's buffer of 1 or 2 KiB may be too small.
 const LARGE_ANSWER: u16 = 30;
+/// What glibc's buffer begins with, and holds for each address (nss.h: `struct gaih_addrtuple`) and for a name.
+const FIRST_BUFFER: u32 = 1024;
+const ADDRESS_TUPLE: u32 = 40;
+const SHORT_NAME: u32 = 32;
 const LONGEST_WALK: usize = 24;
 /// Questions of a lookup; the next one starts a new lookup.
 const MOST_QUESTIONS: u16 = 64;
@@ -206,8 +211,9 @@ impl Engine {
         }
 
         // One walk over the lookup's questions: what there is of this name, and of the others.
-        let (mut sibling, mut repeated, mut last_sent, mut same_port) = (NONE, false, 0, false);
+        let (mut sibling, mut last_sent, mut same_port) = (NONE, 0, false);
         let (mut waiting, mut unreachable) = (false, false);
+        let (mut walks, mut most) = (0, [0; 2]);
         let mut place = record.first_question;
         while place != NONE {
             let other = self.questions.at(place);
@@ -223,16 +229,20 @@ impl Engine {
                 _ => {}
             }
             if other.name == new.name {
-                repeated |= other.qtype == new.qtype;
+                walks += u32::from(other.qtype == new.qtype);
                 sibling = place;
+            }
+            if record.large {
+                let most = if other.qtype == Rtype::AAAA.0 { &mut most[1] } else { &mut most[0] };
+                *most = self.most_records(place).max(*most);
             }
             place = other.next;
         }
         let gap = now.saturating_sub(last_sent.max(record.last_answer));
         let fit = |pair| Some(Fit { pair, same_port, closeness: -i64::try_from(gap).unwrap_or(i64::MAX) });
 
-        if repeated {
-            let again = record.large && since_answer <= BURST_WINDOW;
+        if walks > 0 {
+            let again = record.large && since_answer <= BURST_WINDOW && walks < most_walks(most.iter().sum());
             return if again { fit(false) } else { None };
         }
         if sibling != NONE {
@@ -254,6 +264,19 @@ impl Engine {
         }
         let prompt = at_once || (answered && since_answer <= AT_ONCE);
         self.continues(lookup, new.name, prompt).then(|| fit(false)).flatten()
+    }
+
+    /// The most answer records that a message of the question got.
+    fn most_records(&self, question: Place) -> u32 {
+        let (mut place, mut most) = (self.questions.at(question).last, 0);
+        while place != NONE {
+            let message = self.messages.at(place);
+            if message.peer != NONE {
+                most = self.messages.at(message.peer).dns.counts[1].max(most);
+            }
+            place = message.previous;
+        }
+        u32::from(most)
     }
 
     /// Whether each address of a lookup answered a message so old that the client may have given it up: it asked
@@ -401,6 +424,12 @@ impl Engine {
             self.lookups.at_mut(older).of_all.newer = lookup;
         }
     }
+}
+
+/// How often glibc asks, at most, until its buffer holds so many addresses.
+fn most_walks(addresses: u32) -> u32 {
+    let wanted = addresses.saturating_mul(ADDRESS_TUPLE).saturating_add(SHORT_NAME);
+    wanted.div_ceil(FIRST_BUFFER).next_power_of_two().trailing_zeros() + 1
 }
 
 /// Messages of servers to each other and to all: no program's lookup.

@@ -3,7 +3,7 @@
 use super::search;
 use crate::model::{
     Answer, Family, Lookup, LookupResult, Name, Question, QuestionId, QuestionOutcome, Rcode, Retransmission,
-    RetransmissionKind, Rtype, Step, Timestamp, Transmission, TransmissionKind,
+    RetransmissionKind, Rtype, Step, Timestamp, Transmission, TransmissionKind, Transport,
 };
 use smallvec::SmallVec;
 use std::time::Duration;
@@ -48,7 +48,10 @@ const fn is_retransmission(transmission: &Transmission) -> Option<Retransmission
 /// `positive`: the questions that got an address.
 pub(super) fn fill(lookup: &mut Lookup, base: usize, positive: &[QuestionId], cut_off: bool) {
     lookup.name = asked_name(&lookup.steps, base);
-    let answering = lookup.steps.iter().find(|s| s.questions.iter().any(|q| positive.contains(&q.id)));
+    let truncated_will_do =
+        lookup.family == Family::Musl && transmissions(&lookup.steps).all(|t| t.transport != Transport::Tcp);
+    let answers = |q: &Question| positive.contains(&q.id) || (truncated_will_do && has_truncated_address(q));
+    let answering = lookup.steps.iter().find(|s| s.questions.iter().any(answers));
     let accepted = answering.filter(|step| !musl_refuses(step, lookup.family));
     lookup.answered_by = accepted.map(|step| step.name);
     lookup.result = match (accepted, lookup.steps.last()) {
@@ -86,6 +89,12 @@ fn asked_name(steps: &[Step], base: usize) -> Name {
         inside
     });
     Name::from_labels(labels).unwrap_or(first.name)
+}
+
+/// musl before 1.2.4 has no TCP: it takes the addresses that are in a truncated answer.
+fn has_truncated_address(question: &Question) -> bool {
+    deciding_answer(question)
+        .is_some_and(|a| a.truncated && a.rcode == Rcode::NOERROR && !a.addresses.is_empty())
 }
 
 /// musl from 1.2.1 wants both answers to be NOERROR.

@@ -2,15 +2,15 @@
 //!
 //! A query joins an open question of its client, name and type
 //! - by its id: a copy to another server at the same time, TCP after a truncated answer, or asked again;
-//! - without its id, where the resolver is one that takes a new id for each try (Go: OPT without a cookie) and the
-//!   last try failed or has been silent.
+//! - without its id, where the resolver is one that takes a new id for each try (Go: OPT without a cookie, or as
+//!   long where the capture cut it off) and the last try failed or has been silent.
 //!
 //! An id used again when its question has its final answer is a new question, unless another question of that
 //! lookup still waits: glibc then asks the pair again.
 
 use super::{
     Engine,
-    records::{Bits, MessageRecord, QuestionKey, QuestionRecord, Role, Way},
+    records::{Bits, Dns, DnsBits, MessageRecord, QuestionKey, QuestionRecord, Role, Way},
     table::{NONE, Place},
 };
 use crate::model::{Observer, Rcode, RetransmissionKind};
@@ -29,6 +29,10 @@ const LONGEST_WALK: usize = 16;
 const SAME_ID_WALK: usize = 64;
 /// Messages of a question; the next one starts a new question.
 const MOST_MESSAGES: u16 = 256;
+/// Octets of a header, of a question behind its name, and of an OPT record without options (RFC 6891 section 6.1.2).
+const HEADER_LEN: usize = 12;
+const QUESTION_LEN: usize = 4;
+const PLAIN_OPT_LEN: usize = 11;
 /// HAProxy's OPT size: its polls take new ids but are no retries.
 const HAPROXY_PAYLOAD: u16 = 512;
 
@@ -100,6 +104,9 @@ impl Engine {
 
     fn question_of(&self, place: Place) -> Option<(Place, Role)> {
         let message = self.messages.at(place);
+        if message.bits.has(Bits::TCP) && !message.dns.bits.has(DnsBits::HAS_QUESTION) {
+            return self.question_cut_off(message);
+        }
         let mut other = message.same_id_links.older;
         for _ in 0..SAME_ID_WALK {
             if other == NONE {
@@ -118,10 +125,36 @@ impl Engine {
         self.question_by_new_id(message)
     }
 
+    /// The truncated question that a query over TCP repeats of which the capture has no more than the header.
+    fn question_cut_off(&self, message: &MessageRecord) -> Option<(Place, Role)> {
+        let mut lookup = self.newest_lookup(message.client.address());
+        for _ in 0..LONGEST_WALK {
+            if lookup == NONE {
+                break;
+            }
+            let mut question = self.lookups.at(lookup).first_question;
+            while question != NONE {
+                let record = self.questions.at(question);
+                let last = self.messages.at(record.last);
+                if last.dns.id == message.dns.id
+                    && last.server == message.server
+                    && !last.bits.has(Bits::TCP)
+                    && self.standing(question, message.time) == Standing::Truncated
+                {
+                    return Some((question, Role::TcpFallback));
+                }
+                question = record.next;
+            }
+            lookup = self.lookups.at(lookup).of_client.older;
+        }
+        None
+    }
+
     /// Of the questions that wait for a retry with a new id, the one that has waited longest.
     fn question_by_new_id(&self, message: &MessageRecord) -> Option<(Place, Role)> {
-        let new_id_each_time = |m: &MessageRecord| {
-            m.dns.edns().is_some_and(|e| !e.cookie && e.udp_payload_size != HAPROXY_PAYLOAD)
+        let new_id_each_time = |m: &MessageRecord| match m.dns.edns() {
+            Some(edns) => !edns.cookie && edns.udp_payload_size != HAPROXY_PAYLOAD,
+            None => self.has_plain_opt_cut_off(&m.dns),
         };
         if !new_id_each_time(message) && !message.bits.has(Bits::TCP) {
             return None;
@@ -148,6 +181,15 @@ impl Engine {
             question = record.same_key_links.older;
         }
         best.map(|(_, question, role)| (question, role))
+    }
+
+    /// Whether the capture cut a query's OPT record off, and its size on the wire says that this had no options.
+    fn has_plain_opt_cut_off(&self, dns: &Dns) -> bool {
+        let question = HEADER_LEN + self.names.wire(dns.name).len() + QUESTION_LEN;
+        dns.bits.has(DnsBits::CUT)
+            && dns.bits.has(DnsBits::HAS_QUESTION)
+            && dns.counts == [1, 0, 0, 1]
+            && usize::try_from(dns.size) == Ok(question + PLAIN_OPT_LEN)
     }
 
     /// What `message` is to an open question; `None` where it is none of its messages.

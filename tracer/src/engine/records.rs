@@ -53,6 +53,11 @@ impl Dns {
         })
     }
 
+    /// A query with an OPT record, or one whose additional section the capture cut off: it holds nothing else.
+    pub(super) const fn has_edns(&self) -> bool {
+        self.bits.has(DnsBits::EDNS) || (self.bits.has(DnsBits::CUT) && self.counts[3] > 0)
+    }
+
     pub(super) const fn truncated(&self) -> bool {
         self.flags & 0x0200 != 0
     }

@@ -8,6 +8,9 @@
 //! - is a parent of, or below, another rest of the walk;
 //!
 //! or, unknown, when the candidate followed so promptly that no program could have asked in between.
+//!
+//! A walk never goes back: not from `svc.DOMAIN` to `NS.svc.DOMAIN`, nor to a suffix that the client's resolv.conf
+//! or its walks so far have before the last one.
 
 use crate::model::Name;
 use smallvec::SmallVec;
@@ -50,36 +53,50 @@ impl SearchList {
 /// Suffixes that a client's walks showed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Suffixes {
-    seen: Vec<(Box<[u8]>, u32)>,
+    seen: Vec<Suffix>,
+}
+
+#[derive(Clone, Debug)]
+struct Suffix {
+    wire: Box<[u8]>,
+    count: u32,
+    /// The most suffixes that came before it in a walk.
+    place: usize,
 }
 
 const MOST_SUFFIXES: usize = 12;
 
 impl Suffixes {
-    pub(super) fn learn(&mut self, base: &Name, candidate: &Name) {
+    /// Remembers the suffix of a candidate before which a walk had `place` other suffixes.
+    pub(super) fn learn(&mut self, base: &Name, candidate: &Name, place: usize) {
         let (base, wire) = (base.as_wire(), candidate.as_wire());
         let Some(rest) = wire.get(base.len() - 1..).filter(|rest| rest.len() > 1) else { return };
-        if let Some((_, count)) = self.seen.iter_mut().find(|(known, _)| **known == *rest) {
-            *count = count.saturating_add(1);
+        if let Some(known) = self.seen.iter_mut().find(|known| *known.wire == *rest) {
+            known.count = known.count.saturating_add(1);
+            known.place = known.place.max(place);
             return;
         }
         if self.seen.len() >= MOST_SUFFIXES {
-            let least = self.seen.iter().enumerate().min_by_key(|(_, (_, count))| *count);
+            let least = self.seen.iter().enumerate().min_by_key(|(_, known)| known.count);
             if let Some((index, _)) = least {
                 self.seen.remove(index);
             }
         }
-        self.seen.push((rest.into(), 1));
+        self.seen.push(Suffix { wire: rest.into(), count: 1, place });
     }
 
     fn has(&self, rest: &[u8]) -> bool {
-        self.seen.iter().any(|(known, _)| **known == *rest)
+        self.place(rest).is_some()
+    }
+
+    fn place(&self, rest: &[u8]) -> Option<usize> {
+        self.seen.iter().find(|known| *known.wire == *rest).map(|known| known.place)
     }
 
     /// The suffix `NS.svc.DOMAIN` seen most often: what this client's walks begin with.
     fn first(&self) -> Option<&[u8]> {
-        let own = self.seen.iter().filter(|(rest, _)| cluster_depth(rest) == Some(1));
-        own.max_by_key(|(_, count)| *count).map(|(rest, _)| &**rest)
+        let own = self.seen.iter().filter(|known| cluster_depth(&known.wire) == Some(1));
+        own.max_by_key(|known| known.count).map(|known| &*known.wire)
     }
 }
 
@@ -96,7 +113,14 @@ pub(super) fn continues(names: &[&[u8]], name: &[u8], knowledge: &Knowledge<'_>,
     let mut all: SmallVec<[&[u8]; 8]> = SmallVec::from_slice(names);
     all.push(name);
     if let Some(list) = knowledge.told {
-        return base_of_list(&all, list).is_some_and(|base| !is_finished(names, base));
+        return base_of_list(&all, list).is_some_and(|base| {
+            let place = |name: &[u8]| {
+                let rest = name.get(base..).unwrap_or_default();
+                list.suffixes.iter().position(|suffix| suffix.as_wire() == rest)
+            };
+            let goes_back = names.last().and_then(|last| Some(place(name)? < place(last)?));
+            goes_back != Some(true) && !is_finished(names, base)
+        });
     }
     let base = common_prefix(&all);
     if base == 0 || is_finished(names, base) {
@@ -108,6 +132,9 @@ pub(super) fn continues(names: &[&[u8]], name: &[u8], knowledge: &Knowledge<'_>,
     if as_is(new) || rests.first().is_some_and(|r| as_is(r)) {
         return true;
     }
+    if goes_back(&rests, new, knowledge) {
+        return false;
+    }
     let believed = |rest: &[u8]| {
         as_is(rest)
             || cluster_depth(rest).is_some_and(|depth| depth <= 1)
@@ -115,6 +142,14 @@ pub(super) fn continues(names: &[&[u8]], name: &[u8], knowledge: &Knowledge<'_>,
             || rests.iter().any(|other| other.len() > rest.len() && other.ends_with(rest))
     };
     prompt || rests.iter().all(|r| believed(r)) || rests.iter().any(|r| is_below(new, r))
+}
+
+/// Whether the suffix `new` comes before one of `rests` in the search list, as far as that shows.
+fn goes_back(rests: &[&[u8]], new: &[u8], knowledge: &Knowledge<'_>) -> bool {
+    let kubernetes =
+        cluster_depth(new).is_some() && rests.iter().any(|rest| rest.len() > 1 && is_below(new, rest));
+    let place = |rest: &[u8]| knowledge.seen.and_then(|seen| seen.place(rest));
+    kubernetes || rests.last().and_then(|last| Some(place(new)? < place(last)?)) == Some(true)
 }
 
 fn is_below(rest: &[u8], other: &[u8]) -> bool {
@@ -280,6 +315,24 @@ mod tests {
         assert!(!walks(&["www.example.com"], "www.example.net", false));
         assert!(!walks(&["a.ns.svc.cluster.local"], "b.svc.cluster.local", true));
         assert!(!walks(&["a.corp", "a"], "a.lan", true), "the name as it is ends the walk");
+    }
+
+    #[test]
+    fn a_walk_never_goes_back_in_its_search_list() {
+        assert!(!walks(&["a.b.svc.cluster.local"], "a.b.default.svc.cluster.local", false));
+        assert!(!walks(&["a.cluster.local"], "a.svc.cluster.local", true));
+        let names = wires(&["a.corp.example", "a.lan.example", "a"]);
+        let [corp, lan, base] = names.as_slice() else { panic!() };
+        let mut seen = Suffixes::default();
+        seen.learn(base, corp, 0);
+        seen.learn(base, lan, 1);
+        let list = SearchList::from_resolv_conf("search corp.example lan.example\noptions ndots:5");
+        for knowledge in
+            [Knowledge { told: None, seen: Some(&seen) }, Knowledge { told: Some(&list), seen: None }]
+        {
+            assert!(continues(&[corp.as_wire()], lan.as_wire(), &knowledge, false));
+            assert!(!continues(&[lan.as_wire()], corp.as_wire(), &knowledge, false));
+        }
     }
 
     #[test]

@@ -40,6 +40,10 @@ pub(super) struct Stream {
     next: Option<u32>,
     /// Sequence number of the SYN, where one was seen.
     initial: Option<u32>,
+    /// Sequence number of the first octet told of a stream whose SYN did not come first.
+    start: Option<u32>,
+    /// Segments from before `start`, or that came before any was known.
+    early: Vec<Waiting>,
     /// Of the message that is not whole yet: length prefix and what came of it.
     partial: Vec<u8>,
     /// The stream was joined where a message may begin, and no whole one was seen since.
@@ -47,7 +51,7 @@ pub(super) struct Stream {
     /// Octets of a message cut by the capture that are still to come.
     skip: usize,
     waiting: SmallVec<[Box<Waiting>; 1]>,
-    /// Octets in `waiting`.
+    /// Octets in `waiting` and `early`.
     waiting_len: usize,
     /// When the hole before `waiting` was found.
     pub(super) hole_since: Timestamp,
@@ -63,7 +67,7 @@ impl Stream {
 
     /// Whether segments wait for one that is missing.
     pub(super) fn has_hole(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.waiting.is_empty() || !self.early.is_empty()
     }
 
     /// Drops what is kept; the stream goes on at the next place that can be the start of a message.
@@ -71,6 +75,7 @@ impl Stream {
         (self.next, self.skip, self.waiting_len) = (None, 0, 0);
         self.partial = Vec::new();
         self.waiting.clear();
+        self.early.clear();
     }
 
     /// Takes one segment.
@@ -84,11 +89,7 @@ impl Stream {
         let mut sequence = segment.sequence;
         if segment.syn {
             if self.initial != Some(sequence) {
-                emitter.counters.given_up += u64::from(self.held() > 0);
-                self.drop_held();
-                self.initial = Some(sequence);
-                self.unsure = false;
-                self.next = Some(sequence.wrapping_add(1));
+                self.begin(sequence, emitter, out);
             }
             // What comes with a SYN is behind it (RFC 7413).
             sequence = sequence.wrapping_add(1);
@@ -101,9 +102,26 @@ impl Stream {
         }
     }
 
+    /// Begins behind a SYN: that of a new connection, or one that comes after segments it was sent before.
+    fn begin(&mut self, initial: u32, emitter: &mut Emitter, out: &mut impl FnMut(&Sighting)) {
+        let first = initial.wrapping_add(1);
+        let own = self.initial.is_none() && self.start.is_none_or(|start| is_just_before(first, start));
+        self.initial = Some(initial);
+        if !own {
+            emitter.counters.given_up += u64::from(self.held() > 0);
+            self.drop_held();
+        } else if self.start.is_some() && !self.unsure {
+            return;
+        }
+        self.partial = Vec::new();
+        self.unsure = false;
+        (self.next, self.start, self.skip) = (Some(first), None, 0);
+        self.settle(emitter, out);
+    }
+
     /// Whether nothing is missing before the end of a segment.
     fn is_end(&self, sequence: u32, wire_len: usize) -> bool {
-        self.waiting.is_empty()
+        !self.has_hole()
             && self.next.is_none_or(|next| distance(next, sequence).unsigned_abs() as usize <= wire_len)
     }
 
@@ -126,18 +144,25 @@ impl Stream {
         emitter: &mut Emitter,
         out: &mut impl FnMut(&Sighting),
     ) {
+        let waiting =
+            || Waiting { sequence, bytes: segment.payload.into(), wire_len: segment.wire_len, envelope };
+        if self.is_early(sequence, segment) {
+            self.keep_early(waiting());
+            self.extend_back(sequence, emitter, out);
+            if self.early.len() > MAX_WAITING || self.waiting_len > MAX_WAITING_LEN {
+                self.pass_early(emitter, out);
+                emitter.restore(envelope);
+            }
+            return;
+        }
         if let Some(next) = self.next {
             let ahead = distance(sequence, next);
             if ahead.unsigned_abs() > MAX_JUMP {
                 emitter.counters.given_up += u64::from(self.held() > 0);
                 self.drop_held();
+                (self.initial, self.start) = (None, None);
             } else if ahead > 0 {
-                self.keep(Waiting {
-                    sequence,
-                    bytes: segment.payload.into(),
-                    wire_len: segment.wire_len,
-                    envelope,
-                });
+                self.keep(waiting());
                 if self.waiting.len() > MAX_WAITING || self.waiting_len > MAX_WAITING_LEN {
                     self.pass_hole(emitter, out);
                     emitter.restore(envelope);
@@ -145,9 +170,102 @@ impl Stream {
                 return;
             }
         }
+        let joined = self.next.is_none();
         self.arrive(sequence, segment.payload, segment.wire_len, emitter, out);
-        if self.has_hole() {
+        if joined {
+            self.settle(emitter, out);
+        } else if !self.waiting.is_empty() {
             self.drain(emitter, out);
+        }
+    }
+
+    /// Whether a segment is from before the place where the stream was joined, or no place is known and it is whole
+    /// and does not begin with a message.
+    fn is_early(&self, sequence: u32, segment: &Segment<'_>) -> bool {
+        match (self.start, self.next, self.initial) {
+            (Some(start), ..) => is_just_before(end(sequence, segment.wire_len), start),
+            (None, None, None) => {
+                segment.payload.len() == segment.wire_len
+                    && !may_start_message(segment.payload, segment.wire_len)
+            }
+            _ => false,
+        }
+    }
+
+    fn keep_early(&mut self, early: Waiting) {
+        if !self.early.iter().any(|known| known.sequence == early.sequence) {
+            self.waiting_len += early.held();
+            self.early.push(early);
+        }
+    }
+
+    /// A place to begin is known now: what came before goes where it belongs.
+    fn settle(&mut self, emitter: &mut Emitter, out: &mut impl FnMut(&Sighting)) {
+        let Some(next) = self.next else { return };
+        for early in std::mem::take(&mut self.early) {
+            self.waiting_len -= early.held();
+            if self.start.is_some_and(|start| is_just_before(end(early.sequence, early.wire_len), start)) {
+                self.keep_early(early);
+            } else if distance(early.sequence, next).unsigned_abs() <= MAX_JUMP {
+                self.keep(early);
+            }
+        }
+        self.drain(emitter, out);
+        if let Some(first) = self.early.first() {
+            self.extend_back(first.sequence, emitter, out);
+        }
+    }
+
+    /// Tells the whole messages that end where the stream was joined, and moves that place to their beginning.
+    /// They begin with the segment at `newest`, or with the first of those that join on to each other.
+    fn extend_back(&mut self, newest: u32, emitter: &mut Emitter, out: &mut impl FnMut(&Sighting)) {
+        let Some(start) = self.start else { return };
+        let mut chain: SmallVec<[usize; 8]> = SmallVec::new();
+        let mut from = start;
+        while let Some(index) = self.early.iter().position(|e| end(e.sequence, e.wire_len) == from)
+            && let Some(segment) = self.early.get(index)
+            && segment.bytes.len() == segment.wire_len
+            && !chain.contains(&index)
+        {
+            chain.push(index);
+            from = segment.sequence;
+        }
+        chain.reverse();
+        let segments = || chain.iter().filter_map(|&index| self.early.get(index));
+        for first in [from, newest] {
+            let octets: Vec<u8> = segments()
+                .skip_while(|e| e.sequence != first)
+                .flat_map(|e| e.bytes.iter().copied())
+                .collect();
+            if let Some(messages) = whole_messages(&octets) {
+                self.start = Some(first);
+                let early = std::mem::take(&mut self.early);
+                let (told, kept) = early
+                    .into_iter()
+                    .partition::<Vec<_>, _>(|e| !is_just_before(e.sequence, first) || e.sequence == first);
+                self.early = kept;
+                self.waiting_len -= told.iter().map(Waiting::held).sum::<usize>();
+                for message in messages {
+                    emitter.dns(message, message.len(), out);
+                }
+                return;
+            }
+        }
+    }
+
+    /// What is missing before or between the early segments will not come: those that are whole are told.
+    fn pass_early(&mut self, emitter: &mut Emitter, out: &mut impl FnMut(&Sighting)) {
+        let mut early = std::mem::take(&mut self.early);
+        self.waiting_len -= early.iter().map(Waiting::held).sum::<usize>();
+        let Some(first) = early.first().map(|e| e.sequence) else { return };
+        early.sort_by_key(|e| distance(e.sequence, first));
+        self.start = self.start.or(Some(first));
+        emitter.counters.given_up += 1;
+        for segment in &early {
+            emitter.restore(segment.envelope);
+            for message in whole_messages(&segment.bytes).unwrap_or_default() {
+                emitter.dns(message, message.len(), out);
+            }
         }
     }
 
@@ -175,7 +293,10 @@ impl Stream {
 
     /// The missing segment will not come: what is there of its message is told, and the stream goes on behind.
     pub(super) fn pass_hole(&mut self, emitter: &mut Emitter, out: &mut impl FnMut(&Sighting)) {
-        let Some((index, ahead)) = self.nearest() else { return };
+        let Some((index, ahead)) = self.nearest() else {
+            self.pass_early(emitter, out);
+            return;
+        };
         let waiting = self.waiting.swap_remove(index);
         self.waiting_len -= waiting.held();
         emitter.counters.given_up += 1;
@@ -204,6 +325,9 @@ impl Stream {
             Some(next) => next,
             None if may_start_message(bytes, wire_len) => {
                 self.unsure = true;
+                if self.initial.is_none() {
+                    self.start = self.start.or(Some(sequence));
+                }
                 sequence
             }
             None => return,
@@ -328,6 +452,32 @@ impl Stream {
 #[expect(clippy::cast_possible_wrap, reason = "that is how sequence numbers are compared")]
 const fn distance(sequence: u32, next: u32) -> i32 {
     sequence.wrapping_sub(next) as i32
+}
+
+/// The sequence number behind a segment.
+#[expect(clippy::cast_possible_truncation, reason = "sequence numbers wrap")]
+const fn end(sequence: u32, wire_len: usize) -> u32 {
+    sequence.wrapping_add(wire_len as u32)
+}
+
+/// Whether `sequence` is at `start`, or before it in the same connection.
+const fn is_just_before(sequence: u32, start: u32) -> bool {
+    start.wrapping_sub(sequence) <= MAX_JUMP
+}
+
+/// The messages that octets consist of; `None` where they are not just whole messages.
+fn whole_messages(mut octets: &[u8]) -> Option<SmallVec<[&[u8]; 4]>> {
+    let mut messages = SmallVec::new();
+    while !octets.is_empty() {
+        let (&prefix, rest) = octets.split_first_chunk::<PREFIX_LEN>()?;
+        let (message, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(prefix)))?;
+        if !dns::is_plausible(message, false) {
+            return None;
+        }
+        messages.push(message);
+        octets = rest;
+    }
+    (!messages.is_empty()).then_some(messages)
 }
 
 /// Whether a segment of a stream joined in the middle can begin with a message: a length that holds a header,

@@ -175,6 +175,43 @@ fn a_stream_joined_in_the_middle_starts_at_the_next_message() {
 }
 
 #[test]
+fn what_came_before_its_syn_is_read() {
+    let octets = stream(3);
+    // A later message first, then the body, the length and the handshake of those before it.
+    let mut session = Session::new();
+    assert_eq!(session.octets(2 * EACH, &octets[2 * EACH..], ACK).told(), "3");
+    assert_eq!(session.octets(2, &octets[2..EACH], ACK).told(), "");
+    assert_eq!(session.octets(EACH, &octets[EACH..2 * EACH], ACK).told(), "2");
+    assert_eq!(session.octets(0, &octets[..2], ACK).told(), "1");
+    assert_eq!(session.octets(3 * EACH, &[], FIN).syn().octets(0, &octets, ACK).told(), "");
+    assert_eq!(session.octets(3 * EACH, &stream(1), ACK).wait(2_000).told(), "1");
+    // A body alone, then its length.
+    let mut session = Session::new();
+    assert_eq!(session.octets(2, &octets[2..EACH], ACK).octets(0, &octets[..2], ACK).told(), "1");
+    // And where the length comes with the SYN.
+    let mut session = Session::new();
+    session.octets(2, &octets[2..EACH], ACK);
+    session.packet(&tcp_packet(4000, 53, INITIAL, SYN, &octets[..2]));
+    assert_eq!(session.told(), "1");
+    assert_eq!(session.counters().given_up, 0);
+}
+
+#[test]
+fn a_body_whose_length_never_comes_is_given_up() {
+    let octets = stream(3);
+    let mut session = Session::new();
+    assert_eq!(session.octets(2, &octets[2..EACH], ACK).wait(999).told(), "");
+    assert_eq!(session.wait(2).told(), "");
+    assert_eq!(session.counters().given_up, 1);
+    assert_eq!(session.octets(EACH, &octets[EACH..], ACK).told(), "2 3");
+    // Of two messages before the start the one between is missing.
+    let mut session = Session::new();
+    session.octets(2 * EACH, &octets[2 * EACH..], ACK).octets(0, &octets[..EACH], ACK);
+    assert_eq!(session.told(), "3");
+    assert_eq!(session.wait(1_001).told(), "1");
+}
+
+#[test]
 fn each_vantage_has_its_own_stream() {
     let octets = stream(1);
     let mut session = Session::new();
@@ -401,6 +438,22 @@ proptest! {
         }
         prop_assert_eq!(session.told(), "1 2 3 4 5 6 7 8 9 10");
         prop_assert_eq!(session.counters().given_up, 0);
+    }
+
+    /// Messages in any order, and the handshake too.
+    #[test]
+    fn any_order_of_messages_and_syn_gives_each_message_once(order in Just((0..11_usize).collect::<Vec<_>>()).prop_shuffle()) {
+        let octets = stream(10);
+        let mut session = Session::new();
+        for index in order {
+            match octets.get(index * EACH..(index + 1) * EACH) {
+                Some(message) => session.octets(index * EACH, message, ACK),
+                None => session.syn(),
+            };
+        }
+        session.wait(2_000).finish();
+        session.told.sort_by_key(|id| id.parse::<u16>().unwrap());
+        prop_assert_eq!(session.told(), "1 2 3 4 5 6 7 8 9 10");
     }
 
     /// Whatever is lost, nothing is told that was not sent, and nothing twice.

@@ -3,7 +3,8 @@
 //! Rule: one stream is one direction of one connection at one vantage. Segments are put in order by sequence
 //! number; octets seen before are passed over, so a retransmitted segment tells nothing twice. A segment that
 //! never comes is waited for [`PATIENCE`]; then the stream goes on behind the hole, at the next place that can be
-//! the start of a message. A stream joined in the middle starts there too. All bounds are below; what is used
+//! the start of a message. A stream joined in the middle starts there too; what is from before that place, or came
+//! before it, is told when it is whole. All bounds are below; what is used
 //! least goes first, and is counted if it held something.
 
 use super::{emit::Emitter, stream::Stream, tcp::Segment};

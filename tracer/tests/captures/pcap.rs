@@ -70,11 +70,16 @@ impl Capture {
         self.records.iter().map(|record| record.bytes.len()).max().unwrap()
     }
 
-    /// The longest record sent to port 53, over IPv4 without options.
-    pub(crate) fn longest_query(&self) -> usize {
+    /// Octets of records that hold what each query asks, over IPv4 without options: over UDP its question, over TCP
+    /// the header of the first message in a segment.
+    pub(crate) fn longest_question(&self) -> usize {
         let is_query = |frame: &&Vec<u8>| be16(&frame[ETHERNET + 22..]) == 53;
         let queries = self.records.iter().map(|record| &record.bytes).filter(is_query);
-        queries.map(Vec::len).max().unwrap()
+        let question_end = |frame: &Vec<u8>| match dns_offset(frame) {
+            Some(dns) => dns + 12 + frame[dns + 12..].iter().position(|&length| length == 0).unwrap() + 5,
+            None => ETHERNET + 20 + usize::from(frame[ETHERNET + 32] >> 4) * 4 + 2 + 12,
+        };
+        queries.map(question_end).max().unwrap()
     }
 
     /// Every DNS message over UDP.
