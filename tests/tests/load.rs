@@ -163,8 +163,8 @@ fn ip_batch(lab: &Lab, batch: &str) -> Result<()> {
     lab.node().script(&format!("ip -batch - <<'END'\n{batch}END\n")).map(drop)
 }
 
-/// tcx waits for an RCU grace period at each attachment, under RTNL: the kernel's time, not the tool's. What is
-/// bounded here is what the tool adds to it, which clsact shows alone.
+/// tcx waits for an RCU grace period at each attachment, under RTNL: the kernel's time, not the tool's. clsact shows
+/// what the tool adds to it. Both are measured, not bounded: whoever else holds RTNL is waited for as well.
 fn many_links_are_attached_at_once() -> Result<Outcome> {
     if let Err(reason) = binary() {
         return Ok(Outcome::LeftOut(format!("{reason:#}")));
@@ -172,12 +172,11 @@ fn many_links_are_attached_at_once() -> Result<Outcome> {
     let lab = Lab::new(LabOptions { server: None, ..LabOptions::default() })?;
     add_links(&lab, 0, LINKS)?;
     let mut took = Vec::new();
-    for (hook, limit) in [("clsact", Duration::from_secs(2)), ("tcx", Duration::from_secs(60))] {
+    for hook in ["clsact", "tcx"] {
         let start = clock::now();
         let tracer = Tracer::stream(lab.node(), &["--unit", "message", "--hook", hook])?;
         let attached = start.elapsed();
         tracer.finish()?;
-        ensure!(attached < limit, "{LINKS} links took {attached:?} to attach by {hook}");
         took.push(format!("{:.2} s by {hook}", attached.as_secs_f64()));
     }
     Ok(Outcome::Measured(format!("{LINKS} links in {}", took.join(", "))))

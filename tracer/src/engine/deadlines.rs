@@ -52,7 +52,8 @@ impl Engine {
             for lookup in fired.drain(..) {
                 let due = self.due(lookup);
                 if due < slot_end {
-                    self.tell_messages(now, out);
+                    // No later ones, so that the order does not depend on how far this call reaches.
+                    self.tell_messages(slot_end, out);
                     self.end_lookup(lookup, Ended::Quiet, out);
                 } else {
                     self.wheel.set(&mut self.lookups, lookup, due);

@@ -310,10 +310,15 @@ impl Engine {
     /// Passes on what is older than `now` by the slack.
     fn pass_on(&mut self, now: u64, out: &mut impl Observer) {
         while let Some(bucket) = self.reorder.take(now) {
+            // What was due before these sightings comes before them, however far this call reaches.
+            self.let_pass(self.reorder.taken_from(), out);
             self.process_bucket(bucket, out);
         }
         self.reorder.skip_to(now);
-        let passed = self.reorder.passed();
+        self.let_pass(self.reorder.passed(), out);
+    }
+
+    fn let_pass(&mut self, passed: u64, out: &mut impl Observer) {
         if passed > self.now {
             self.now = passed;
             self.run_timers(out);

@@ -42,6 +42,11 @@ impl Reorder {
         self.base << self.shift
     }
 
+    /// Where the bucket that [`Self::take`] gave last starts.
+    pub(super) const fn taken_from(&self) -> u64 {
+        self.base.saturating_sub(1) << self.shift
+    }
+
     /// The earliest bucket that `now` allows to be passed on, in order. Give it back with
     /// [`Self::give_back`].
     pub(super) fn take(&mut self, now: u64) -> Option<Vec<Packet>> {
