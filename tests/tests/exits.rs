@@ -28,6 +28,8 @@ fn main() -> ExitCode {
         ("terminated", || signalled(Signal::TERM, Some(0))),
         ("hung_up", || signalled(Signal::HUP, Some(0))),
         ("killed", || signalled(Signal::KILL, None)),
+        ("by_clsact_interrupted", by_clsact_interrupted),
+        ("by_clsact_killed_and_started_again", by_clsact_killed_and_started_again),
         ("interrupted_twice", interrupted_twice),
         ("at_the_end_of_its_time", at_the_end_of_its_time),
         ("when_nobody_reads_any_more", when_nobody_reads_any_more),
@@ -37,6 +39,48 @@ fn main() -> ExitCode {
         ("links_come_and_go", links_come_and_go),
         ("a_pod_comes_back_under_its_name", a_pod_comes_back_under_its_name),
     ])
+}
+
+/// How many clsact qdiscs and filters of dnspath there are in the lab's node.
+fn clsact(lab: &Lab) -> Result<(usize, usize)> {
+    let script = "tc qdisc show; for dev in $(ls /sys/class/net); do \
+                  tc filter show dev $dev ingress; tc filter show dev $dev egress; done";
+    let shown = lab.node().script(script)?;
+    Ok((
+        shown.lines().filter(|line| line.starts_with("qdisc clsact")).count(),
+        shown.lines().filter(|line| line.contains("dnspath_")).count(),
+    ))
+}
+
+fn by_clsact_interrupted() -> Result<Outcome> {
+    if let Err(reason) = binary() {
+        return Ok(Outcome::LeftOut(format!("{reason:#}")));
+    }
+    let lab = Lab::new(LabOptions { server: None, ..LabOptions::default() })?;
+    let tracer = Tracer::stream(lab.node(), &["--hook", "clsact"])?;
+    let (qdiscs, filters) = clsact(&lab)?;
+    ensure!(qdiscs > 3 && filters == 2 * qdiscs, "{qdiscs} qdiscs, {filters} filters while it runs");
+    tracer.finish()?;
+    ensure!(clsact(&lab)? == (0, 0), "left behind: {:?}", clsact(&lab)?);
+    Ok(Outcome::Measured(format!("{qdiscs} qdiscs, {filters} filters, then none")))
+}
+
+/// A filter belongs to the interface, not to the process: what is left is the next one's to take away.
+fn by_clsact_killed_and_started_again() -> Result<Outcome> {
+    if let Err(reason) = binary() {
+        return Ok(Outcome::LeftOut(format!("{reason:#}")));
+    }
+    let lab = Lab::new(LabOptions { server: None, ..LabOptions::default() })?;
+    let mut killed = Tracer::stream(lab.node(), &["--hook", "clsact"])?;
+    killed.process().signal(Signal::KILL)?;
+    killed.process().wait(Duration::from_secs(5))?;
+    let left = clsact(&lab)?;
+    ensure!(left.0 > 3 && left.1 == 2 * left.0, "{left:?} left by the killed one");
+    let next = Tracer::stream(lab.node(), &["--hook", "clsact"])?;
+    ensure!(clsact(&lab)? == left, "{:?} while the next one runs", clsact(&lab)?);
+    next.finish()?;
+    ensure!(clsact(&lab)? == (0, 0), "left behind: {:?}", clsact(&lab)?);
+    Ok(Outcome::Measured(format!("{} filters left by a kill, none after the next start", left.1)))
 }
 
 /// Ids of what a process holds in the kernel, by kind.

@@ -92,6 +92,7 @@ impl Live {
             interfaces,
             namespaces,
             ports: options.ports.clone(),
+            hook: options.hook,
             ..capture::Options::default()
         };
         let anchor = clock::Anchor::now();
