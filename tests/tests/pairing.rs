@@ -88,8 +88,9 @@ impl Case {
         Self { names, rounds, ..self }
     }
 
+    /// The first AAAA query of many: one lookup alone would leave the median to two samples.
     fn losing_an_aaaa(self) -> Self {
-        Self { names: &["payments.shop.svc.cluster.local."], rounds: 1, lose_an_aaaa: true, ..self }
+        Self { names: &["payments.shop.svc.cluster.local."], lose_an_aaaa: true, ..self }
     }
 
     fn check(self) -> Result<Outcome> {
