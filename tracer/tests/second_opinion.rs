@@ -57,6 +57,7 @@ fn ours(payload: &[u8]) -> Option<DnsMessage> {
         bytes: &packet,
         segment_size: 0,
         nat: None,
+        drop: None,
     };
     Decoder::new(&[53]).decode(&frame, &Vantages::new(), &mut |sighting| {
         if let SightingBody::Dns(dns) = &sighting.body {

@@ -220,6 +220,7 @@ impl Capture {
                     bytes: record.frame,
                     segment_size: record.segment_size,
                     nat: record.nat,
+                    drop: None,
                 });
             }
         }

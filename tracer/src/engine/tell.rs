@@ -81,6 +81,7 @@ fn empty_transmission() -> Transmission {
         hops: SmallVec::new(),
         answered_by: None,
         unreachable: None,
+        dropped: None,
     }
 }
 
@@ -99,6 +100,7 @@ fn empty_answer() -> Answer {
         addresses: SmallVec::new(),
         size: 0,
         late: false,
+        dropped: None,
         hops: SmallVec::new(),
     }
 }

@@ -101,6 +101,7 @@ impl Ask {
             }],
             answered_by: None,
             unreachable: None,
+            dropped: None,
         });
     }
 
@@ -126,6 +127,7 @@ impl Ask {
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
             size: 100,
             late: false,
+            dropped: None,
             hops: smallvec![Hop {
                 vantage: VantageId(0),
                 time,

@@ -1,6 +1,6 @@
 //! Raw bytes from one hook or one record of a capture file.
 
-use super::{Flow, Timestamp, VantageId};
+use super::{DropMark, Flow, Timestamp, VantageId};
 
 /// How a frame's first bytes are to be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -49,4 +49,6 @@ pub struct Frame<'a> {
     pub segment_size: u16,
     /// The connection's two tuples where the kernel side read them: set only for translated connections.
     pub nat: Option<NatTuple>,
+    /// Set where this is no sighting but what the kernel's drop or clash probe told of a packet.
+    pub drop: Option<DropMark<'a>>,
 }

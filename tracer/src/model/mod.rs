@@ -7,9 +7,11 @@
 
 mod dns;
 mod frame;
+mod kernel;
 mod lookup;
 mod name;
 mod observer;
+mod pods;
 mod question;
 mod sighting;
 mod time;
@@ -17,9 +19,11 @@ mod vantage;
 
 pub use dns::{AnswerSummary, Class, DnsMessage, Edns, Flags, Opcode, Rcode, Rtype};
 pub use frame::{Frame, LinkType, NatTuple};
+pub use kernel::{Conntrack, DropMark, Fate, PacketDrop};
 pub use lookup::{Family, Lookup, LookupResult, Step};
 pub use name::{Name, NameBuilder, NameError};
 pub use observer::{Coverage, Eviction, Observer};
+pub use pods::{PodName, Pods};
 pub use question::{
     Answer, Hop, Message, MessageKind, Question, QuestionId, QuestionOutcome, Retransmission,
     RetransmissionKind, Transmission, TransmissionKind, Unreachable,

@@ -1,6 +1,6 @@
 //! What the engine tells, and what it could not see.
 
-use super::{Lookup, Message, Question};
+use super::{Conntrack, Lookup, Message, PacketDrop, Question};
 
 /// Why the engine let go of something before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,6 +20,8 @@ pub trait Observer {
     fn question(&mut self, _question: &Question) {}
     /// A lookup that ended.
     fn lookup(&mut self, _lookup: &Lookup) {}
+    /// A DNS packet that the kernel dropped, or a clash that it resolved. Told before its question.
+    fn packet_drop(&mut self, _drop: &PacketDrop) {}
     /// Something was dropped for want of room.
     fn evicted(&mut self, _eviction: Eviction) {}
 }
@@ -40,6 +42,10 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
         self.0.lookup(lookup);
         self.1.lookup(lookup);
     }
+    fn packet_drop(&mut self, drop: &PacketDrop) {
+        self.0.packet_drop(drop);
+        self.1.packet_drop(drop);
+    }
     fn evicted(&mut self, eviction: Eviction) {
         self.0.evicted(eviction);
         self.1.evicted(eviction);
@@ -55,6 +61,9 @@ impl<O: Observer + ?Sized> Observer for &mut O {
     }
     fn lookup(&mut self, lookup: &Lookup) {
         (**self).lookup(lookup);
+    }
+    fn packet_drop(&mut self, drop: &PacketDrop) {
+        (**self).packet_drop(drop);
     }
     fn evicted(&mut self, eviction: Eviction) {
         (**self).evicted(eviction);
@@ -76,4 +85,6 @@ pub struct Coverage {
     pub malformed: u64,
     /// Questions and lookups dropped for want of room, TCP streams and fragments given up.
     pub evicted: u64,
+    /// What conntrack counted meanwhile, where it could be read.
+    pub conntrack: Option<Conntrack>,
 }

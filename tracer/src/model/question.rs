@@ -1,10 +1,11 @@
 //! Messages and questions: what the engine makes of sightings.
 
-use super::{DnsMessage, IcmpError, Name, Rcode, Rtype, Timestamp, Transport, VantageId};
+use super::{DnsMessage, IcmpError, Name, PacketDrop, Rcode, Rtype, Timestamp, Transport, VantageId};
 use smallvec::SmallVec;
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -113,6 +114,8 @@ pub struct Transmission {
     pub answered_by: Option<u16>,
     /// The ICMP error it drew, where one was seen.
     pub unreachable: Option<Unreachable>,
+    /// Where the kernel told that it dropped this message.
+    pub dropped: Option<Arc<PacketDrop>>,
 }
 
 /// An ICMP error that a query drew.
@@ -155,6 +158,8 @@ pub struct Answer {
     pub late: bool,
     /// Its way, by time.
     pub hops: SmallVec<[Hop; 4]>,
+    /// Where the kernel told that it dropped this message: it never reached the client.
+    pub dropped: Option<Arc<PacketDrop>>,
 }
 
 /// How a question ended.

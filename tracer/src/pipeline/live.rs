@@ -345,7 +345,7 @@ fn tell(line: &str) {
 }
 
 fn covered(coverage: &Coverage) -> String {
-    let Coverage { frames, dns_messages, lost, truncated, malformed, evicted } = coverage;
+    let Coverage { frames, dns_messages, lost, truncated, malformed, evicted, conntrack: _ } = coverage;
     format!(
         "coverage: frames={frames} dns_messages={dns_messages} lost={lost} truncated={truncated} \
          malformed={malformed} evicted={evicted}"

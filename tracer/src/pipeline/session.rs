@@ -51,6 +51,7 @@ impl Session {
             truncated: wire.truncated,
             malformed: wire.malformed,
             evicted: self.engine.counters().evicted + wire.given_up,
+            conntrack: None,
         }
     }
 }

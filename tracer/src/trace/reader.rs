@@ -178,6 +178,7 @@ impl Reader {
                 bytes,
                 segment_size: if head.noted { self.note.segment_size } else { 0 },
                 nat: if head.noted { self.note.nat } else { None },
+                drop: None,
             },
             comment: head.comment.clone().and_then(|range| block.get(range)),
         })

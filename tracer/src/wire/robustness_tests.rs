@@ -27,6 +27,7 @@ fn frame(link: LinkType, bytes: &[u8], original_len: usize) -> Frame<'_> {
         bytes,
         segment_size: 0,
         nat: None,
+        drop: None,
     }
 }
 

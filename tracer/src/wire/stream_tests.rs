@@ -50,6 +50,7 @@ impl Session {
             bytes: &packet[..captured.min(packet.len())],
             segment_size: 0,
             nat: None,
+            drop: None,
         };
         let told = &mut self.told;
         self.decoder.decode(&frame, &self.vantages, &mut |sighting| told.push(show(&sighting.body)));

@@ -82,7 +82,7 @@ struct CoverageView {
 
 impl CoverageView {
     fn new(coverage: Coverage, cut: bool) -> Self {
-        let Coverage { frames, dns_messages, lost, truncated, malformed, evicted } = coverage;
+        let Coverage { frames, dns_messages, lost, truncated, malformed, evicted, conntrack: _ } = coverage;
         Self { frames, dns_messages, lost, truncated, malformed, evicted, cut }
     }
 }
