@@ -169,7 +169,8 @@ impl Engine {
         self.touch(self.questions.at(question).lookup);
     }
 
-    /// The client's socket was closed when the answer came: late, unless another answer had closed it.
+    /// The client's socket was closed when the answer came: late, unless another answer had closed it, or nearly in
+    /// time.
     fn note_socket_closed(&mut self, query: Place, time: u64) {
         let asked = self.messages.at(query);
         let answer = self.messages.at(asked.peer);
@@ -178,7 +179,8 @@ impl Engine {
             return;
         }
         let (place, question) = (asked.peer, asked.question);
-        self.messages.at_mut(place).bits.set(Bits::LATE, true);
+        let what = if self.was_just_open(asked) { Bits::PASSED_OVER } else { Bits::LATE };
+        self.messages.at_mut(place).bits.set(what, true);
         let lookup = self.questions.at(question).lookup;
         self.note_answer(lookup, place);
     }
@@ -199,6 +201,32 @@ impl Engine {
                 if (copy && !other.bits.has(Bits::LATE))
                     || message.bits.has(Bits::TCP)
                     || (message.peer != NONE && other.dns.truncated())
+                {
+                    return true;
+                }
+                place = message.next;
+            }
+            question = record.next;
+        }
+        false
+    }
+
+    /// Whether the socket took another answer a moment before this query's answer found it closed: the client
+    /// gave up in between, within less than any resolver's timeout. That is a dead heat, no late answer.
+    fn was_just_open(&self, asked: &MessageRecord) -> bool {
+        let answered = self.messages.at(asked.peer).time;
+        let mut question = self.lookups.at(self.questions.at(asked.question).lookup).first_question;
+        while question != NONE {
+            let record = self.questions.at(question);
+            let mut place = record.first;
+            while place != NONE {
+                let message = self.messages.at(place);
+                let other = self.messages.at(message.peer);
+                if message.client == asked.client
+                    && message.peer != NONE
+                    && message.peer != asked.peer
+                    && !other.bits.has(Bits::LATE)
+                    && answered.checked_sub(other.time).is_some_and(|since| since < SHORTEST_TIMEOUT)
                 {
                     return true;
                 }

@@ -102,6 +102,10 @@ impl Bits {
     pub(super) const CHAINED: Self = Self(128);
     /// Observers know it.
     pub(super) const TOLD: Self = Self(256);
+    /// A response in time that the client did not take: it went on all the same.
+    pub(super) const PASSED_OVER: Self = Self(512);
+    /// A response that was of no use to the client.
+    pub(super) const USELESS: Self = Self(Self::LATE.0 | Self::PASSED_OVER.0);
 
     pub(super) const fn has(self, bit: Self) -> bool {
         self.0 & bit.0 != 0

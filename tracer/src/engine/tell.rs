@@ -100,6 +100,7 @@ fn empty_answer() -> Answer {
         addresses: SmallVec::new(),
         size: 0,
         late: false,
+        passed_over: false,
         dropped: None,
         hops: SmallVec::new(),
     }
@@ -309,6 +310,7 @@ impl Engine {
         to.addresses.extend_from_slice(&self.extras.at(record.extra).addresses);
         to.size = dns.size;
         to.late = record.bits.has(Bits::LATE);
+        to.passed_over = record.bits.has(Bits::PASSED_OVER);
     }
 
     /// Tells a lookup and its questions, and frees them.

@@ -127,6 +127,7 @@ impl Ask {
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
             size: 100,
             late: false,
+            passed_over: false,
             dropped: None,
             hops: smallvec![Hop {
                 vantage: VantageId(0),

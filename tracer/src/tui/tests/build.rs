@@ -144,6 +144,7 @@ impl Node {
             addresses: addresses.iter().map(|a| ip(a)).collect(),
             size: 120,
             late: false,
+            passed_over: false,
             dropped: None,
             hops: Self::hops(&self.way_back, at(seconds - 0.000_008), last.server, last.client),
         });
