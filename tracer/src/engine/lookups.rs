@@ -343,7 +343,7 @@ impl Engine {
         search::continues(&names, self.names.wire(name), &self.knowledge(record.client), prompt)
     }
 
-    /// Notes a response that was matched, or found late.
+    /// Notes a response that was matched, or found late or dropped.
     pub(super) fn note_answer(&mut self, lookup: Place, response: Place) {
         let answer = self.messages.at(response);
         let (useless, time) = (answer.bits.has(Bits::USELESS), answer.time);

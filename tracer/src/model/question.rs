@@ -114,7 +114,8 @@ pub struct Transmission {
     pub answered_by: Option<u16>,
     /// The ICMP error it drew, where one was seen.
     pub unreachable: Option<Unreachable>,
-    /// Where the kernel told that it dropped this message.
+    /// Where the kernel told that it dropped this message, the SYN of its connection, or its answer before any hop
+    /// saw that.
     pub dropped: Option<Arc<PacketDrop>>,
 }
 
@@ -165,10 +166,10 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Whether it was of use to the client.
+    /// Whether it reached the client, in time, and was taken.
     #[must_use]
     pub const fn counts(&self) -> bool {
-        !self.late && !self.passed_over
+        !self.late && !self.passed_over && self.dropped.is_none()
     }
 }
 
