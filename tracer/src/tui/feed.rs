@@ -7,17 +7,20 @@
 use super::{
     ladder::Ladder,
     row::{Row, Setting},
-    servers::{ServerRow, Servers},
+    servers::{self, ServerRow},
     status::{RateMeter, Rates, Status},
     text,
 };
-use crate::model::{
-    Lookup, LookupResult, Message, MessageKind, Observer, Question, QuestionId, Timestamp, Vantages,
+use crate::{
+    model::{
+        Lookup, LookupResult, Message, MessageKind, Observer, Question, QuestionId, Timestamp, Vantages,
+    },
+    stats::{Role, Servers},
 };
 use std::{
     collections::VecDeque,
     fmt,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -63,7 +66,7 @@ pub struct Feed {
     pending: VecDeque<(QuestionId, Timestamp, Row, Arc<Ladder>)>,
     ladders: VecDeque<(usize, Arc<Ladder>)>,
     ladder_bytes: usize,
-    servers: Servers,
+    servers: Servers<(SocketAddr, Role)>,
     meter: RateMeter,
 }
 
@@ -113,7 +116,7 @@ impl Feed {
             pending: VecDeque::new(),
             ladders: VecDeque::new(),
             ladder_bytes: 0,
-            servers: Servers::new(),
+            servers: Servers::default(),
             meter: RateMeter::new(),
         }
     }
@@ -148,7 +151,7 @@ impl Feed {
     }
 
     pub(super) fn servers(&self) -> Vec<Arc<ServerRow>> {
-        self.servers.rows()
+        servers::rows(&self.servers)
     }
 
     /// Unusual lookups, ordinary ones, questions.
@@ -230,7 +233,7 @@ impl Observer for Feed {
     }
 
     fn question(&mut self, question: &Question) {
-        self.servers.count(question);
+        self.servers.question_by_role(question);
         // Addresses are always asked for by a lookup, which is told later.
         if question.qtype.is_address() || !self.wants(LaneKind::Questions) {
             return;

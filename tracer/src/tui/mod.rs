@@ -10,7 +10,6 @@ mod column;
 mod feed;
 mod filter;
 mod header;
-mod histogram;
 mod keys;
 mod ladder;
 mod row;

@@ -1,7 +1,9 @@
 //! What the header says: where, how much, how fast, and what was lost.
 
-use super::histogram::Histogram;
-use crate::model::{Coverage, Timestamp};
+use crate::{
+    model::{Coverage, Timestamp},
+    stats::Histogram,
+};
 use std::time::Duration;
 
 /// Facts about the session that only the pipeline knows; it fills them in as they change.

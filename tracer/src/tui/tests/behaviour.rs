@@ -351,9 +351,9 @@ fn more_servers_than_fit_share_one_line() {
         feed.question(&question);
     }
     let rows = feed.servers();
-    assert_eq!(rows.len(), 513);
-    assert_eq!(rows[512].server, None);
-    assert_eq!(rows[512].queries, 88);
+    assert_eq!(rows.len(), 257);
+    assert_eq!(rows[256].server, None);
+    assert_eq!(rows[256].queries, 344);
 }
 
 #[test]
