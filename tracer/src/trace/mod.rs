@@ -8,6 +8,7 @@ mod note;
 mod pcap;
 mod pcapng;
 mod reader;
+mod tail;
 mod vantage;
 
 pub use error::TraceError;
@@ -16,6 +17,8 @@ pub use note::Note;
 pub use reader::{Reader, Record};
 pub use vantage::describe;
 
+#[cfg(test)]
+mod follow_tests;
 #[cfg(test)]
 mod reader_tests;
 #[cfg(test)]
