@@ -61,6 +61,8 @@ pub struct Feed {
     pod_of: Option<PodOf>,
     status: Status,
     newest: Timestamp,
+    /// How often it began anew: its lines are then not those of before.
+    restarts: u64,
     next_serial: u64,
     lanes: [Lane; 3],
     pending: VecDeque<(QuestionId, Timestamp, Row, Arc<Ladder>)>,
@@ -111,6 +113,7 @@ impl Feed {
             pod_of: None,
             status: Status::default(),
             newest: Timestamp::EPOCH,
+            restarts: 0,
             next_serial: 1,
             lanes: std::array::from_fn(|_| Lane::default()),
             pending: VecDeque::new(),
@@ -128,6 +131,14 @@ impl Feed {
         self
     }
 
+    /// An empty feed that takes the place of `other`: its facts are taken over, and screens forget its lines.
+    #[must_use]
+    pub fn in_place_of(mut self, other: &Self) -> Self {
+        self.status = other.status.clone();
+        self.restarts = other.restarts + 1;
+        self
+    }
+
     /// The facts of the header, for the pipeline to fill in.
     pub fn status_mut(&mut self) -> &mut Status {
         &mut self.status
@@ -139,6 +150,10 @@ impl Feed {
 
     pub(super) fn vantages(&self) -> &Vantages {
         &self.vantages
+    }
+
+    pub(super) fn restarts(&self) -> u64 {
+        self.restarts
     }
 
     /// The time of the newest message.
