@@ -1,7 +1,7 @@
 //! Several capture files as one.
 
-use super::{Reader, Record, TraceError};
-use crate::model::{Frame, Timestamp, Vantages};
+use super::{Reader, Record, Recorded, TraceError};
+use crate::model::{Frame, Pods, Timestamp, Vantages};
 use std::path::Path;
 
 /// Reads several files by time; frames of one time in the order of the files. A frame keeps the number it has in
@@ -118,6 +118,35 @@ impl MergedReader {
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.sources.iter().map(|source| source.reader.lost()).sum()
+    }
+
+    /// What the recordings say of their session, as one; `None` where one of the files is no recording of dnspath.
+    #[must_use]
+    pub fn recorded(&self) -> Option<Recorded> {
+        let mut all = self.sources.iter().map(|source| source.reader.recorded());
+        let first = all.next()??;
+        all.try_fold(first, |one, other| Some(one.and(other?)))
+    }
+
+    /// What was watched, each once, as recordings of dnspath say it; of other files their names.
+    #[must_use]
+    pub fn sources(&self) -> Vec<String> {
+        let mut all: Vec<String> = Vec::new();
+        for said in self.sources.iter().flat_map(|source| source.reader.sources()) {
+            if !all.contains(&said) {
+                all.push(said);
+            }
+        }
+        all
+    }
+
+    /// Tells the names of addresses, of all files, to this table.
+    #[must_use]
+    pub fn with_names(mut self, names: &Pods) -> Self {
+        for source in &mut self.sources {
+            source.reader.set_names(names);
+        }
+        self
     }
 
     /// Whether one of the files ended inside a record.
