@@ -7,6 +7,7 @@ use crate::{
     model::{Rcode, Rtype},
     output::{Format, Unit},
     pipeline::{
+        replay::Speed,
         selection::{NameGlob, Network},
         when::{Ago, When},
     },
@@ -46,6 +47,13 @@ pub enum Command {
         dnspath stream -o json --unit message   every DNS message with its hops\n  \
         dnspath stream --rcode SERVFAIL,REFUSED capture.pcapng")]
     Stream(StreamArgs),
+    /// Show capture files on the screen as if they were live; prints lines when stdout is no terminal.
+    #[command(after_help = "Examples:\n  \
+        dnspath replay capture.pcapng            everything at once; then back with the arrows or t\n  \
+        dnspath replay --speed 1 a.pcapng b.pcapng\n  \
+        dnspath replay --follow growing.pcapng   as it is written\n\n\
+        Keys: space pause, + - speed, ← → 10 s, t a time, n N findings, ? all keys.")]
+    Replay(ReplayArgs),
     /// Say what is wrong in a time window, live or in capture files.
     #[command(after_help = "Examples:\n  \
         dnspath report capture.pcapng           what is wrong in this file\n  \
@@ -84,6 +92,9 @@ pub struct StreamArgs {
     /// Capture files instead of live capture: pcap or pcapng, also .gz or .zst; "-" is stdin.
     #[arg(value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = LIVE_ONLY)]
     pub files: Vec<PathBuf>,
+    /// Go on reading files that grow, until a signal.
+    #[arg(long, requires = "files")]
+    pub follow: bool,
     /// How to print events.
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     pub output: Format,
@@ -93,6 +104,26 @@ pub struct StreamArgs {
     /// What to attach to.
     #[command(flatten)]
     pub capture: CaptureArgs,
+    /// What to decode.
+    #[command(flatten)]
+    pub decode: DecodeArgs,
+    /// What to show.
+    #[command(flatten)]
+    pub select: SelectArgs,
+}
+
+/// Options of `replay`.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// Capture files, merged by time: pcap or pcapng, also .gz or .zst; "-" is stdin, where there is no way back.
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath, required = true)]
+    pub files: Vec<PathBuf>,
+    /// How fast to begin with: seconds of the files in one second, or max, which is at the end at once.
+    #[arg(long, value_name = "X|max", default_value = "max")]
+    pub speed: Speed,
+    /// Go on reading files that grow, until a signal.
+    #[arg(long)]
+    pub follow: bool,
     /// What to decode.
     #[command(flatten)]
     pub decode: DecodeArgs,

@@ -1,13 +1,17 @@
 //! What an action is given: arguments, checked and joined.
 
 use super::args::{
-    CaptureArgs, CheckArgs, DecodeArgs, LiveArgs, ReportArgs, ReportFormat, SelectArgs, StreamArgs,
+    CaptureArgs, CheckArgs, DecodeArgs, LiveArgs, ReplayArgs, ReportArgs, ReportFormat, SelectArgs,
+    StreamArgs,
 };
 use crate::{
     capture::{Hook, MAX_PORTS},
     findings::Severity,
     output::{Format, Unit},
-    pipeline::selection::{Selection, Times},
+    pipeline::{
+        replay::Speed,
+        selection::{Selection, Times},
+    },
 };
 use anyhow::{Context, bail};
 use std::{fs::File, io::Read, path::PathBuf, time::Duration};
@@ -78,6 +82,31 @@ pub struct FileOptions {
     pub resolv_conf: Option<String>,
 }
 
+/// How files are replayed.
+#[derive(Debug)]
+pub struct ReplayOptions {
+    /// The files, and what to show of them.
+    pub files: FileOptions,
+    /// How fast to begin with.
+    pub speed: Speed,
+    /// The files still grow.
+    pub follow: bool,
+}
+
+impl ReplayOptions {
+    /// Whether standard input is one of the files: it is read once.
+    #[must_use]
+    pub fn reads_stdin(&self) -> bool {
+        self.files.files.iter().any(|file| file.as_os_str() == "-")
+    }
+
+    /// Whether more may come where there is nothing yet.
+    #[must_use]
+    pub fn is_growing(&self) -> bool {
+        self.follow || self.reads_stdin()
+    }
+}
+
 /// Where frames come from.
 #[derive(Debug)]
 pub enum Source {
@@ -94,6 +123,8 @@ pub struct StreamOptions {
     pub format: Format,
     /// Which events.
     pub units: Vec<Unit>,
+    /// The files still grow.
+    pub follow: bool,
 }
 
 /// How `report` prints and judges.
@@ -156,7 +187,7 @@ impl StreamArgs {
     /// As [`LiveOptions::new`].
     pub fn into_options(self) -> anyhow::Result<(Source, StreamOptions)> {
         let source = source(self.files, self.capture, self.decode, self.select)?;
-        Ok((source, StreamOptions { format: self.output, units: self.units }))
+        Ok((source, StreamOptions { format: self.output, units: self.units, follow: self.follow }))
     }
 }
 
@@ -177,6 +208,14 @@ impl ReportArgs {
     }
 }
 
+impl TryFrom<ReplayArgs> for ReplayOptions {
+    type Error = anyhow::Error;
+    fn try_from(args: ReplayArgs) -> anyhow::Result<Self> {
+        let files = file_options(args.files, args.decode, args.select)?;
+        Ok(Self { files, speed: args.speed, follow: args.follow })
+    }
+}
+
 impl From<CheckArgs> for CheckOptions {
     fn from(args: CheckArgs) -> Self {
         Self { format: args.output, interfaces: args.interfaces, netns: args.netns, hook: args.hook }
@@ -192,9 +231,13 @@ fn source(
     if files.is_empty() {
         return LiveOptions::new(capture, decode, select).map(Source::Live);
     }
+    file_options(files, decode, select).map(Source::Files)
+}
+
+fn file_options(files: Vec<PathBuf>, decode: DecodeArgs, select: SelectArgs) -> anyhow::Result<FileOptions> {
     let (selection, times) = selection(select)?;
     let resolv_conf = resolv_conf(&decode)?;
-    Ok(Source::Files(FileOptions { files, ports: decode.ports, selection, times, resolv_conf }))
+    Ok(FileOptions { files, ports: decode.ports, selection, times, resolv_conf })
 }
 
 fn selection(args: SelectArgs) -> anyhow::Result<(Selection, Times)> {

@@ -6,6 +6,7 @@
 
 use super::{
     clock,
+    offline::CANNOT_PRINT,
     selection::Selected,
     session::Session,
     signals::{self, Stop},
@@ -36,9 +37,6 @@ const NAP: Duration = Duration::from_millis(10);
 const TICK: Duration = Duration::from_millis(100);
 /// A frame can reach the ring this much later than the time it carries: then time must not have passed it.
 const IN_FLIGHT: Duration = Duration::from_millis(5);
-
-/// What a full disk is told with.
-const CANNOT_PRINT: &str = "cannot print to stdout; see that it can be written";
 
 /// Rounds over the rings before the clock and the signals are looked at again.
 const MOST_ROUNDS: usize = 8;
@@ -308,7 +306,7 @@ pub fn tui(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
             stop_of_reader.request();
             ended
         });
-        let shown = tui::run(&feed, stop.flag(), clock::wall_now);
+        let shown = tui::run(&feed, stop.flag(), clock::wall_now, |_| {});
         stop.request();
         shown.context("cannot use the terminal: `dnspath stream` prints lines instead")?;
         reader

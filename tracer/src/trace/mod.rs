@@ -11,6 +11,7 @@ mod pcap;
 mod pcapng;
 mod reader;
 mod statistics;
+mod tail;
 mod text;
 mod ticks;
 mod vantage;
@@ -25,6 +26,8 @@ pub use statistics::{Recorded, Statistics};
 pub use vantage::describe;
 pub use writer::Writer;
 
+#[cfg(test)]
+mod follow_tests;
 #[cfg(test)]
 mod reader_tests;
 #[cfg(test)]

@@ -60,9 +60,28 @@ impl Reader {
     /// # Errors
     /// When it cannot be opened or is no capture file.
     pub fn open(path: &Path, source: u16) -> Result<Self, TraceError> {
+        Self::open_as(path, source, Input::open)
+    }
+
+    /// Opens a file that still grows, or standard input whose writer takes its time: where the next frame is not there
+    /// yet, [`Self::next_frame`] gives none and [`Self::waiting`] says so. Opening standard input waits for its first
+    /// octets.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; [`TraceError::Empty`] also where the file's header is not there yet.
+    pub fn follow(path: &Path, source: u16) -> Result<Self, TraceError> {
+        Self::open_as(path, source, Input::follow)
+    }
+
+    fn open_as(
+        path: &Path,
+        source: u16,
+        open: impl Fn(&Path) -> io::Result<Input>,
+    ) -> Result<Self, TraceError> {
         let file = if path.as_os_str() == "-" { "standard input".into() } else { path.display().to_string() };
-        match Input::open(path) {
+        match open(path) {
             Ok(input) => Self::new(file, input, source),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(TraceError::Empty { file }),
             Err(source) => Err(TraceError::Open { file, source }),
         }
     }
@@ -72,7 +91,7 @@ impl Reader {
             return Err(TraceError::Read { file, offset: 0, source });
         }
         let start = input.available();
-        if start.is_empty() && !input.is_cut() {
+        if start.is_empty() && !input.is_cut() || input.is_waiting() {
             return Err(TraceError::Empty { file });
         }
         let (mut behind, mut cut) = (0, false);
@@ -191,6 +210,12 @@ impl Reader {
         self.cut
     }
 
+    /// Whether the next frame is not there yet, and may still come.
+    #[must_use]
+    pub fn waiting(&self) -> bool {
+        !self.loaded && !self.ended
+    }
+
     /// Moves on to the next frame; gives its time.
     pub(super) fn load(&mut self, vantages: &Vantages) -> Result<Option<Timestamp>, TraceError> {
         self.loaded = false;
@@ -201,7 +226,7 @@ impl Reader {
                 Format::Pcap(..) => self.load_pcap(vantages)?,
                 Format::Pcapng(_) => self.load_pcapng(vantages)?,
             };
-            self.ended = !self.loaded;
+            self.ended = !self.loaded && !self.input.is_waiting();
         }
         self.frames += u64::from(self.loaded);
         Ok(self.loaded.then_some(self.head.time))
@@ -299,14 +324,15 @@ impl Reader {
     fn next_is_there(&mut self, need: usize) -> Result<bool, TraceError> {
         self.input.consume(std::mem::take(&mut self.behind));
         let there = self.input.fill(need).map_err(|error| self.unreadable(error))?;
-        self.cut |= !there && (!self.input.available().is_empty() || self.input.is_cut());
+        self.cut |=
+            !there && !self.input.is_waiting() && (!self.input.available().is_empty() || self.input.is_cut());
         Ok(there)
     }
 
     /// Whether a record is there to its end.
     fn rest_is_there(&mut self, end: usize) -> Result<bool, TraceError> {
         let there = self.input.fill(end).map_err(|error| self.unreadable(error))?;
-        self.cut |= !there;
+        self.cut |= !there && !self.input.is_waiting();
         if there {
             self.behind = end;
         }

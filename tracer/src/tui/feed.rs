@@ -7,17 +7,20 @@
 use super::{
     ladder::Ladder,
     row::{Row, Setting},
-    servers::{ServerRow, Servers},
+    servers::{self, ServerRow},
     status::{RateMeter, Rates, Status},
     text,
 };
-use crate::model::{
-    Lookup, LookupResult, Message, MessageKind, Observer, Question, QuestionId, Timestamp, Vantages,
+use crate::{
+    model::{
+        Lookup, LookupResult, Message, MessageKind, Observer, Question, QuestionId, Timestamp, Vantages,
+    },
+    stats::{Role, Servers},
 };
 use std::{
     collections::VecDeque,
     fmt,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -58,12 +61,14 @@ pub struct Feed {
     pod_of: Option<PodOf>,
     status: Status,
     newest: Timestamp,
+    /// How often it began anew: its lines are then not those of before.
+    restarts: u64,
     next_serial: u64,
     lanes: [Lane; 3],
     pending: VecDeque<(QuestionId, Timestamp, Row, Arc<Ladder>)>,
     ladders: VecDeque<(usize, Arc<Ladder>)>,
     ladder_bytes: usize,
-    servers: Servers,
+    servers: Servers<(SocketAddr, Role)>,
     meter: RateMeter,
 }
 
@@ -108,12 +113,13 @@ impl Feed {
             pod_of: None,
             status: Status::default(),
             newest: Timestamp::EPOCH,
+            restarts: 0,
             next_serial: 1,
             lanes: std::array::from_fn(|_| Lane::default()),
             pending: VecDeque::new(),
             ladders: VecDeque::new(),
             ladder_bytes: 0,
-            servers: Servers::new(),
+            servers: Servers::default(),
             meter: RateMeter::new(),
         }
     }
@@ -122,6 +128,14 @@ impl Feed {
     #[must_use]
     pub fn with_pods(mut self, pod_of: PodOf) -> Self {
         self.pod_of = Some(pod_of);
+        self
+    }
+
+    /// An empty feed that takes the place of `other`: its facts are taken over, and screens forget its lines.
+    #[must_use]
+    pub fn in_place_of(mut self, other: &Self) -> Self {
+        self.status = other.status.clone();
+        self.restarts = other.restarts + 1;
         self
     }
 
@@ -138,6 +152,10 @@ impl Feed {
         &self.vantages
     }
 
+    pub(super) fn restarts(&self) -> u64 {
+        self.restarts
+    }
+
     /// The time of the newest message.
     pub(super) fn newest(&self) -> Timestamp {
         self.newest
@@ -148,7 +166,7 @@ impl Feed {
     }
 
     pub(super) fn servers(&self) -> Vec<Arc<ServerRow>> {
-        self.servers.rows()
+        servers::rows(&self.servers)
     }
 
     /// Unusual lookups, ordinary ones, questions.
@@ -230,7 +248,7 @@ impl Observer for Feed {
     }
 
     fn question(&mut self, question: &Question) {
-        self.servers.count(question);
+        self.servers.question_by_role(question);
         // Addresses are always asked for by a lookup, which is told later.
         if question.qtype.is_address() || !self.wants(LaneKind::Questions) {
             return;
