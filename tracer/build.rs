@@ -43,6 +43,7 @@ fn build() -> Result<(), String> {
     let flags = [
         format!("--cfg=bpf_target_arch=\"{architecture}\""),
         "-Cdebuginfo=2".into(),
+        "-Ctarget-cpu=v2".into(),
         "-Clink-arg=--btf".into(),
     ];
 

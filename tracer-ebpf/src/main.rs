@@ -4,6 +4,8 @@
 //! interest becomes one record of the ring `FRAMES`; where the ring is full, the loss is counted per CPU and vantage.
 #![no_std]
 #![no_main]
+// The kernel side is built with RUSTC_BOOTSTRAP, for `core`; inline assembly for this target comes with it.
+#![feature(asm_experimental_arch)]
 #![expect(unsafe_code, reason = "kernel boundary: helpers, maps and packet memory")]
 #![expect(missing_docs, unreachable_pub, reason = "the classifier macro makes functions of its own")]
 
@@ -21,7 +23,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use aya_log_ebpf::warn;
-use core::ffi::c_void;
+use core::{arch::asm, ffi::c_void};
 use dnspath_ebpf::{
     Bytes, CLASSES, FLAG_EGRESS, FLAG_NAT, FLAG_RAW_IP, FragmentKey, Fragments, LOST_ELSEWHERE, Link,
     LostKey, NAT_LEN, RecordHeader, classify,
@@ -102,10 +104,6 @@ fn capture<const EGRESS: bool>(packet: &TcContext, link: Link) {
 #[inline(always)]
 fn by_size<const EGRESS: bool, const NAT_WORDS: usize>(packet: &TcContext, link: Link, tuples: u64) {
     let frame = packet.len();
-    // Never so for an interesting packet; the verifier wants it said.
-    if frame == 0 {
-        return;
-    }
     macro_rules! smallest_of {
         ($($class:literal)*) => {
             $(if frame <= CLASSES[$class] as u32 {
@@ -138,7 +136,7 @@ fn write<const EGRESS: bool, const NAT_WORDS: usize, const FRAME: usize>(
         return count_lost(packet, skb.ifindex, EGRESS);
     };
     let record = entry.as_mut_ptr();
-    let captured = if frame_len > FRAME as u32 { FRAME as u32 } else { frame_len };
+    let captured = within::<FRAME>(frame_len);
     let mut flags = if EGRESS { FLAG_EGRESS } else { 0 };
     if link == Link::RawIp {
         flags |= FLAG_RAW_IP;
@@ -174,6 +172,29 @@ fn write<const EGRESS: bool, const NAT_WORDS: usize, const FRAME: usize>(
         return count_lost(packet, skb.ifindex, EGRESS);
     }
     entry.submit(BPF_RB_NO_WAKEUP);
+}
+
+/// The length of a frame's copy: at least [`HEAD`], at most `MAX`.
+///
+/// In assembly, because verifiers before 6.8 want both bounds compared on the very register that the helper gets; the
+/// compiler, which knows the bounds from before, would leave the comparisons out or make them on a copy.
+#[inline(always)]
+fn within<const MAX: usize>(frame_len: u32) -> u32 {
+    let mut length = u64::from(frame_len);
+    // SAFETY: it compares and sets one register.
+    unsafe {
+        asm!(
+            "if {length} <= {max} goto +1",
+            "{length} = {max}",
+            "if {length} >= {min} goto +1",
+            "{length} = {min}",
+            length = inout(reg) length,
+            max = const MAX,
+            min = const HEAD,
+            options(pure, nomem, nostack),
+        );
+    }
+    length as u32
 }
 
 /// Address of the connection's tuples, where conntrack translates it: then the addresses here differ from those at
