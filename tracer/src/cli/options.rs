@@ -7,7 +7,7 @@ use crate::{
     capture::{Hook, MAX_PORTS},
     findings::Severity,
     output::{Format, Unit},
-    pipeline::selection::{Selection, Times},
+    pipeline::selection::{PodFilter, Selection, Times},
 };
 use anyhow::{Context, bail};
 use std::{fs::File, io::Read, path::PathBuf, time::Duration};
@@ -202,8 +202,10 @@ fn selection(args: SelectArgs) -> anyhow::Result<(Selection, Times)> {
         Some(ago) => Times { since: Some(ago.into()), until: None },
         None => Times { since: args.since, until: args.until },
     };
-    let selection = Selection::new(args.clients, args.servers, &args.names, args.qtypes, args.rcodes)
+    let mut selection = Selection::new(args.clients, args.servers, &args.names, args.qtypes, args.rcodes)
         .context("cannot use --name; give fewer or simpler patterns")?;
+    selection.pod_filter = PodFilter::new(&args.namespaces, &args.pods)
+        .context("cannot use --namespace or --pod; give fewer or simpler patterns")?;
     Ok((selection, times))
 }
 
