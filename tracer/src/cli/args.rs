@@ -8,7 +8,7 @@ use crate::{
     output::{Format, Unit},
     pipeline::{
         replay::Speed,
-        selection::{NameGlob, Network},
+        selection::{NameGlob, Network, PodGlob},
         when::{Ago, When},
     },
 };
@@ -225,6 +225,12 @@ pub struct DecodeArgs {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Selecting")]
 pub struct SelectArgs {
+    /// Only pods of this namespace: * any characters, ? one; repeatable.
+    #[arg(short, long = "namespace", value_name = "GLOB")]
+    pub namespaces: Vec<PodGlob>,
+    /// Only pods with this name, or namespace/name: * any characters, ? one; repeatable.
+    #[arg(short, long = "pod", value_name = "GLOB")]
+    pub pods: Vec<PodGlob>,
     /// Only this client's; repeatable.
     #[arg(long = "client", value_name = "IP|CIDR", value_delimiter = ',')]
     pub clients: Vec<Network>,

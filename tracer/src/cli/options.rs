@@ -10,7 +10,7 @@ use crate::{
     output::{Format, Unit},
     pipeline::{
         replay::Speed,
-        selection::{Selection, Times},
+        selection::{PodFilter, Selection, Times},
     },
 };
 use anyhow::{Context, bail};
@@ -245,8 +245,10 @@ fn selection(args: SelectArgs) -> anyhow::Result<(Selection, Times)> {
         Some(ago) => Times { since: Some(ago.into()), until: None },
         None => Times { since: args.since, until: args.until },
     };
-    let selection = Selection::new(args.clients, args.servers, &args.names, args.qtypes, args.rcodes)
+    let mut selection = Selection::new(args.clients, args.servers, &args.names, args.qtypes, args.rcodes)
         .context("cannot use --name; give fewer or simpler patterns")?;
+    selection.pod_filter = PodFilter::new(&args.namespaces, &args.pods)
+        .context("cannot use --namespace or --pod; give fewer or simpler patterns")?;
     Ok((selection, times))
 }
 

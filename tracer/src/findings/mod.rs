@@ -6,6 +6,7 @@ mod empty_noerror;
 mod groups;
 mod late_answer;
 mod lookup_failed;
+mod pods;
 mod retry_gap;
 mod search;
 mod search_fan_out;
@@ -16,6 +17,7 @@ pub(crate) mod testing;
 mod truncated;
 
 pub use cause::cause;
+pub use pods::name_pods;
 
 use crate::model::{Coverage, Hop, Lookup, Message, Observer, Question, Timestamp, VantageId, Vantages};
 use std::fmt;

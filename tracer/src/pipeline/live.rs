@@ -20,7 +20,8 @@ use crate::{
     },
     engine::{Config, SearchList},
     findings::Severity,
-    model::{Coverage, Direction, InterfaceKind, Observer, Timestamp, Vantages},
+    model::{Coverage, Direction, InterfaceKind, Observer, Pods, Timestamp, Vantages},
+    node,
     output::{self, Format, Stream, Unit},
     tui::{self, Feed, Limits, SharedFeed},
 };
@@ -44,6 +45,9 @@ const MOST_ROUNDS: usize = 8;
 /// Live capture with its session.
 struct Live {
     capture: Capture,
+    /// Names pods for as long as it is there; `None` where it could not be started, of which a note tells.
+    node: Option<node::Watch>,
+    pods: Pods,
     session: Session,
     notes: Notes,
     stop: Stop,
@@ -95,6 +99,8 @@ impl Live {
         };
         let anchor = clock::Anchor::now();
         let capture = Capture::start(&capture_options, anchor.wall_minus_monotonic(), vantages, &notes)?;
+        let pods = options.selection.pods.clone();
+        let node = watch_node(&capture_options.namespaces, &pods, &notes);
         if let Some(path) = &options.ready_file {
             std::fs::write(path, "").with_context(|| {
                 format!("cannot create --ready-file {}: give a path that can be written", path.display())
@@ -108,7 +114,7 @@ impl Live {
         let session = Session::new(&options.ports, config, vantages.clone());
         let started = clock::wall_now();
         let until = options.duration.map(|duration| started + duration);
-        Ok(Self { capture, session, notes, stop, started, until })
+        Ok(Self { capture, node, pods, session, notes, stop, started, until })
     }
 
     /// Runs until a signal, the end of the time given, or a sink that wants no more.
@@ -131,6 +137,7 @@ impl Live {
             thread::sleep(NAP);
         }
         self.capture.stop();
+        self.node = None;
         let ended = clock::wall_now();
         self.drain(ended, out);
         self.session.finish(out);
@@ -171,7 +178,7 @@ pub fn stream(mut options: LiveOptions, stream: StreamOptions) -> anyhow::Result
     let vantages = Vantages::new();
     let live = Live::start(&mut options, &vantages)?;
     let lines = Stream::new(io::stdout().lock(), stream.format, &stream.units, vantages);
-    let mut selected = Selected::new(&options.selection, StreamSinks::new(lines));
+    let mut selected = Selected::new(&options.selection, StreamSinks::new(lines, live.pods.clone()));
     let mut problems = Problems::default();
     let ran = live.run(&mut selected, |selected, tick| {
         problems.tell(tick);
@@ -189,7 +196,7 @@ pub fn stream(mut options: LiveOptions, stream: StreamOptions) -> anyhow::Result
 pub fn report(mut options: LiveOptions, report: ReportOptions) -> anyhow::Result<ExitStatus> {
     let vantages = Vantages::new();
     let live = Live::start(&mut options, &vantages)?;
-    let mut selected = Selected::new(&options.selection, ReportSinks::new(report.lookups));
+    let mut selected = Selected::new(&options.selection, ReportSinks::new(report.lookups, live.pods.clone()));
     let mut problems = Problems::default();
     let ran = live.run(&mut selected, |_, tick| {
         problems.tell(tick);
@@ -207,7 +214,7 @@ pub fn lines(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
     let vantages = Vantages::new();
     let live = Live::start(&mut options, &vantages)?;
     let lines = Stream::new(io::stdout().lock(), Format::Text, &[Unit::Lookup], vantages.clone());
-    let sinks = (StreamSinks::new(lines), ReportSinks::new(false));
+    let sinks = (StreamSinks::new(lines, live.pods.clone()), ReportSinks::new(false, live.pods.clone()));
     let mut selected = Selected::new(&options.selection, sinks);
     let mut problems = Problems::default();
     let ran = live.run(&mut selected, |selected, tick| {
@@ -266,6 +273,30 @@ pub fn check(options: &CheckOptions) -> anyhow::Result<ExitStatus> {
     Ok(if can_capture { ExitStatus::Clean } else { ExitStatus::Findings })
 }
 
+/// Follows who is who beside capture. Without it pods are shown by address.
+fn watch_node(namespaces: &[Netns], pods: &Pods, notes: &Notes) -> Option<node::Watch> {
+    let watched = |netns: &Netns| match netns {
+        Netns::Own => node::Watched { name: own_name(), path: None },
+        Netns::Other { shown, path } => node::Watched { name: shown.clone(), path: Some(path.clone()) },
+    };
+    let for_notes = notes.clone();
+    let settings = node::Settings {
+        watched: namespaces.iter().map(watched).collect(),
+        roots: node::Roots::find(),
+        pods: pods.clone(),
+        note: Box::new(move |note| for_notes.add(note)),
+        now: clock::wall_now,
+    };
+    node::Watch::start(settings)
+        .map_err(|error| notes.add(&format!("cannot follow the pods: {error}: they are shown by address")))
+        .ok()
+}
+
+/// The node's name.
+fn own_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// The namespaces to watch: those named, each once, else the own one.
 fn namespaces(named: &[String]) -> Vec<Netns> {
     if named.is_empty() {
@@ -291,8 +322,10 @@ pub fn tui(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
     let vantages = Vantages::new();
     let live = Live::start(&mut options, &vantages)?;
     let stop = live.stop.clone();
-    let feed = SharedFeed::new(Feed::new(vantages.clone(), Limits::default()));
-    feed.lock().status_mut().title = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let pods = live.pods.clone();
+    let pod_of = move |client, time| pods.name_at(client, time).map(|pod| pod.to_string());
+    let feed = SharedFeed::new(Feed::new(vantages.clone(), Limits::default()).with_pods(Box::new(pod_of)));
+    feed.lock().status_mut().title = own_name();
     let exit = thread::scope(|scope| {
         let (feed_of_reader, stop_of_reader) = (feed.clone(), stop.clone());
         let reader = thread::Builder::new().name("dnspath-reader".into()).spawn_scoped(scope, move || {

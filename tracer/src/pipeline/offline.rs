@@ -29,7 +29,7 @@ pub fn stream(files: FileOptions, options: &StreamOptions, to: impl Write) -> an
     let selection = selection(&files)?;
     let vantages = Vantages::new();
     let stream = Stream::new(to, options.format, &options.units, vantages.clone());
-    let mut selected = Selected::new(&selection, StreamSinks::new(stream));
+    let mut selected = Selected::new(&selection, StreamSinks::new(stream, selection.pods.clone()));
     let read = read(&files, &vantages, &mut selected, |selected| !selected.observer.stream.is_broken())?;
     selected.observer.finish(&read.coverage, read.span.unwrap_or_default()).context("cannot print")?;
     read.damage()?;
@@ -42,7 +42,7 @@ pub fn stream(files: FileOptions, options: &StreamOptions, to: impl Write) -> an
 /// When a file cannot be read (what is before a damage is reported), or the output cannot be written.
 pub fn report(files: FileOptions, options: &ReportOptions, to: impl Write) -> anyhow::Result<ExitStatus> {
     let selection = selection(&files)?;
-    let mut selected = Selected::new(&selection, ReportSinks::new(options.lookups));
+    let mut selected = Selected::new(&selection, ReportSinks::new(options.lookups, selection.pods.clone()));
     let vantages = Vantages::new();
     let read = read(&files, &vantages, &mut selected, |_| true)?;
     let window = read.span.map(|span| selection.window.within(span));

@@ -53,7 +53,7 @@ pub fn follow(files: FileOptions, options: &StreamOptions, to: impl Write) -> an
     let selection = selection(&files)?;
     let vantages = Vantages::new();
     let stream = Stream::new(to, options.format, &options.units, vantages.clone());
-    let mut selected = Selected::new(&selection, StreamSinks::new(stream));
+    let mut selected = Selected::new(&selection, StreamSinks::new(stream, selection.pods.clone()));
     let replay = ReplayOptions { files, speed: Speed::Max, follow: true };
     let mut player = paced(&replay, &vantages, selection.window.since, &mut selected, |selected| {
         selected.observer.stream.flush().context(offline::CANNOT_PRINT)
@@ -71,7 +71,8 @@ pub fn lines(options: ReplayOptions, mut to: impl Write) -> anyhow::Result<ExitS
     let selection = selection(&options.files)?;
     let vantages = Vantages::new();
     let lines = Stream::new(&mut to, Format::Text, &[Unit::Lookup], vantages.clone());
-    let sinks = (StreamSinks::new(lines), ReportSinks::new(false));
+    let sinks =
+        (StreamSinks::new(lines, selection.pods.clone()), ReportSinks::new(false, selection.pods.clone()));
     let mut selected = Selected::new(&selection, sinks);
     let mut player = paced(&options, &vantages, selection.window.since, &mut selected, |selected| {
         selected.observer.0.stream.flush().context(offline::CANNOT_PRINT)

@@ -51,8 +51,8 @@ impl Default for Limits {
     }
 }
 
-/// Names a client's pod.
-pub type PodOf = Box<dyn Fn(IpAddr) -> Option<String> + Send>;
+/// Names the pod of a client that asked at this time.
+pub type PodOf = Box<dyn Fn(IpAddr, Timestamp) -> Option<String> + Send>;
 
 /// An [`Observer`] that keeps what the screens show.
 pub struct Feed {
@@ -124,7 +124,7 @@ impl Feed {
         }
     }
 
-    /// Clients are named by `pod_of`, at the time a line is made: addresses are used again.
+    /// Clients are named by `pod_of`, as it knows them when a line is made: addresses are used again.
     #[must_use]
     pub fn with_pods(mut self, pod_of: PodOf) -> Self {
         self.pod_of = Some(pod_of);
@@ -206,8 +206,14 @@ impl Feed {
         }
     }
 
-    fn setting<'a>(&'a self, serial: u64, client: IpAddr, ladder: &'a Arc<Ladder>) -> Setting<'a> {
-        let pod = self.pod_of.as_ref().and_then(|pod_of| pod_of(client));
+    fn setting<'a>(
+        &'a self,
+        serial: u64,
+        client: IpAddr,
+        start: Timestamp,
+        ladder: &'a Arc<Ladder>,
+    ) -> Setting<'a> {
+        let pod = self.pod_of.as_ref().and_then(|pod_of| pod_of(client, start));
         let who = pod.map_or_else(|| client.to_string(), |pod| text::escape(&pod).into_owned()).into();
         Setting { serial, who, vantages: &self.vantages, ladder }
     }
@@ -254,7 +260,8 @@ impl Observer for Feed {
             return;
         }
         let ladder = Arc::new(Ladder::of_question(question, &self.vantages));
-        let row = Row::of_question(question, self.setting(0, question.client, &ladder));
+        let row =
+            Row::of_question(question, self.setting(0, question.client, question.first_asked(), &ladder));
         self.pending.push_back((question.id, self.newest, row, ladder));
         self.release(self.newest);
     }
@@ -273,7 +280,7 @@ impl Observer for Feed {
         }
         let serial = self.serial();
         let ladder = Arc::new(Ladder::of_lookup(lookup, &self.vantages));
-        let row = Row::of_lookup(lookup, self.setting(serial, lookup.client, &ladder));
+        let row = Row::of_lookup(lookup, self.setting(serial, lookup.client, lookup.start, &ladder));
         self.push(kind, row, ladder);
     }
 }

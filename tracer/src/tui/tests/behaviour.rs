@@ -258,7 +258,7 @@ fn names_and_titles_cannot_reach_the_terminal() {
     bad.steps[0].questions[0].transmissions[0].hops[0].vantage = node.vantages.intern(vantage);
     let mut screen = Screen::new(&node, 120, 30);
     *screen.feed.lock() = Feed::new(node.vantages.clone(), Limits::default())
-        .with_pods(Box::new(|_| Some("pod\x1b]0;x\x07\u{202e}".to_owned())));
+        .with_pods(Box::new(|_, _| Some("pod\x1b]0;x\x07\u{202e}".to_owned())));
     {
         let mut feed = screen.feed.lock();
         tell(&mut feed, &bad);
@@ -316,7 +316,7 @@ fn a_full_lane_makes_no_lines_beyond_its_share_of_a_tick() {
     let count = Arc::clone(&made);
     let limits = Limits { ordinary: 100, lines_per_tick: 5, ..Limits::default() };
     let mut node = Node::new();
-    let mut feed = Feed::new(node.vantages.clone(), limits).with_pods(Box::new(move |_| {
+    let mut feed = Feed::new(node.vantages.clone(), limits).with_pods(Box::new(move |_, _| {
         count.fetch_add(1, Ordering::Relaxed);
         None
     }));

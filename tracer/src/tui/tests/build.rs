@@ -256,8 +256,10 @@ pub(in crate::tui) struct Screen {
 
 impl Screen {
     pub(in crate::tui) fn new(node: &Node, width: u16, height: u16) -> Self {
-        let mut feed = Feed::new(node.vantages.clone(), Limits::default())
-            .with_pods(Box::new(|client| (client == ip("10.244.1.23")).then(|| "shop/web-7c9f".to_owned())));
+        let mut feed =
+            Feed::new(node.vantages.clone(), Limits::default()).with_pods(Box::new(|client, _| {
+                (client == ip("10.244.1.23")).then(|| "shop/web-7c9f".to_owned())
+            }));
         feed.status_mut().title = "node-7".into();
         feed.status_mut().interfaces = "14 veths · cni0 · eth0".into();
         Self {
