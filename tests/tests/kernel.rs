@@ -4,7 +4,7 @@
 //! Under emulation a lab takes ten seconds and dnspath five to attach, so all tests share one of each.
 
 use std::net::{IpAddr, SocketAddr};
-use std::process::ExitCode;
+use std::process::{ExitCode, Output};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         ("tcp_to_the_service_over_ipv6", || Path::new(VIP6, true, 0x1300).check()),
         ("udp_masqueraded_to_the_upstream", || Path::new(UPSTREAM4, false, 0x1400).check()),
         ("udp_masqueraded_to_the_upstream_over_ipv6", || Path::new(UPSTREAM6, false, 0x1500).check()),
-        ("nothing_was_lost", nothing_was_lost),
+        ("nothing_was_lost_and_nothing_is_left", nothing_was_lost),
     ]);
     drop(STAGE.lock().unwrap_or_else(PoisonError::into_inner).take());
     code
@@ -39,6 +39,9 @@ static STAGE: Mutex<Option<Stage>> = Mutex::new(None);
 
 /// A lab whose servers answer, and dnspath on its node. It goes in this order.
 struct Stage {
+    /// What `dnspath check -o json` said, before another dnspath was there: by clsact, the second of two takes away the
+    /// filters of the first.
+    checked: Output,
     tracer: Option<Tracer>,
     _servers: Vec<Responder>,
     lab: Lab,
@@ -51,8 +54,10 @@ impl Stage {
         for name in ["dns1", "dns2"] {
             servers.push(Responder::start(&lab.pod(name)?.namespace)?);
         }
+        let mut check = lab.node().command(binary()?);
+        let checked = output_of(check.args(["check", "-o", "json"]), "", Duration::from_secs(60))?;
         let tracer = Tracer::stream(lab.node(), &["--unit", "message"])?;
-        Ok(Self { tracer: Some(tracer), _servers: servers, lab })
+        Ok(Self { checked, tracer: Some(tracer), _servers: servers, lab })
     }
 
     /// Lines told so far that `wanted` takes; waits until there are `count` of them.
@@ -83,11 +88,9 @@ fn on_stage(test: impl FnOnce(&mut Stage) -> Result<Outcome>) -> Result<Outcome>
 
 fn check() -> Result<Outcome> {
     on_stage(|stage| {
-        let mut command = stage.lab.node().command(binary()?);
-        let output = output_of(command.args(["check", "-o", "json"]), "", Duration::from_secs(60))?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let text = String::from_utf8_lossy(&stage.checked.stdout).into_owned();
         let told: Value = serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))?;
-        ensure!(output.status.code() == Some(0), "it ended with {}: {text}", output.status);
+        ensure!(stage.checked.status.code() == Some(0), "it ended with {}: {text}", stage.checked.status);
         let hook = if kernel_has_tcx()? { "tcx" } else { "clsact" };
         let facts: Vec<_> = told["checks"].as_array().into_iter().flatten().collect();
         let fact = |name: &str| {
@@ -187,6 +190,10 @@ fn nothing_was_lost() -> Result<Outcome> {
             let count = told.coverage.get(what).copied().unwrap_or(0);
             ensure!(count == 0, "{what}={count}");
         }
+        let node = stage.lab.node();
+        let (qdiscs, hooked) = (node.run("tc", &["qdisc", "show"])?, node.run("bpftool", &["net", "show"])?);
+        ensure!(!qdiscs.contains("clsact"), "a qdisc is left: {qdiscs}");
+        ensure!(!hooked.contains("dnspath"), "a program is left: {hooked}");
         Ok(Outcome::Measured(format!("{} frames", told.covered("frames")?)))
     })
 }
