@@ -9,6 +9,8 @@
 #![expect(unsafe_code, reason = "kernel boundary: helpers, maps and packet memory")]
 #![expect(missing_docs, unreachable_pub, reason = "the classifier macro makes functions of its own")]
 
+mod ports;
+
 use aya_ebpf::{
     EbpfContext as _, Global,
     bindings::TC_ACT_UNSPEC,
@@ -24,8 +26,9 @@ use aya_log_ebpf::warn;
 use core::{arch::asm, ffi::c_void};
 use dnspath_ebpf::{
     Bytes, CLASSES, FLAG_EGRESS, FLAG_NAT, FLAG_RAW_IP, FragmentKey, Fragments, LOST_ELSEWHERE, Link,
-    LostKey, MAX_PORTS, NAT_LEN, Ports, RecordHeader, classify,
+    LostKey, NAT_LEN, RecordHeader, classify,
 };
+use ports::DnsPorts;
 
 /// Records for user space; the loader sets the size.
 #[map]
@@ -37,9 +40,6 @@ static LOST: PerCpuHashMap<LostKey, u64> = PerCpuHashMap::with_max_entries(4096,
 #[map]
 static FRAGMENTS: LruHashMap<FragmentKey, u8> = LruHashMap::with_max_entries(1024, 0);
 
-/// The DNS ports; 0 is an unused place.
-#[unsafe(no_mangle)]
-static PORTS: Global<[u16; MAX_PORTS]> = Global::new([0; MAX_PORTS]);
 /// Offset of `sk_buff._nfct`; `u32::MAX` where the kernel has none or its BTF does not tell.
 #[unsafe(no_mangle)]
 static SKB_NFCT: Global<u32> = Global::new(u32::MAX);
@@ -295,24 +295,6 @@ impl Bytes for Skb<'_> {
     #[inline(always)]
     fn len(&self) -> u32 {
         self.packet.len()
-    }
-}
-
-/// The ports of [`PORTS`].
-struct DnsPorts;
-
-impl Ports for DnsPorts {
-    #[inline(always)]
-    fn contains(&self, port: u16) -> bool {
-        let ports = PORTS.load();
-        let mut index = 0;
-        while index < MAX_PORTS {
-            if ports[index] == port && port != 0 {
-                return true;
-            }
-            index += 1;
-        }
-        false
     }
 }
 

@@ -155,7 +155,10 @@ impl Live {
 
     fn tick(&self) -> Tick {
         Tick {
-            coverage: self.session.coverage(self.capture.lost()),
+            coverage: Coverage {
+                conntrack: self.capture.conntrack(),
+                ..self.session.coverage(self.capture.lost())
+            },
             attached: self.capture.attached(),
             notes: self.notes.take_fresh(),
         }
