@@ -344,7 +344,10 @@ fn vote_for_ids(a: u16, b: u16, first_pair: bool, votes: &mut Votes) {
     let octet = usize::from((a ^ b) & 0xff);
     let table = if first_pair { &COLD } else { &WARM };
     let weight = |table: &[i16; 256]| i32::from(table.get(octet).copied().unwrap_or(0));
-    votes.add(&[(Family::Glibc, weight(table)), (Family::BusyboxNslookup, weight(&BUSYBOX).max(musl - 20).min(MOST_OF_ANOTHERS_IDS))]);
+    votes.add(&[
+        (Family::Glibc, weight(table)),
+        (Family::BusyboxNslookup, weight(&BUSYBOX).max(musl - 20).min(MOST_OF_ANOTHERS_IDS)),
+    ]);
 }
 
 /// How one candidate's messages differ from the next one's.

@@ -106,6 +106,8 @@ pub struct EngineCounters {
     pub sightings: u64,
     /// Query messages.
     pub queries: u64,
+    /// Of those, messages whose question cannot be read: they belong to no question.
+    pub unreadable: u64,
     /// Response messages, those without a query included.
     pub responses: u64,
     /// Response messages without a query.
@@ -168,6 +170,8 @@ pub struct Engine {
     by_label: Chains,
     client_index: HashTable<Place>,
     sweep_clients_at: usize,
+    /// Addresses that were asked: what these ask themselves, they ask for others.
+    servers: aliases::Servers,
     /// Open lookups in the order they were opened: the ends of the list.
     oldest_lookup: Place,
     youngest_lookup: Place,
@@ -210,6 +214,7 @@ impl Engine {
             by_label: Chains::new(hasher.clone()),
             client_index: HashTable::new(),
             sweep_clients_at: 16_384,
+            servers: aliases::Servers::new(hasher.clone()),
             oldest_lookup: NONE,
             youngest_lookup: NONE,
             now: 0,
@@ -305,6 +310,7 @@ impl Engine {
             + self.by_key.memory()
             + self.by_label.memory()
             + self.client_index.capacity() * 6
+            + self.servers.memory()
     }
 
     /// Passes on what is older than `now` by the slack.
@@ -446,7 +452,8 @@ impl Engine {
             .filter(|e| e.is_some())
             .map(Endpoint::address)
             .chain(self.questions.iter().map(|q| q.client))
-            .chain(self.clients.iter().map(|c| c.address));
+            .chain(self.clients.iter().map(|c| c.address))
+            .chain(self.servers.iter());
         self.addresses.sweep(held);
     }
 }
