@@ -169,6 +169,7 @@ impl Engine {
         self.by_id.push(&mut self.messages, place);
         self.add_hop(place, packet, sides);
         self.counters.queries += 1;
+        self.servers.note(server);
         self.ask(place, out);
         if self.drops.awaits_tcp() && packet.bits.has(Bits::TCP) {
             self.join_syns(place, out);
@@ -269,6 +270,9 @@ impl Engine {
             };
             self.hops.at_mut(hop).flow = way;
             hop = next;
+        }
+        if backend.is_some() {
+            self.servers.note(backend);
         }
         let record = self.messages.at_mut(place);
         record.server = server;

@@ -108,6 +108,8 @@ pub struct EngineCounters {
     pub sightings: u64,
     /// Query messages.
     pub queries: u64,
+    /// Of those, messages whose question cannot be read: they belong to no question.
+    pub unreadable: u64,
     /// Response messages, those without a query included.
     pub responses: u64,
     /// Response messages without a query.
@@ -173,6 +175,8 @@ pub struct Engine {
     drops: drops::Drops,
     client_index: HashTable<Place>,
     sweep_clients_at: usize,
+    /// Addresses that were asked: what these ask themselves, they ask for others.
+    servers: aliases::Servers,
     /// Open lookups in the order they were opened: the ends of the list.
     oldest_lookup: Place,
     youngest_lookup: Place,
@@ -216,6 +220,7 @@ impl Engine {
             by_label: Chains::new(hasher.clone()),
             client_index: HashTable::new(),
             sweep_clients_at: 16_384,
+            servers: aliases::Servers::new(hasher.clone()),
             oldest_lookup: NONE,
             youngest_lookup: NONE,
             now: 0,
@@ -314,6 +319,7 @@ impl Engine {
             + self.by_label.memory()
             + self.drops.memory()
             + self.client_index.capacity() * 6
+            + self.servers.memory()
     }
 
     /// Passes on what is older than `now` by the slack.
@@ -457,7 +463,8 @@ impl Engine {
             .filter(|e| e.is_some())
             .map(Endpoint::address)
             .chain(self.questions.iter().map(|q| q.client))
-            .chain(self.clients.iter().map(|c| c.address));
+            .chain(self.clients.iter().map(|c| c.address))
+            .chain(self.servers.iter());
         self.addresses.sweep(held);
     }
 }

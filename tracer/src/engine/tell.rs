@@ -57,6 +57,7 @@ impl Scratch {
             start: Timestamp::EPOCH,
             duration: Duration::ZERO,
             family: Family::Unknown,
+            forwarded: false,
         };
         Self { message, lookup, spare_steps: Vec::new(), spare_questions: Vec::new() }
     }
@@ -399,10 +400,14 @@ impl Engine {
         if noise {
             return;
         }
-        let mut votes = std::mem::take(&mut self.learnt_mut(client).votes);
-        self.vote(lookup, &mut votes);
-        scratch.lookup.family = votes.family();
-        self.learnt_mut(client).votes = votes;
+        scratch.lookup.forwarded = self.servers.has(self.clients.at(client).address);
+        scratch.lookup.family = Family::Unknown;
+        if !scratch.lookup.forwarded {
+            let mut votes = std::mem::take(&mut self.learnt_mut(client).votes);
+            self.vote(lookup, &mut votes);
+            scratch.lookup.family = votes.family();
+            self.learnt_mut(client).votes = votes;
+        }
         let base = {
             let names: SmallVec<[&[u8]; 8]> = scratch.lookup.steps.iter().map(|s| s.name.as_wire()).collect();
             search::base(&names, &self.knowledge(client))

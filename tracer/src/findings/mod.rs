@@ -217,7 +217,11 @@ impl Observer for Findings {
     fn question(&mut self, question: &Question) {
         self.slow_server.question(question);
     }
+    /// What a server asked for others is not told: their own lookups say the same.
     fn lookup(&mut self, lookup: &Lookup) {
+        if lookup.forwarded {
+            return;
+        }
         self.search_fan_out.lookup(lookup);
         self.retry_gap.lookup(lookup);
         self.empty_noerror.lookup(lookup);

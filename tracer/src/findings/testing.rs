@@ -235,6 +235,7 @@ pub(crate) fn lookup(asked: &str, family: Family, result: LookupResult, question
         retransmissions,
         gaps,
         suspicious_names: Vec::new(),
+        forwarded: false,
         start,
         duration: end.since(start),
         family,

@@ -12,8 +12,8 @@
 //! ---
 //! expected lines
 //! ```
-//! Times are milliseconds. Options: `tcp`, `tc`, `soa`, `ttl=63`, `ipid=7`, `edns=1232`, `cookie`, `an=40`, `df=0`,
-//! and `nat=CLIENT>SERVER,BACKEND>CLIENT` for conntrack's tuples. A drop has `tcp` and `nat` too, and `cpu=1`,
+//! Times are milliseconds. Options: `tcp`, `tc`, `soa`, `ttl=63`, `ipid=7`, `edns=1232`, `cookie`, `unreadable`,
+//! `an=40`, `df=0`, and `nat=CLIENT>SERVER,BACKEND>CLIENT` for conntrack's tuples. A drop has `tcp` and `nat` too, and `cpu=1`,
 //! `reason=NO_SOCKET`, `place=udp_rcv`; without Q or R its data could not be read.
 
 use dnspath::{
@@ -230,6 +230,12 @@ fn set_option(sighting: &mut Sighting, option: &str) {
         "edns" => {
             message.edns = Some(Edns { udp_payload_size: value.parse().unwrap(), ..Edns::default() });
         }
+        // The capture has no more than the header.
+        "unreadable" => {
+            (message.has_question, message.cut) = (false, true);
+            message.name = "".parse().unwrap_or_default();
+            message.qtype = dnspath::model::Rtype::default();
+        }
         "cookie" => message.edns.get_or_insert_default().cookie = true,
         "an" => {
             message.counts[1] = value.parse().unwrap();
@@ -388,8 +394,9 @@ impl Observer for Lines<'_> {
         if let Some(wasted) = lookup.wasted_search_queries {
             write!(self.text, ", {wasted} wasted").unwrap();
         }
-        writeln!(self.text, ", {} ms from {}, {family}", ms(lookup.duration), milliseconds(lookup.start))
-            .unwrap();
+        let forwarded = if lookup.forwarded { ", for another client" } else { "" };
+        let start = milliseconds(lookup.start);
+        writeln!(self.text, ", {} ms from {start}, {family}{forwarded}", ms(lookup.duration)).unwrap();
         for step in &lookup.steps {
             let types: Vec<_> = step.questions.iter().map(|q| q.qtype.to_string()).collect();
             let by = if lookup.answered_by == Some(step.name) { ", answered by it" } else { "" };

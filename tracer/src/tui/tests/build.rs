@@ -196,6 +196,7 @@ pub(in crate::tui) fn lookup(host: &str, result: LookupResult, steps: Vec<Vec<Qu
         retransmissions: sent().filter_map(retransmission).collect(),
         gaps: gaps.collect(),
         suspicious_names: Vec::new(),
+        forwarded: false,
         start,
         duration: end.unwrap_or(times[times.len() - 1]).since(start),
         family: Family::Glibc,
