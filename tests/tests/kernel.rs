@@ -130,16 +130,21 @@ impl Path {
             self.ask_all(&stage.lab)?;
             let ids = u64::from(self.id)..u64::from(self.id + QUERIES);
             let expected = 2 * usize::from(QUERIES);
-            let told = stage.told(expected, |line| line["id"].as_u64().is_some_and(|id| ids.contains(&id)))?;
+            let told =
+                stage.told(expected, |line| line["id"].as_u64().is_some_and(|id| ids.contains(&id)))?;
             ensure!(told.len() == expected, "{} messages told, not {expected}: {told:?}", told.len());
             let transport = if self.tcp { "TCP" } else { "UDP" };
             for line in &told {
-                ensure!(line["server"] == SocketAddr::new(self.server, 53).to_string(), "another server: {line}");
+                ensure!(
+                    line["server"] == SocketAddr::new(self.server, 53).to_string(),
+                    "another server: {line}"
+                );
                 ensure!(
                     line["transport"].as_str().is_some_and(|told| told.eq_ignore_ascii_case(transport)),
                     "not over {transport}: {line}"
                 );
-                let paired = line["qr"] == "Q" || line["latency_ns"].as_u64().is_some_and(|latency| latency > 0);
+                let paired =
+                    line["qr"] == "Q" || line["latency_ns"].as_u64().is_some_and(|latency| latency > 0);
                 ensure!(paired && line["unmatched"] != true, "an answer without its query: {line}");
                 self.check_hops(line)?;
             }
@@ -175,7 +180,8 @@ impl Path {
         let passed = |interface: &str, direction: &str| {
             hops.iter().any(|hop| hop.contains(interface) && hop.ends_with(direction))
         };
-        let (to_server, from_server) = if line["qr"] == "Q" { ("ingress", "egress") } else { ("egress", "ingress") };
+        let (to_server, from_server) =
+            if line["qr"] == "Q" { ("ingress", "egress") } else { ("egress", "ingress") };
         let far = if self.masqueraded() { "eth0" } else { "veth-dns" };
         ensure!(passed("veth-web", to_server) && passed(far, from_server), "seen at {hops:?} only: {line}");
         Ok(())

@@ -11,9 +11,10 @@ use crate::{
         selection::{NameGlob, Network, PodGlob},
         when::{Ago, When},
     },
+    trace::LEAST_FLIGHT_OCTETS,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
-use std::path::PathBuf;
+use std::{path::PathBuf, str::FromStr};
 
 /// See every DNS lookup of this node: search paths, waits, empty answers, losses.
 #[derive(Debug, Parser)]
@@ -73,8 +74,11 @@ pub enum Command {
 }
 
 /// Options of `live`.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Args)]
 pub struct LiveArgs {
+    /// Memory that keeps the last packets for ctrl-s to save, like 64MiB; 0: none.
+    #[arg(long, value_name = "SIZE", default_value = "64MiB")]
+    pub flight_recorder: FlightSize,
     /// What to attach to.
     #[command(flatten)]
     pub capture: CaptureArgs,
@@ -173,6 +177,37 @@ pub struct CheckArgs {
     /// How to hook packets.
     #[arg(long, value_enum, value_name = "HOOK", default_value_t)]
     pub hook: Hook,
+}
+
+/// Octets of the flight recorder: 0, or enough to be of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlightSize(pub u64);
+
+impl FromStr for FlightSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is no size; write it like 64MiB or 1GiB, or 0 for none");
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let scale: u64 = match unit.to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "k" | "kb" => 1_000,
+            "kib" => 1 << 10,
+            "m" | "mb" => 1_000_000,
+            "mib" => 1 << 20,
+            "g" | "gb" => 1_000_000_000,
+            "gib" => 1 << 30,
+            _ => return Err(wrong()),
+        };
+        let octets = number.parse::<u64>().ok().and_then(|n| n.checked_mul(scale)).ok_or_else(wrong)?;
+        if octets > 0 && octets < LEAST_FLIGHT_OCTETS {
+            return Err(format!(
+                "{text:?} is too small to keep anything of use; give 2MiB or more, or 0 for none"
+            ));
+        }
+        Ok(Self(octets))
+    }
 }
 
 /// How `report` and `check` print.

@@ -63,6 +63,8 @@ pub struct LiveOptions {
     pub times: Times,
     /// The text of the clients' resolv.conf, where one was given.
     pub resolv_conf: Option<String>,
+    /// Octets of the flight recorder; 0: none. Only the screen has one.
+    pub flight_recorder: u64,
     /// Whether colours are wanted: neither `NO_COLOR` nor `TERM=dumb` is set.
     pub color: bool,
 }
@@ -168,6 +170,7 @@ impl LiveOptions {
             duration: capture.duration.map(|ago| ago.0),
             selection,
             times,
+            flight_recorder: 0,
             color: color_wanted(),
         })
     }
@@ -176,7 +179,8 @@ impl LiveOptions {
 impl TryFrom<LiveArgs> for LiveOptions {
     type Error = anyhow::Error;
     fn try_from(args: LiveArgs) -> anyhow::Result<Self> {
-        Self::new(args.capture, args.decode, args.select)
+        let options = Self::new(args.capture, args.decode, args.select)?;
+        Ok(Self { flight_recorder: args.flight_recorder.0, ..options })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Source → wire → engine → sinks; the one place, with `cli`, that sees both I/O and pure code.
 
 pub mod clock;
+mod flight;
 pub mod live;
 pub mod offline;
 pub mod replay;

@@ -2,6 +2,7 @@
 
 mod block;
 mod error;
+mod flight;
 mod input;
 mod link;
 mod merged;
@@ -18,6 +19,7 @@ mod vantage;
 mod writer;
 
 pub use error::TraceError;
+pub use flight::{FlightRecorder, Held, LEAST_FLIGHT_OCTETS};
 pub use merged::MergedReader;
 pub use note::Note;
 pub use origin::Origin;
