@@ -19,8 +19,7 @@ const SLOW: Duration = Duration::from_secs(1);
 pub fn cause(lookup: &Lookup) -> Option<String> {
     let last = lookup.steps.last()?;
     if matches!(lookup.result, LookupResult::Timeout | LookupResult::Truncated)
-        && let Some(dropped) =
-            worst_drop(last.questions.iter().filter(|question| question.answer().is_none()))
+        && let Some(dropped) = dropped(last.questions.iter().filter(|question| question.answer().is_none()))
     {
         return Some(dropped);
     }
@@ -91,8 +90,9 @@ fn unanswered(step: &Step) -> String {
     silent.map(|question| question.qtype.to_string()).collect::<Vec<_>>().join(" and ")
 }
 
-/// The drop of one of these questions that cost most: `AAAA dropped: conntrack insert failed (cpu 1)`.
-fn worst_drop<'a>(questions: impl Iterator<Item = &'a Question>) -> Option<String> {
+/// The drop of these questions' messages that cost most: `AAAA dropped: conntrack insert failed (cpu 1)`.
+#[must_use]
+pub fn dropped<'a>(questions: impl Iterator<Item = &'a Question>) -> Option<String> {
     questions
         .flat_map(|question| drops(question).map(move |(drop, wait)| (question, drop, wait)))
         .max_by_key(|(.., wait)| *wait)
@@ -127,7 +127,7 @@ pub(super) fn drops(question: &Question) -> impl Iterator<Item = (&PacketDrop, D
 /// The longest wait of a lookup that went on.
 fn waited(lookup: &Lookup) -> Option<String> {
     let questions = || lookup.steps.iter().flat_map(|step| &step.questions);
-    if let Some(dropped) = worst_drop(questions()) {
+    if let Some(dropped) = dropped(questions()) {
         return Some(dropped);
     }
     let resent = questions()

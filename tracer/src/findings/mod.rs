@@ -23,7 +23,7 @@ mod truncated;
 mod untranslated_reply;
 mod wrong_mac;
 
-pub use cause::cause;
+pub use cause::{cause, dropped};
 pub use reasons::{fate, what_happened};
 
 use crate::model::{

@@ -5,6 +5,7 @@
 //! rest: at a high rate most ordinary lookups cost a glance and a count.
 
 use super::{
+    kernel::Drops,
     ladder::Ladder,
     row::{Row, Setting},
     servers::{ServerRow, Servers},
@@ -12,7 +13,8 @@ use super::{
     text,
 };
 use crate::model::{
-    Lookup, LookupResult, Message, MessageKind, Observer, Question, QuestionId, Timestamp, Vantages,
+    Lookup, LookupResult, Message, MessageKind, Observer, PacketDrop, Question, QuestionId, Timestamp,
+    Vantages,
 };
 use std::{
     collections::VecDeque,
@@ -64,6 +66,7 @@ pub struct Feed {
     ladders: VecDeque<(usize, Arc<Ladder>)>,
     ladder_bytes: usize,
     servers: Servers,
+    drops: Drops,
     meter: RateMeter,
 }
 
@@ -114,6 +117,7 @@ impl Feed {
             ladders: VecDeque::new(),
             ladder_bytes: 0,
             servers: Servers::new(),
+            drops: Drops::default(),
             meter: RateMeter::new(),
         }
     }
@@ -149,6 +153,10 @@ impl Feed {
 
     pub(super) fn servers(&self) -> Vec<Arc<ServerRow>> {
         self.servers.rows()
+    }
+
+    pub(super) const fn drops(&self) -> &Drops {
+        &self.drops
     }
 
     /// Unusual lookups, ordinary ones, questions.
@@ -258,6 +266,11 @@ impl Observer for Feed {
         let row = Row::of_lookup(lookup, self.setting(serial, lookup.client, &ladder));
         self.push(kind, row, ladder);
     }
+
+    fn packet_drop(&mut self, drop: &PacketDrop) {
+        self.newest = self.newest.max(drop.time);
+        self.drops.add(drop, &self.vantages);
+    }
 }
 
 /// Whether a lookup is kept before others: it failed, waited, was asked again, or something about its answers
@@ -348,5 +361,8 @@ impl Observer for SharedFeed {
     }
     fn lookup(&mut self, lookup: &Lookup) {
         self.lock().lookup(lookup);
+    }
+    fn packet_drop(&mut self, drop: &PacketDrop) {
+        self.lock().packet_drop(drop);
     }
 }

@@ -11,6 +11,7 @@ mod feed;
 mod filter;
 mod header;
 mod histogram;
+mod kernel;
 mod keys;
 mod ladder;
 mod row;
