@@ -1,12 +1,13 @@
 //! One line an event.
 
 use super::{
+    drops,
     json::{FindingView, LookupView, MessageLine, QuestionLine},
     lines::{self, ClientWidth},
 };
 use crate::{
     findings::Finding,
-    model::{Lookup, Message, Observer, PodName, Pods, Question, Timestamp, Vantages},
+    model::{Lookup, Message, Observer, PacketDrop, PodName, Pods, Question, Timestamp, Vantages},
 };
 use std::{
     io::{self, Write},
@@ -29,6 +30,8 @@ pub enum Format {
 /// What makes a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Unit {
+    /// A DNS packet that the kernel dropped, or a conntrack clash that it resolved.
+    Drop,
     /// A finding, when it is first made.
     Finding,
     /// One getaddrinfo() call with its whole search.
@@ -100,6 +103,12 @@ impl<W: Write> Stream<W> {
         self.broken
     }
 
+    /// The places behind the hops' vantages.
+    #[must_use]
+    pub fn vantages(&self) -> &Vantages {
+        &self.vantages
+    }
+
     /// Whether events of this unit are printed.
     #[must_use]
     pub fn prints(&self, unit: Unit) -> bool {
@@ -165,6 +174,13 @@ impl<W: Write> Observer for Stream<W> {
             let client = self.width.client(question.client, pod.as_deref());
             let json = QuestionLine { question, pod: pod.as_deref() };
             self.line(&json, |line| lines::question(line, question, &client));
+        }
+    }
+
+    fn packet_drop(&mut self, drop: &PacketDrop) {
+        if self.prints(Unit::Drop) {
+            let vantages = self.vantages.clone();
+            self.line(&drops::DropLine(drop, &vantages), |line| drops::line(line, drop));
         }
     }
 

@@ -253,7 +253,8 @@ pub fn stream(mut options: LiveOptions, stream: StreamOptions) -> anyhow::Result
 pub fn report(mut options: LiveOptions, report: ReportOptions) -> anyhow::Result<ExitStatus> {
     let vantages = Vantages::new();
     let live = Live::start(&mut options, &vantages)?;
-    let mut selected = Selected::new(&options.selection, ReportSinks::new(report.lookups, live.pods.clone()));
+    let sinks = ReportSinks::new(report.lookups, vantages.clone(), live.pods.clone());
+    let mut selected = Selected::new(&options.selection, sinks);
     let mut problems = Problems::default();
     let ran = live.run(&mut selected, |_, tick| {
         problems.tell(tick);
@@ -271,7 +272,10 @@ pub fn lines(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
     let vantages = Vantages::new();
     let live = Live::start(&mut options, &vantages)?;
     let lines = Stream::new(io::stdout().lock(), Format::Text, &[Unit::Lookup], vantages.clone());
-    let sinks = (StreamSinks::new(lines, live.pods.clone()), ReportSinks::new(false, live.pods.clone()));
+    let sinks = (
+        StreamSinks::new(lines, live.pods.clone()),
+        ReportSinks::new(false, vantages.clone(), live.pods.clone()),
+    );
     let mut selected = Selected::new(&options.selection, sinks);
     let mut problems = Problems::default();
     let ran = live.run(&mut selected, |selected, tick| {

@@ -71,8 +71,10 @@ pub fn lines(options: ReplayOptions, mut to: impl Write) -> anyhow::Result<ExitS
     let selection = selection(&options.files)?;
     let vantages = Vantages::new();
     let lines = Stream::new(&mut to, Format::Text, &[Unit::Lookup], vantages.clone());
-    let sinks =
-        (StreamSinks::new(lines, selection.pods.clone()), ReportSinks::new(false, selection.pods.clone()));
+    let sinks = (
+        StreamSinks::new(lines, selection.pods.clone()),
+        ReportSinks::new(false, vantages.clone(), selection.pods.clone()),
+    );
     let mut selected = Selected::new(&selection, sinks);
     let mut player = paced(&options, &vantages, selection.window.since, &mut selected, |selected| {
         selected.observer.0.stream.flush().context(offline::CANNOT_PRINT)

@@ -5,7 +5,8 @@
 
 use super::when::When;
 use crate::model::{
-    Eviction, Lookup, Message, Name, Observer, PodName, Pods, Question, Rcode, Rtype, Timestamp, Transmission,
+    DnsMessage, Eviction, Flow, Lookup, Message, Misdirected, Name, Observer, PacketDrop, PodName, Pods,
+    Question, Rcode, Rtype, Timestamp, Transmission,
 };
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use std::{net::IpAddr, str::FromStr};
@@ -206,7 +207,7 @@ pub struct Selection {
     pub pod_filter: PodFilter,
     /// Who has which address, for [`Self::pod_filter`].
     pub pods: Pods,
-    /// What is outside this window is not told: messages by their time, questions and lookups by their start.
+    /// What is outside this window is not told: messages and drops by their time, questions and lookups by their start.
     pub window: Window,
 }
 
@@ -283,6 +284,42 @@ impl Selection {
                 || self.pods.name_at(client, time).is_some_and(|pod| self.pod_filter.admits(&pod)))
     }
 
+    /// Whether a drop is told. What could not be read of it matches no filter about it.
+    #[must_use]
+    pub fn admits_drop(&self, drop: &PacketDrop) -> bool {
+        let backend = drop.connection.map(|connection| connection.reply.source.ip());
+        self.window.contains(drop.time)
+            && self.admits_packet(
+                drop.time,
+                drop.asked(),
+                backend,
+                drop.dns.as_ref().filter(|dns| dns.has_question),
+            )
+    }
+
+    /// Whether a frame that was sent to a wrong MAC address is told.
+    #[must_use]
+    pub fn admits_misdirected(&self, frame: &Misdirected) -> bool {
+        let asked = if frame.dns.is_response() { frame.flow.reversed() } else { frame.flow };
+        self.window.contains(frame.time) && self.admits_packet(frame.time, asked, None, Some(&frame.dns))
+    }
+
+    fn admits_packet(
+        &self,
+        time: Timestamp,
+        asked: Flow,
+        backend: Option<IpAddr>,
+        dns: Option<&DnsMessage>,
+    ) -> bool {
+        self.admits_client(asked.source.ip(), time)
+            && (in_any(&self.servers, asked.destination.ip())
+                || backend.is_some_and(|backend| in_any(&self.servers, backend)))
+            && (self.names.is_none() || dns.is_some_and(|dns| self.admits_name(&dns.name)))
+            && (self.qtypes.is_empty() || dns.is_some_and(|dns| self.qtypes.contains(&dns.qtype)))
+            && (self.rcodes.is_empty()
+                || dns.is_some_and(|dns| dns.is_response() && self.rcodes.contains(&dns.rcode)))
+    }
+
     fn admits_traffic(&self, question: &Question) -> bool {
         is_any(&self.qtypes, question.qtype)
             && (self.servers.is_empty() || question.transmissions.iter().any(|t| self.admits_server(t)))
@@ -336,6 +373,16 @@ impl<O: Observer> Observer for Selected<'_, O> {
     fn lookup(&mut self, lookup: &Lookup) {
         if self.selection.admits_lookup(lookup) {
             self.observer.lookup(lookup);
+        }
+    }
+    fn packet_drop(&mut self, drop: &PacketDrop) {
+        if self.selection.admits_drop(drop) {
+            self.observer.packet_drop(drop);
+        }
+    }
+    fn misdirected(&mut self, frame: &Misdirected) {
+        if self.selection.admits_misdirected(frame) {
+            self.observer.misdirected(frame);
         }
     }
     fn evicted(&mut self, eviction: Eviction) {

@@ -1,7 +1,7 @@
 //! Decoder and engine in a row: the part of the way that live capture and files share.
 
 use crate::{
-    engine::{Config, Engine},
+    engine::{Config, Engine, Macs},
     model::{Coverage, Frame, Observer, Timestamp, Vantages},
     wire::Decoder,
 };
@@ -10,6 +10,7 @@ use crate::{
 pub struct Session {
     decoder: Decoder,
     engine: Engine,
+    macs: Macs,
     vantages: Vantages,
 }
 
@@ -17,19 +18,25 @@ impl Session {
     /// A session that has seen nothing; `vantages` names the places that frames come from.
     #[must_use]
     pub fn new(ports: &[u16], config: Config, vantages: Vantages) -> Self {
-        Self { decoder: Decoder::new(ports), engine: Engine::new(config), vantages }
+        let macs = Macs::new(vantages.clone());
+        Self { decoder: Decoder::new(ports), engine: Engine::new(config), macs, vantages }
     }
 
     /// Takes one frame, or what a probe told of a packet.
     pub fn frame(&mut self, frame: &Frame<'_>, out: &mut impl Observer) {
-        let Self { decoder, engine, vantages } = self;
+        let Self { decoder, engine, macs, vantages } = self;
         if frame.drop.is_some() {
             if let Some(drop) = decoder.packet_drop(frame) {
                 engine.observe_drop(&drop, out);
             }
             return;
         }
-        decoder.decode(frame, vantages, &mut |sighting| engine.observe(sighting, out));
+        decoder.decode(frame, vantages, &mut |sighting| {
+            if let Some(misdirected) = macs.see(sighting) {
+                out.misdirected(&misdirected);
+            }
+            engine.observe(sighting, out);
+        });
     }
 
     /// Says that every frame before `now` was given.
@@ -59,5 +66,60 @@ impl Session {
             evicted: self.engine.counters().evicted + wire.given_up,
             conntrack: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{DropMark, Fate, Flow, LinkType, NatTuple, PacketDrop, VantageId};
+
+    #[derive(Default)]
+    struct Told(Vec<PacketDrop>, u64);
+
+    impl Observer for Told {
+        fn packet_drop(&mut self, drop: &PacketDrop) {
+            self.0.push(drop.clone());
+        }
+        fn message(&mut self, _: &crate::model::Message) {
+            self.1 += 1;
+        }
+    }
+
+    /// `10.0.0.5:4000 > 10.96.0.10:53`, a query for A of `a`, from the IP header on.
+    const QUERY: [u8; 47] = [
+        0x45, 0, 0, 47, 0, 1, 0, 0, 64, 17, 0, 0, 10, 0, 0, 5, 10, 96, 0, 10, 0x0f, 0xa0, 0, 53, 0, 27, 0, 0,
+        0x4f, 0x1a, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, b'a', 0, 0, 1, 0, 1,
+    ];
+
+    #[test]
+    fn a_mark_becomes_a_drop_with_the_question_of_the_frame_before() {
+        let mut session = Session::new(&[], Config::default(), Vantages::new());
+        let mut told = Told::default();
+        let original =
+            Flow { source: "10.0.0.5:4000".parse().unwrap(), destination: "10.96.0.10:53".parse().unwrap() };
+        let reply = Flow { source: "10.244.0.3:53".parse().unwrap(), destination: original.source };
+        let mark =
+            DropMark { fate: Fate::InsertFailed, cpu: 1, reason: "NETFILTER_DROP", place: "nf_hook_slow" };
+        for (number, bytes, drop) in [(1, &QUERY[..], None), (2, &[][..], Some(mark))] {
+            let frame = Frame {
+                number,
+                time: Timestamp::from_nanos(1_700_000_000_000_000_000 + number * 10_000),
+                vantage: VantageId(0),
+                link: LinkType::RawIp,
+                original_len: 47,
+                bytes,
+                segment_size: 0,
+                nat: drop.map(|_| NatTuple { original, reply }),
+                drop,
+            };
+            session.frame(&frame, &mut told);
+        }
+        session.finish(&mut told);
+        let [drop] = &told.0[..] else { panic!("{:?}", told.0) };
+        assert_eq!((drop.frame, drop.fate, drop.flow), (2, Fate::InsertFailed, original));
+        assert!(drop.question.is_some());
+        assert_eq!(told.1, 1, "a drop is no message");
+        assert_eq!((session.coverage(0).frames, session.coverage(0).dns_messages), (2, 1));
     }
 }

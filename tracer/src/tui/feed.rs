@@ -5,6 +5,7 @@
 //! rest: at a high rate most ordinary lookups cost a glance and a count.
 
 use super::{
+    kernel::Drops,
     ladder::Ladder,
     row::{Row, Setting},
     servers::{self, ServerRow},
@@ -13,7 +14,8 @@ use super::{
 };
 use crate::{
     model::{
-        Lookup, LookupResult, Message, MessageKind, Observer, Question, QuestionId, Timestamp, Vantages,
+        Lookup, LookupResult, Message, MessageKind, Observer, PacketDrop, Question, QuestionId, Timestamp,
+        Vantages,
     },
     stats::{Role, Servers},
 };
@@ -69,6 +71,7 @@ pub struct Feed {
     ladders: VecDeque<(usize, Arc<Ladder>)>,
     ladder_bytes: usize,
     servers: Servers<(SocketAddr, Role)>,
+    drops: Drops,
     meter: RateMeter,
 }
 
@@ -120,6 +123,7 @@ impl Feed {
             ladders: VecDeque::new(),
             ladder_bytes: 0,
             servers: Servers::default(),
+            drops: Drops::default(),
             meter: RateMeter::new(),
         }
     }
@@ -167,6 +171,10 @@ impl Feed {
 
     pub(super) fn servers(&self) -> Vec<Arc<ServerRow>> {
         servers::rows(&self.servers)
+    }
+
+    pub(super) const fn drops(&self) -> &Drops {
+        &self.drops
     }
 
     /// Unusual lookups, ordinary ones, questions.
@@ -283,6 +291,11 @@ impl Observer for Feed {
         let row = Row::of_lookup(lookup, self.setting(serial, lookup.client, lookup.start, &ladder));
         self.push(kind, row, ladder);
     }
+
+    fn packet_drop(&mut self, drop: &PacketDrop) {
+        self.newest = self.newest.max(drop.time);
+        self.drops.add(drop, &self.vantages);
+    }
 }
 
 /// Whether a lookup is kept before others: it failed, waited, was asked again, or something about its answers
@@ -373,5 +386,8 @@ impl Observer for SharedFeed {
     }
     fn lookup(&mut self, lookup: &Lookup) {
         self.lock().lookup(lookup);
+    }
+    fn packet_drop(&mut self, drop: &PacketDrop) {
+        self.lock().packet_drop(drop);
     }
 }

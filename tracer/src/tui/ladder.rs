@@ -1,6 +1,7 @@
 //! A lookup's messages in the order of their steps and times: what the ladder screen draws, kept small.
 
 use super::row;
+use crate::findings::what_happened;
 use crate::model::{
     Answer, Hop, Lookup, Name, Question, QuestionOutcome, Rcode, Timestamp, Transmission, TransmissionKind,
     Transport, Unreachable, VantageId, Vantages,
@@ -50,9 +51,25 @@ pub(super) struct Rung {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum What {
-    Query { id: u16, transport: Transport, server: SocketAddr, backend: Option<SocketAddr>, arrived: bool },
-    Answer { id: u16, transport: Transport, late: bool, failed: bool },
-    Icmp { from: IpAddr },
+    Query {
+        id: u16,
+        transport: Transport,
+        server: SocketAddr,
+        backend: Option<SocketAddr>,
+        arrived: bool,
+        /// The kernel told that it dropped it.
+        dropped: bool,
+    },
+    Answer {
+        id: u16,
+        transport: Transport,
+        late: bool,
+        failed: bool,
+        dropped: bool,
+    },
+    Icmp {
+        from: IpAddr,
+    },
     Gap(Duration),
 }
 
@@ -179,6 +196,7 @@ fn of_question<'a>(
                 server: t.server,
                 backend: t.backend.filter(|b| *b != t.server),
                 arrived: t.answered_by.is_some() || t.unreachable.is_some(),
+                dropped: t.dropped.is_some() && t.answered_by.is_none(),
             },
             qtype: qtype(),
             hops: t.hops.to_vec().into(),
@@ -193,6 +211,7 @@ fn of_question<'a>(
             transport: a.transport,
             late: a.late,
             failed: a.truncated || !matches!(a.rcode, Rcode::NOERROR | Rcode::NXDOMAIN),
+            dropped: a.dropped.is_some(),
         },
         qtype: qtype(),
         hops: a.hops.to_vec().into(),
@@ -221,7 +240,16 @@ fn icmp(unreachable: Unreachable, start: Timestamp, qtype: Box<str>) -> Rung {
 
 fn note_of_query(question: &Question, message: &Transmission, vantages: &Vantages) -> String {
     let mut parts: Vec<String> = Vec::new();
-    if message.answered_by.is_none()
+    if let Some(drop) = &message.dropped {
+        let what = what_happened(drop);
+        parts.push(if drop.is_response() {
+            format!("answer dropped: {what}")
+        } else if drop.time < message.time && drop.dns.is_none() && message.answered_by.is_some() {
+            format!("SYN dropped before: {what}")
+        } else {
+            what
+        });
+    } else if message.answered_by.is_none()
         && message.unreachable.is_none()
         && question.outcome != QuestionOutcome::Incomplete
     {
@@ -253,6 +281,11 @@ fn note_of_answer(answer: &Answer) -> String {
         note.push_str(" truncated");
     } else if answer.empty_noerror {
         note.push_str(" empty");
+    }
+    if let Some(drop) = &answer.dropped {
+        note.push_str(", ");
+        note.push_str(&what_happened(drop));
+        return note;
     }
     for (index, address) in answer.addresses.iter().enumerate() {
         note.push_str(if index == 0 { " " } else { ", " });

@@ -10,6 +10,7 @@ mod column;
 mod feed;
 mod filter;
 mod header;
+mod kernel;
 mod keys;
 mod ladder;
 mod row;

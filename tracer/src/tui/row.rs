@@ -1,6 +1,7 @@
 //! A line of the list: what stays of a lookup, or of a question that belongs to none, once it is told.
 
 use super::{ladder::Ladder, text};
+use crate::findings;
 use crate::model::{
     Lookup, LookupResult, Question, QuestionOutcome, Rcode, RetransmissionKind, Rtype, Timestamp, VantageId,
     Vantages,
@@ -212,7 +213,12 @@ impl Story {
         vantages: &Vantages,
     ) {
         let sent = questions.clone().flat_map(|q| q.transmissions.iter().map(move |t| (q, t)));
-        let silent = sent.clone().filter(|(_, t)| t.answered_by.is_none() && t.unreachable.is_none());
+        if let Some(dropped) = findings::dropped(questions.clone()) {
+            self.add(format_args!("{dropped}"));
+        }
+        let silent = sent
+            .clone()
+            .filter(|(_, t)| t.answered_by.is_none() && t.unreachable.is_none() && t.dropped.is_none());
         // An open question is not an unanswered one.
         let silent = silent.filter(|(q, _)| q.outcome != QuestionOutcome::Incomplete);
         if let Some((question, message)) = silent.clone().next() {

@@ -2,6 +2,7 @@
 
 use super::{
     feed::{Feed, Shown},
+    kernel::DropRow,
     row::Row,
     servers::ServerRow,
     status::{Rates, Status},
@@ -21,6 +22,10 @@ pub struct Snapshot {
     /// For each lane, the share that is kept where it is not all.
     pub(super) sampled: [Option<Shown>; 3],
     pub(super) servers: Vec<Arc<ServerRow>>,
+    /// Drops and clashes, the newest last.
+    pub(super) drops: VecDeque<Arc<DropRow>>,
+    /// How many there were.
+    pub(super) drops_told: u64,
     pub(super) status: Status,
     pub(super) rates: Rates,
     pub(super) newest: Timestamp,
@@ -50,6 +55,8 @@ impl Snapshot {
             *sampled = lane.sampled();
         }
         self.servers = feed.servers();
+        feed.drops().copy_to(&mut self.drops);
+        self.drops_told = feed.drops().told();
         self.generation += u64::from(changed);
     }
 }

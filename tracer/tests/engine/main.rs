@@ -6,6 +6,7 @@
     reason = "a test that cannot read its own input must fail"
 )]
 
+mod drops;
 mod properties;
 mod scenario;
 mod scenarios;

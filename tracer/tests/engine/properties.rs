@@ -120,7 +120,7 @@ fn sighting() -> impl Strategy<Value = (u64, Sighting)> {
     )
 }
 
-fn sightings(most: usize) -> impl Strategy<Value = Vec<Sighting>> {
+pub(crate) fn sightings(most: usize) -> impl Strategy<Value = Vec<Sighting>> {
     prop::collection::vec(sighting(), 1..most).prop_map(|all| {
         let mut time = START;
         let number = |(frame, (gap, mut sighting)): (usize, (u64, Sighting))| {

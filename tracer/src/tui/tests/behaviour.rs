@@ -1,7 +1,8 @@
 //! What keys do, what the feed keeps, and what never happens.
 
-use super::build::{Node, Screen, at, lookup, message, name, pair, tell, tell_question};
+use super::build::{NOON, Node, Screen, at, lookup, message, name, pair, tell, tell_question};
 use crate::{
+    findings::testing::drop_of,
     model::*,
     tui::{Action, App, Feed, Limits, Playback, Request, Snapshot, Theme},
 };
@@ -12,9 +13,12 @@ use ratatui::{
     crossterm::event::{KeyCode, KeyEvent, KeyModifiers},
     style::Color,
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 /// A screen of 12 lines for 30 lookups named `n0` to `n29`, one a second.
@@ -184,11 +188,30 @@ fn sorting_walks_the_columns_and_turns_round() {
 fn tabs_change_the_view_and_wrap() {
     let (_, mut screen) = thirty();
     assert!(screen.press(KeyCode::Tab).contains("UNANSWERED"));
+    assert!(screen.press(KeyCode::Tab).contains("conntrack"));
     assert!(screen.press(KeyCode::Tab).contains("WHAT HAPPENED"));
-    assert!(screen.press(KeyCode::BackTab).contains("UNANSWERED"));
+    assert!(screen.press(KeyCode::BackTab).contains("conntrack"));
     assert!(screen.keys("1").contains("WHAT HAPPENED"));
     assert!(screen.keys("2").contains("UNANSWERED"));
     assert!(screen.keys("9").contains("UNANSWERED"));
+}
+
+#[test]
+fn drops_are_bounded_filtered_and_lead_to_their_client() {
+    let mut screen = Screen::new(&Node::new(), 120, 24);
+    for millis in 0..1_200 {
+        let mut drop = drop_of(Fate::Dropped, NOON + Duration::from_millis(millis));
+        let name = if millis == 1_100 { "needle.example" } else { "hay.example" };
+        (drop.dns.as_mut().unwrap().name, drop.dns.as_mut().unwrap().has_question) =
+            (name.parse().unwrap(), true);
+        screen.feed.lock().packet_drop(&drop);
+    }
+    let text = screen.keys("3");
+    assert!(text.contains("1,000 of 1,200 drops and clashes · the newest 1,000 kept"), "{text}");
+    screen.keys("/needle");
+    let text = screen.press(KeyCode::Enter);
+    assert_eq!(text.lines().filter(|line| line.contains("needle.example")).count(), 1, "{text}");
+    assert!(screen.press(KeyCode::Enter).contains("/ client=10.244.1.5"));
 }
 
 #[test]

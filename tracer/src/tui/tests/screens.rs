@@ -2,7 +2,11 @@
 
 use super::build::{Node, Screen, at, ip, lookup, pair, socket, tell, tell_question};
 use crate::{
-    model::{Flow, IcmpError, Lookup, LookupResult, QuestionOutcome, Rcode, Rtype, Transport, Unreachable},
+    findings::testing::drop_of,
+    model::{
+        Conntrack, DnsMessage, Fate, Flow, IcmpError, Lookup, LookupResult, Observer as _, PacketDrop,
+        QuestionOutcome, Rcode, Rival, Rtype, Transport, Unreachable,
+    },
     tui::{Motion, Playback, Recording},
 };
 use ratatui::crossterm::event::KeyCode;
@@ -107,6 +111,76 @@ fn payments(node: &mut Node) -> Lookup {
     node.send(&mut aaaa, 8.523_31, 3);
     node.answer(&mut aaaa, 8.523_6, Rcode::NOERROR, &[]);
     lookup("payments", LookupResult::Ok, vec![vec![a, aaaa]])
+}
+
+/// The same, with what the kernel told of it.
+fn raced(node: &mut Node) -> (Lookup, PacketDrop) {
+    let mut raced = payments(node);
+    raced.name = "checkout".parse().unwrap();
+    let aaaa = &mut raced.steps[0].questions[1];
+    let mut drop = drop_of(Fate::InsertFailed, at(3.518_021));
+    (drop.reason, drop.place) = ("NETFILTER_DROP".into(), "__nf_conntrack_confirm".into());
+    drop.dns = Some(DnsMessage {
+        id: aaaa.transmissions[0].id,
+        name: aaaa.name,
+        qtype: aaaa.qtype,
+        has_question: true,
+        ..DnsMessage::default()
+    });
+    (drop.question, drop.rival) = (Some(aaaa.id), Some(Rival { qtype: Rtype::A, id: 0x4f1a }));
+    aaaa.transmissions[0].dropped = Some(drop.clone().into());
+    (raced, drop)
+}
+
+fn with_drops(screen: &mut Screen) {
+    let mut node = Node::new();
+    let (lookup, drop) = raced(&mut node);
+    let mut feed = screen.feed.lock();
+    feed.packet_drop(&drop);
+    tell(&mut feed, &lookup);
+    let mut answer = drop_of(Fate::Dropped, at(4.2));
+    (answer.reason, answer.place, answer.cpu) = ("NEIGH_FAILED".into(), "arp_error_report".into(), 0);
+    answer.flow = answer.connection.unwrap().reply;
+    answer.dns = None;
+    feed.packet_drop(&answer);
+    let mut resolved = drop_of(Fate::ClashResolved, at(5.0));
+    resolved.dns.as_mut().unwrap().has_question = true;
+    feed.packet_drop(&resolved);
+    feed.status_mut().coverage.conntrack = Some(Conntrack {
+        insert_failed: 1,
+        clash_resolve: 1,
+        drop: 1,
+        found: 12,
+        entries: 1_024,
+        max: 262_144,
+        ..Conntrack::default()
+    });
+}
+
+#[test]
+fn kernel() {
+    at_all_sizes("kernel", |screen| {
+        with_drops(screen);
+        screen.keys("3");
+    });
+}
+
+#[test]
+fn kernel_without_drops() {
+    at_all_sizes("kernel_without_drops", |screen| {
+        screen.keys("3");
+    });
+}
+
+#[test]
+fn ladder_with_a_drop() {
+    at_all_sizes("ladder_with_a_drop", |screen| {
+        with_drops(screen);
+        screen.keys("/checkout");
+        screen.press(KeyCode::Enter);
+        screen.press(KeyCode::Enter);
+        screen.keys("j");
+    });
 }
 
 fn noise(node: &mut Node) -> Vec<crate::model::Question> {

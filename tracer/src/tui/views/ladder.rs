@@ -257,7 +257,9 @@ impl Plan {
 
 fn tone_of(rung: &Rung) -> Tone {
     match rung.what {
-        What::Query { arrived: false, .. } | What::Icmp { .. } => Tone::Bad,
+        What::Query { arrived: false, .. } | What::Answer { dropped: true, .. } | What::Icmp { .. } => {
+            Tone::Bad
+        }
         What::Answer { late: true, .. } | What::Answer { failed: true, .. } => Tone::Warn,
         What::Gap(wait) if wait >= Duration::from_secs(1) => Tone::Warn,
         What::Gap(_) => Tone::Dim,
@@ -293,7 +295,8 @@ fn draw_rung(buffer: &mut Buffer, area: Rect, y: u16, rung: &Rung, plan: Option<
             What::Answer { .. } | What::Icmp { .. } => "←",
             What::Gap(_) => "⋮",
         };
-        let line = format!("{sign} {:<4} {note}", message_of(rung, MESSAGE.0));
+        let cross = if is_dropped(rung) { "✗ " } else { "" };
+        let line = format!("{sign} {:<4} {cross}{note}", message_of(rung, MESSAGE.0));
         let room = area.width.saturating_sub(TIME + 2);
         text::put(buffer, x.saturating_add(TIME + 1), y, &line, room, tone);
         return;
@@ -306,7 +309,12 @@ fn draw_rung(buffer: &mut Buffer, area: Rect, y: u16, rung: &Rung, plan: Option<
     text::put(buffer, plan.note, y, &note, area.right().saturating_sub(plan.note), tone);
 }
 
-/// A solid line as far as the message was seen or must have come, dots and a question mark behind.
+const fn is_dropped(rung: &Rung) -> bool {
+    matches!(rung.what, What::Query { dropped: true, .. } | What::Answer { dropped: true, .. })
+}
+
+/// A solid line as far as the message was seen or must have come, dots and a question mark behind; a cross where the
+/// kernel told that it dropped it.
 fn draw_way(buffer: &mut Buffer, y: u16, rung: &Rung, plan: &Plan, theme: Theme) {
     let tone = theme.style(tone_of(rung));
     let last = plan.points.len() - 1;
@@ -317,6 +325,8 @@ fn draw_way(buffer: &mut Buffer, y: u16, rung: &Rung, plan: &Plan, theme: Theme)
             text::put(buffer, x, y, sign, 1, tone);
         }
     };
+    let dropped = is_dropped(rung);
+    let unsure = if dropped { "✗" } else { "?" };
     let (end, head) = match rung.what {
         What::Gap(_) => return,
         What::Icmp { .. } => {
@@ -330,19 +340,19 @@ fn draw_way(buffer: &mut Buffer, y: u16, rung: &Rung, plan: &Plan, theme: Theme)
         What::Query { arrived: false, .. } => {
             let reached = at(seen.iter().copied().max().unwrap_or(0));
             line(at(0), reached, "─");
-            line(reached, reached + 4, "╌");
-            (reached + 4, "?")
+            line(reached, reached + 4, if dropped { "─" } else { "╌" });
+            (reached + 4, unsure)
         }
         What::Answer { late, .. } => {
             let reached = seen.iter().copied().min().unwrap_or(1);
             let sign = if late { "╌" } else { "─" };
-            if reached <= 1 || plan.hidden > 0 {
+            if !dropped && (reached <= 1 || plan.hidden > 0) {
                 line(at(0), at(last), sign);
                 (at(0) + 1, "◀")
             } else {
                 line(at(reached), at(last), sign);
-                line(at(reached) - 4, at(reached), "╌");
-                (at(reached) - 4, "?")
+                line(at(reached) - 4, at(reached), if dropped { "─" } else { "╌" });
+                (at(reached) - 4, unsure)
             }
         }
     };

@@ -1,6 +1,7 @@
 //! The views behind the tabs. To add one: a file with a [`View`], and a line in [`all`].
 
 mod help;
+mod kernel;
 mod ladder;
 mod lookups;
 mod servers;
@@ -13,7 +14,11 @@ use ratatui::{Frame, layout::Rect};
 
 /// Every view, in the order of the tabs.
 pub(super) fn all() -> Vec<Box<dyn View>> {
-    vec![Box::new(lookups::Lookups::new()), Box::new(servers::ServersView::new())]
+    vec![
+        Box::new(lookups::Lookups::new()),
+        Box::new(servers::ServersView::new()),
+        Box::new(kernel::KernelView::new()),
+    ]
 }
 
 /// One tab.
