@@ -1,6 +1,6 @@
 //! first
-use std::process::ExitCode;
 use dnspath_tests::harness::run;
+use std::process::ExitCode;
 fn main() -> ExitCode {
     run(&[])
 }
