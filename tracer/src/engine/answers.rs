@@ -1,7 +1,7 @@
 //! Responses and ICMP errors: which query message they belong to, and whether they came too late.
 //!
 //! One response answers one message: the oldest without an answer that fits in transport, client address and
-//! port, server, id, name and type. A response is late when the client had moved on before: to another socket, to
+//! port, server, id, name and type; one that the kernel dropped only where there is no other. A response is late when the client had moved on before: to another socket, to
 //! the next candidate, past its resolver's limit — or when it drew an ICMP error from the client.
 
 use super::{
@@ -59,6 +59,7 @@ impl Engine {
     /// The oldest query without an answer that this response fits.
     fn query_answered(&self, packet: &Packet, sides: &Sides) -> Place {
         let (mut exact, mut translated, mut other_source) = (NONE, NONE, NONE);
+        let mut dropped = NONE;
         let mut server_known = false;
         let mut place = self.by_id.newest(&self.messages, &packet.dns.key());
         for _ in 0..LONGEST_WALK {
@@ -79,7 +80,9 @@ impl Engine {
                 || (sides.asked.is_some() && sides.asked == record.server);
             if record.client == sides.client {
                 server_known |= from_server;
-                if record.peer == NONE && from_server {
+                if record.peer == NONE && from_server && record.bits.has(Bits::DROPPED) {
+                    dropped = here;
+                } else if record.peer == NONE && from_server {
                     exact = here;
                 } else if record.peer == NONE && sides.far.port() == record.server.port() {
                     translated = here;
@@ -90,6 +93,8 @@ impl Engine {
         }
         if exact != NONE {
             exact
+        } else if dropped != NONE {
+            dropped
         } else if !server_known && translated != NONE {
             translated
         } else {
@@ -196,7 +201,7 @@ impl Engine {
                 let other = self.messages.at(message.peer);
                 let earlier = message.peer != NONE && message.peer != asked.peer && other.time <= answer.time;
                 let copy = earlier && question == asked.question && self.has_copy(place);
-                if (copy && !other.bits.has(Bits::LATE))
+                if (copy && !other.bits.has(Bits::UNHEEDED))
                     || message.bits.has(Bits::TCP)
                     || (message.peer != NONE && other.dns.truncated())
                 {

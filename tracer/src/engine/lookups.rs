@@ -302,7 +302,7 @@ impl Engine {
             let message = self.messages.at(place);
             let answer = self.messages.at(message.peer);
             if message.peer != NONE
-                && !answer.bits.has(Bits::LATE)
+                && !answer.bits.has(Bits::UNHEEDED)
                 && answer.dns.is_positive()
                 && answer.time.saturating_sub(message.time) > GIVEN_UP
             {
@@ -343,19 +343,19 @@ impl Engine {
         search::continues(&names, self.names.wire(name), &self.knowledge(record.client), prompt)
     }
 
-    /// Notes a response that was matched, or found late.
+    /// Notes a response that was matched, or found late or dropped.
     pub(super) fn note_answer(&mut self, lookup: Place, response: Place) {
         let answer = self.messages.at(response);
-        let (late, time) = (answer.bits.has(Bits::LATE), answer.time);
+        let (unheeded, time) = (answer.bits.has(Bits::UNHEEDED), answer.time);
         let large = answer.dns.counts[1] >= LARGE_ANSWER;
-        let positive = if late {
+        let positive = if unheeded {
             self.has_address(lookup)
         } else {
             self.lookups.at(lookup).positive || self.is_positive(answer.question)
         };
         let record = self.lookups.at_mut(lookup);
         record.positive = positive;
-        if !late {
+        if !unheeded {
             record.last_answer = record.last_answer.max(time);
             record.large |= large;
         }
@@ -383,7 +383,7 @@ impl Engine {
             let message = self.messages.at(place);
             if message.peer != NONE {
                 let answer = self.messages.at(message.peer);
-                if !answer.bits.has(Bits::LATE) && answer.dns.is_positive() {
+                if !answer.bits.has(Bits::UNHEEDED) && answer.dns.is_positive() {
                     return true;
                 }
             }

@@ -170,6 +170,9 @@ impl Engine {
         self.add_hop(place, packet, sides);
         self.counters.queries += 1;
         self.ask(place, out);
+        if self.drops.awaits_tcp() && packet.bits.has(Bits::TCP) {
+            self.join_syns(place, out);
+        }
     }
 
     /// Makes the record of a message whose first sighting this is; it takes over what the packet holds.
@@ -327,6 +330,9 @@ impl Engine {
         }
         if bits.has(Bits::CHAINED) {
             self.by_id.remove(&mut self.messages, place);
+        }
+        if bits.has(Bits::HAS_DROP) {
+            self.drops.forget(place);
         }
         let record = self.messages.remove(place);
         let mut hop = record.first_hop;

@@ -282,7 +282,7 @@ impl Engine {
                 continue;
             }
             let answer = self.messages.at(message.peer);
-            if answer.time > now || answer.bits.has(Bits::LATE) {
+            if answer.time > now || answer.bits.has(Bits::UNHEEDED) {
                 continue;
             }
             match Rcode(answer.dns.rcode) {

@@ -102,7 +102,14 @@ impl Bits {
     pub(super) const CHAINED: Self = Self(128);
     /// Observers know it.
     pub(super) const TOLD: Self = Self(256);
+    /// The kernel told that it dropped this: it did not arrive.
+    pub(super) const DROPPED: Self = Self(512);
+    /// A drop is known by this message's place.
+    pub(super) const HAS_DROP: Self = Self(1024);
+    /// A response that the client did not take, or never got.
+    pub(super) const UNHEEDED: Self = Self(Self::LATE.0 | Self::DROPPED.0);
 
+    /// Whether any of these is set.
     pub(super) const fn has(self, bit: Self) -> bool {
         self.0 & bit.0 != 0
     }

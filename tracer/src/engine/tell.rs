@@ -10,12 +10,13 @@ use super::{
 };
 use crate::model::{
     Answer, Class, DnsMessage, Eviction, Family, Flags, Hop, Lookup, LookupResult, Message, MessageKind,
-    Name, Observer, Question, QuestionId, QuestionOutcome, Rcode, Retransmission, Rtype, Step, Timestamp,
-    Transmission, TransmissionKind, Transport, VantageId,
+    Name, Observer, PacketDrop, Question, QuestionId, QuestionOutcome, Rcode, Retransmission, Rtype, Step,
+    Timestamp, Transmission, TransmissionKind, Transport, VantageId,
 };
 use smallvec::SmallVec;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -270,13 +271,25 @@ impl Engine {
             let message = self.messages.at(place);
             let answered_by = answers.iter().position(|&(_, answer)| answer == message.peer);
             self.fill_transmission(message, answered_by, transmission);
+            transmission.dropped = self.dropped(place);
             place = message.next;
         }
         resize(&mut question.answers, answers.len(), empty_answer);
         for (answer, (_, place)) in question.answers.iter_mut().zip(answers) {
             self.fill_answer(self.messages.at(place), answer);
+            answer.dropped = self.dropped(place);
         }
         question.outcome = outcome::of_question(question, cut_off);
+    }
+
+    /// What was dropped of a message; nothing of a query that was answered all the same.
+    fn dropped(&self, place: Place) -> Option<Arc<PacketDrop>> {
+        let record = self.messages.at(place);
+        let answered = !record.bits.has(Bits::RESPONSE) && record.peer != NONE;
+        if !record.bits.has(Bits::HAS_DROP) || (answered && record.bits.has(Bits::DROPPED)) {
+            return None;
+        }
+        self.drops.of_message(place).map(Arc::clone)
     }
 
     fn fill_transmission(&self, record: &MessageRecord, answered_by: Option<usize>, to: &mut Transmission) {

@@ -114,7 +114,8 @@ pub struct Transmission {
     pub answered_by: Option<u16>,
     /// The ICMP error it drew, where one was seen.
     pub unreachable: Option<Unreachable>,
-    /// Where the kernel told that it dropped this message.
+    /// Where the kernel told that it dropped this message, the SYN of its connection, or its answer before any hop
+    /// saw that.
     pub dropped: Option<Arc<PacketDrop>>,
 }
 
@@ -162,6 +163,14 @@ pub struct Answer {
     pub dropped: Option<Arc<PacketDrop>>,
 }
 
+impl Answer {
+    /// Whether it reached the client, and in time.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        !self.late && self.dropped.is_none()
+    }
+}
+
 /// How a question ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum QuestionOutcome {
@@ -204,10 +213,10 @@ impl Question {
         self.transmissions.first().map_or(Timestamp::EPOCH, |t| t.time)
     }
 
-    /// The first answer that was not late.
+    /// The first answer that reached the client in time.
     #[must_use]
     pub fn answer(&self) -> Option<&Answer> {
-        self.answers.iter().find(|a| !a.late)
+        self.answers.iter().find(|a| a.counts())
     }
 
     /// From the first query message to the answer: what the client waited.

@@ -197,7 +197,7 @@ pub fn stream(mut options: LiveOptions, stream: StreamOptions) -> anyhow::Result
 pub fn report(mut options: LiveOptions, report: ReportOptions) -> anyhow::Result<ExitStatus> {
     let vantages = Vantages::new();
     let live = Live::start(&mut options, &vantages)?;
-    let mut selected = Selected::new(&options.selection, ReportSinks::new(report.lookups));
+    let mut selected = Selected::new(&options.selection, ReportSinks::new(report.lookups, vantages.clone()));
     let mut problems = Problems::default();
     let ran = live.run(&mut selected, |_, tick| {
         problems.tell(tick);
@@ -215,7 +215,7 @@ pub fn lines(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
     let vantages = Vantages::new();
     let live = Live::start(&mut options, &vantages)?;
     let lines = Stream::new(io::stdout().lock(), Format::Text, &[Unit::Lookup], vantages.clone());
-    let sinks = (StreamSinks::new(lines), ReportSinks::new(false));
+    let sinks = (StreamSinks::new(lines), ReportSinks::new(false, vantages.clone()));
     let mut selected = Selected::new(&options.selection, sinks);
     let mut problems = Problems::default();
     let ran = live.run(&mut selected, |selected, tick| {
