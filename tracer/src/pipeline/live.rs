@@ -115,6 +115,12 @@ impl Live {
         let capture = Capture::start(&capture_options, anchor.wall_minus_monotonic(), vantages, &notes)?;
         let pods = options.selection.pods.clone();
         let node = watch_node(&capture_options.namespaces, &pods, &notes);
+        if let Err(reason) = capture.drop_facts() {
+            notes.add(&format!("dropped packets and conntrack clashes are not seen: {reason}"));
+        }
+        if capture.conntrack().is_none() {
+            notes.add("conntrack's counters cannot be read (/proc/net/stat/nf_conntrack)");
+        }
         if let Some(path) = &options.ready_file {
             std::fs::write(path, "").with_context(|| {
                 format!("cannot create --ready-file {}: give a path that can be written", path.display())
