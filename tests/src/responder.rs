@@ -31,14 +31,18 @@ impl Responder {
         // Takes IPv4 as well (net.ipv6.bindv6only=0).
         let everywhere = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 53));
         let (udp, tcp) = namespace
-            .enter(|| Ok::<_, std::io::Error>((UdpSocket::bind(everywhere)?, TcpListener::bind(everywhere)?)))?
+            .enter(|| {
+                Ok::<_, std::io::Error>((UdpSocket::bind(everywhere)?, TcpListener::bind(everywhere)?))
+            })?
             .with_context(|| format!("cannot listen at port 53 in {}", namespace.name()))?;
         udp.set_read_timeout(Some(NAP)).context("cannot set the time limit")?;
         tcp.set_nonblocking(true).context("cannot set the listener to non-blocking")?;
         let stop = Arc::new(AtomicBool::new(false));
         let (for_udp, for_tcp) = (Arc::clone(&stop), Arc::clone(&stop));
-        let threads =
-            vec![spawn(move || answer_datagrams(&udp, &for_udp)), spawn(move || answer_streams(&tcp, &for_tcp))];
+        let threads = vec![
+            spawn(move || answer_datagrams(&udp, &for_udp)),
+            spawn(move || answer_streams(&tcp, &for_tcp)),
+        ];
         Ok(Self { stop, threads })
     }
 }

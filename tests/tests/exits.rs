@@ -159,7 +159,8 @@ fn why_not() -> Option<String> {
     if find("bpftool").is_none() {
         return Some("bpftool is missing (package bpftool)".to_owned());
     }
-    let without_tcx = || "this kernel has no tcx links to count: by_clsact tells about its filters".to_owned();
+    let without_tcx =
+        || "this kernel has no tcx links to count: by_clsact tells about its filters".to_owned();
     (!kernel_has_tcx().unwrap_or(true)).then(without_tcx)
 }
 
