@@ -24,22 +24,18 @@ const SCRATCH_WORDS: usize = 48;
 offsets! {
     /// `bpf_array.pptrs`.
     ARRAY_PPTRS
-    /// `net.ns.inum`.
-    NET_INUM
     /// `net.ct.stat`.
     NET_STAT
     /// `net_device.nd_net`.
     DEV_NET
     /// `sk_buff.dev`.
     SKB_DEV
-    /// The first of `ip_conntrack_stat`'s members that are read; the next three count from there.
+    /// The first of `ip_conntrack_stat`'s members that are read; the next two count from there.
     STAT
     /// `ip_conntrack_stat.insert_failed`, from [`STAT`].
     STAT_INSERT_FAILED
     /// `ip_conntrack_stat.drop`, from [`STAT`].
     STAT_DROP
-    /// `ip_conntrack_stat.clash_resolve`, from [`STAT`].
-    STAT_CLASH_RESOLVE
 }
 
 /// What one CPU counted in one namespace.
@@ -47,7 +43,6 @@ offsets! {
 pub struct Counters {
     pub insert_failed: u32,
     pub drop: u32,
-    pub clash_resolve: u32,
 }
 
 /// The value at a kernel address; 0 where it cannot be read.
@@ -60,11 +55,17 @@ pub fn kernel<T: Copy + Default>(address: u64, offset: u32) -> T {
 /// Reads this CPU's counters of a `struct net`.
 #[inline(always)]
 pub fn counters(net: u64) -> Option<Counters> {
-    let stat: u64 = kernel(net, NET_STAT.load());
-    if net == 0 || stat == 0 {
+    counters_at(counters_of(net)?)
+}
+
+/// Where this CPU's counters of a `struct net` are.
+#[inline(always)]
+pub fn counters_of(net: u64) -> Option<u64> {
+    if net == 0 {
         return None;
     }
-    counters_at(stat.wrapping_add(per_cpu_distance()?))
+    let stat: u64 = kernel(net, NET_STAT.load());
+    if stat == 0 { None } else { Some(stat.wrapping_add(per_cpu_distance()?)) }
 }
 
 /// Reads the counters at their address.
@@ -83,11 +84,7 @@ pub fn counters_at(stat: u64) -> Option<Counters> {
             _ => 0,
         }
     };
-    Some(Counters {
-        insert_failed: word(STAT_INSERT_FAILED.load()),
-        drop: word(STAT_DROP.load()),
-        clash_resolve: word(STAT_CLASH_RESOLVE.load()),
-    })
+    Some(Counters { insert_failed: word(STAT_INSERT_FAILED.load()), drop: word(STAT_DROP.load()) })
 }
 
 /// What is added to the address of a per-CPU object to give this CPU's copy (`__per_cpu_offset`, a symbol that not

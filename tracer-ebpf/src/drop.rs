@@ -1,5 +1,6 @@
 //! The layout of one record of the ring `DROPS`: a [`DropHeader`], both conntrack tuples as in a frame's record
-//! ([`crate::NAT_LEN`] octets, all zero without [`FLAG_CONNECTION`]), then the packet from its network header on.
+//! ([`crate::NAT_LEN`] octets, all zero without [`FLAG_CONNECTION`]), then the packet: from its link header on where
+//! [`FLAG_ETHERNET`] is set, else from its network header.
 
 use core::mem::size_of;
 
@@ -31,7 +32,7 @@ pub struct DropHeader {
 
 /// Octets of [`DropHeader`].
 pub const DROP_HEADER_LEN: usize = size_of::<DropHeader>();
-/// The most octets of a packet that are kept, from its network header on.
+/// The most octets of a packet that are kept.
 pub const MAX_DROP_CAPTURED: usize = 512;
 /// Sizes, in octets of packet, that records are reserved in: the smallest that holds the packet is taken.
 pub const DROP_CLASSES: [usize; 2] = [128, MAX_DROP_CAPTURED];
@@ -47,23 +48,28 @@ pub const FATE_CLASH_RESOLVED: u16 = 3;
 
 /// The packet had a connection, whose tuples are in the record.
 pub const FLAG_CONNECTION: u16 = 1;
+/// The packet begins with the Ethernet header it came with.
+pub const FLAG_ETHERNET: u16 = 2;
 
 /// The kernel gives no reasons.
 pub const NO_REASON: u32 = u32::MAX;
 
 /// A value of the table `BASELINES`: for one CPU and one namespace (the key is its inode number), what conntrack had
-/// counted when the drop probe last knew what for. In this order: insert_failed, drop, clash_resolve, and since when
-/// (CLOCK_MONOTONIC) there has been growth that no dropped packet claimed; 0 where there is none.
+/// counted when the probes last knew what for. In this order: insert_failed, drop, since when (CLOCK_MONOTONIC) there
+/// has been growth that no dropped packet claimed, or 0; and whether anything was entered for this CPU yet.
 pub type Baseline = [u64; 4];
 /// Place of `insert_failed` in a [`Baseline`].
 pub const INSERT_FAILED: usize = 0;
 /// Place of `drop` in a [`Baseline`].
 pub const DROP: usize = 1;
-/// Place of `clash_resolve` in a [`Baseline`].
-pub const CLASH_RESOLVE: usize = 2;
 /// Place of the time in a [`Baseline`].
-pub const UNCLAIMED_SINCE: usize = 3;
+pub const UNCLAIMED_SINCE: usize = 2;
+/// Place of the mark in a [`Baseline`]: 1 once it was entered.
+pub const ENTERED: usize = 3;
 /// Namespaces with a [`Baseline`].
 pub const MAX_BASELINES: usize = 4096;
+/// Nanoseconds after which nobody will claim what a counter grew by: a packet is freed within microseconds of being
+/// counted, unless interrupts come between.
+pub const UNCLAIMED_FOR_GOOD: u64 = 10_000_000;
 
 const _: () = assert!(DROP_HEADER_LEN == 56);

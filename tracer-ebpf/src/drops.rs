@@ -7,9 +7,12 @@
 //! `ARCHITECTURE.md` says by what rule a dropped packet is told to be one that conntrack refused.
 #![no_std]
 #![no_main]
+// The kernel side is built with RUSTC_BOOTSTRAP, for `core`; inline assembly for this target comes with it.
+#![feature(asm_experimental_arch)]
 #![expect(unsafe_code, reason = "kernel boundary: helpers, maps and packet memory")]
 #![expect(missing_docs, unreachable_pub, reason = "the program macros make functions of their own")]
 
+mod bounds;
 mod conntrack;
 #[macro_use]
 mod offsets;
@@ -28,8 +31,8 @@ use aya_ebpf::{
 use conntrack::{Counters, counters, kernel};
 use core::ffi::c_void;
 use dnspath_ebpf::{
-    Baseline, CLASH_RESOLVE, DROP, DROP_CLASSES, DropHeader, FATE_CLASH_RESOLVED, FATE_DROPPED,
-    FATE_INSERT_FAILED, FATE_TABLE_FULL, FLAG_CONNECTION, INSERT_FAILED, MAX_BASELINES, MAX_DROP_CAPTURED,
+    Baseline, DROP, DROP_CLASSES, DropHeader, ENTERED, FATE_CLASH_RESOLVED, FATE_DROPPED, FATE_INSERT_FAILED,
+    FATE_TABLE_FULL, FLAG_CONNECTION, FLAG_ETHERNET, INSERT_FAILED, MAX_BASELINES, MAX_DROP_CAPTURED,
     NAT_LEN, NO_REASON, Ports as _,
 };
 use offsets::UNKNOWN;
@@ -87,10 +90,14 @@ offsets! {
     SKB_PROTOCOL
     /// `sk_buff.network_header`, from [`SKB_HEADERS`].
     SKB_NETWORK_HEADER
+    /// `sk_buff.mac_header`, from [`SKB_HEADERS`].
+    SKB_MAC_HEADER
     /// `sk_buff.tail`, from [`SKB_HEADERS`].
     SKB_TAIL
     /// `sk_buff.head`, from [`SKB_HEADERS`].
     SKB_HEAD
+    /// `net.ns.inum`.
+    NET_INUM
     /// `dst_entry.dev`.
     DST_DEV
     /// `sock.__sk_common.skc_net`.
@@ -121,6 +128,7 @@ const ETH_P_IP: u16 = 0x0800;
 const ETH_P_IPV6: u16 = 0x86dd;
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
+const ETHERNET_HEADER: u64 = 14;
 const IPV4_HEADER: u64 = 20;
 const IPV6_HEADER: u64 = 40;
 const TCP_SYN: u8 = 2;
@@ -241,6 +249,8 @@ struct Packet {
     network: u64,
     /// Octets from there to the end of what is in one piece.
     linear: u64,
+    /// Octets of the link header before it, where that is Ethernet's and still there; else 0.
+    link: u64,
     v6: bool,
     /// `sk_buff._nfct`.
     nfct: u64,
@@ -254,10 +264,11 @@ impl Packet {
         let headers: [u64; HEADERS_LEN / 8] = kernel(skb, SKB_HEADERS.load());
         let at = (&raw const headers).cast::<u8>();
         // SAFETY: the loader has checked that these members lie within the octets read.
-        let (protocol, network_header, tail, head) = unsafe {
+        let (protocol, network_header, mac_header, tail, head) = unsafe {
             (
                 at.add(SKB_PROTOCOL.load() as usize).cast::<u16>().read_volatile(),
                 at.add(SKB_NETWORK_HEADER.load() as usize).cast::<u16>().read_volatile(),
+                at.add(SKB_MAC_HEADER.load() as usize).cast::<u16>().read_volatile(),
                 at.add(SKB_TAIL.load() as usize).cast::<u32>().read_volatile(),
                 at.add(SKB_HEAD.load() as usize).cast::<u64>().read_volatile(),
             )
@@ -277,6 +288,7 @@ impl Packet {
             skb,
             network: head + offset,
             linear: tail - offset,
+            link: if u64::from(mac_header) + ETHERNET_HEADER == offset { ETHERNET_HEADER } else { 0 },
             v6,
             nfct: kernel(skb, SKB_NFCT.load()),
         })
@@ -432,9 +444,8 @@ fn claim(net: u64, now: &Counters, has_connection: bool) -> u16 {
     if now.insert_failed == 0 && now.drop == 0 {
         return FATE_DROPPED;
     }
-    let netns: u32 = kernel(net, conntrack::NET_INUM.load());
+    let netns: u32 = kernel(net, NET_INUM.load());
     let Some(baseline) = BASELINES.get_ptr_mut(&netns).or_else(|| {
-        // A namespace born since: its counters began at 0.
         let _ = BASELINES.insert(&netns, &[0; 4], BPF_NOEXIST);
         BASELINES.get_ptr_mut(&netns)
     }) else {
@@ -442,9 +453,11 @@ fn claim(net: u64, now: &Counters, has_connection: bool) -> u16 {
     };
     // SAFETY: the value is this CPU's own, and nothing else on it runs between these lines that writes it.
     let accounted = unsafe { &mut *baseline };
+    if accounted[ENTERED] == 0 {
+        *accounted = [before(now.insert_failed), before(now.drop), 0, 1];
+    }
     let failed = growth(now.insert_failed, &mut accounted[INSERT_FAILED]);
     let dropped = growth(now.drop, &mut accounted[DROP]);
-    let _ = growth(now.clash_resolve, &mut accounted[CLASH_RESOLVE]);
     if has_connection {
         if failed == 0 {
             return FATE_DROPPED;
@@ -460,6 +473,14 @@ fn claim(net: u64, now: &Counters, has_connection: bool) -> u16 {
     } else {
         FATE_DROPPED
     }
+}
+
+/// What a counter showed before this packet, where nothing was entered: the namespace was born since, and it began at
+/// 0; or it was missed when the baselines were taken. Only where it stands at 1 is it sure enough that this packet is
+/// what it counted.
+#[inline(always)]
+fn before(counter: u32) -> u64 {
+    if counter == 1 { 0 } else { counter.into() }
 }
 
 /// How far a counter is ahead of what is accounted for. One that is behind belongs to a new namespace with an old
@@ -483,7 +504,7 @@ struct Record<const PACKET: usize> {
 #[inline(always)]
 fn tell(packet: &Packet, fate: u16, place: u64, reason: u32) {
     const SMALL: usize = DROP_CLASSES[0];
-    if packet.linear <= SMALL as u64 {
+    if packet.link + packet.linear <= SMALL as u64 {
         write::<SMALL>(packet, fate, place, reason);
     } else {
         write::<MAX_DROP_CAPTURED>(packet, fate, place, reason);
@@ -503,9 +524,13 @@ fn write<const PACKET: usize>(packet: &Packet, fate: u16, place: u64, reason: u3
     let device = packet.device();
     let net = packet.net(device);
     let connection = packet.connection();
-    let captured = if packet.linear > PACKET as u64 { PACKET as u32 } else { packet.linear as u32 };
     let ifindex =
         if device == 0 { kernel(packet.skb, SKB_IIF.load()) } else { kernel(device, DEV_IFINDEX.load()) };
+    let captured = bounds::within::<{ IPV4_HEADER as usize }, PACKET>(packet.link + packet.linear);
+    let mut flags = if connection == 0 { 0 } else { FLAG_CONNECTION };
+    if packet.link != 0 {
+        flags |= FLAG_ETHERNET;
+    }
     // SAFETY: `record` is reserved memory of that type; the helpers write at most the sizes of the fields, and the
     // kernel's verifier checks both. A helper that fails writes zeros.
     unsafe {
@@ -514,23 +539,20 @@ fn write<const PACKET: usize>(packet: &Packet, fate: u16, place: u64, reason: u3
             place,
             reason,
             cpu: bpf_get_smp_processor_id(),
-            netns: if net == 0 { 0 } else { kernel(net, conntrack::NET_INUM.load()) },
+            netns: if net == 0 { 0 } else { kernel(net, NET_INUM.load()) },
             ifindex,
-            captured,
+            captured: captured as u32,
             fate,
-            flags: if connection == 0 { 0 } else { FLAG_CONNECTION },
+            flags,
             device: [0; 16],
         });
         let into = |field: *mut u8, length: u32, from: u64| {
             read_kernel_into(field.cast::<c_void>(), length, from as *const c_void);
         };
         into((&raw mut (*record).header.device).cast(), 16, device + u64::from(DEV_NAME.load()));
-        into(
-            (&raw mut (*record).tuples).cast(),
-            NAT_LEN as u32,
-            if connection == 0 { 0 } else { connection + u64::from(CT_TUPLE.load()) },
-        );
-        into((&raw mut (*record).packet).cast(), captured, packet.network);
+        let tuples = if connection == 0 { 0 } else { connection + u64::from(CT_TUPLE.load()) };
+        into((&raw mut (*record).tuples).cast(), NAT_LEN as u32, tuples);
+        into((&raw mut (*record).packet).cast(), captured as u32, packet.network - packet.link);
     }
     entry.submit(BPF_RB_NO_WAKEUP);
 }

@@ -9,24 +9,30 @@
 #![expect(unsafe_code, reason = "kernel boundary: helpers, maps and packet memory")]
 #![expect(missing_docs, unreachable_pub, reason = "the classifier macro makes functions of its own")]
 
+mod bounds;
+mod conntrack;
+#[macro_use]
+mod offsets;
 mod ports;
 
 use aya_ebpf::{
     EbpfContext as _, Global,
     bindings::TC_ACT_UNSPEC,
+    btf_maps::ArrayOfMaps,
     helpers::{
         bpf_get_smp_processor_id, bpf_probe_read_kernel,
         generated::{bpf_ktime_get_ns, bpf_probe_read_kernel as read_kernel_into, bpf_skb_load_bytes},
     },
-    macros::{classifier, map},
-    maps::{LruHashMap, PerCpuHashMap, RingBuf},
+    macros::{btf_map, classifier, map},
+    maps::{LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
     programs::TcContext,
 };
 use aya_log_ebpf::warn;
-use core::{arch::asm, ffi::c_void};
+use core::ffi::c_void;
 use dnspath_ebpf::{
-    Bytes, CLASSES, FLAG_EGRESS, FLAG_NAT, FLAG_RAW_IP, FragmentKey, Fragments, LOST_ELSEWHERE, Link,
-    LostKey, NAT_LEN, RecordHeader, classify,
+    Baseline, Bytes, CLASSES, DROP, ENTERED, FLAG_CLASH, FLAG_EGRESS, FLAG_NAT, FLAG_RAW_IP, FragmentKey,
+    Fragments, INSERT_FAILED, LOST_ELSEWHERE, Link, LostKey, MAX_BASELINES, NAT_LEN, RecordHeader,
+    UNCLAIMED_FOR_GOOD, UNCLAIMED_SINCE, classify,
 };
 use ports::DnsPorts;
 
@@ -40,6 +46,17 @@ static LOST: PerCpuHashMap<LostKey, u64> = PerCpuHashMap::with_max_entries(4096,
 #[map]
 static FRAGMENTS: LruHashMap<FragmentKey, u8> = LruHashMap::with_max_entries(1024, 0);
 
+/// The drop probe's table of baselines, which this program refreshes; empty where there is no such probe.
+#[btf_map]
+static BASELINES: ArrayOfMaps<InnerBaselines, 1> = ArrayOfMaps::new();
+type InnerBaselines = aya_ebpf::btf_maps::PerCpuHashMap<u32, Baseline, MAX_BASELINES>;
+/// Where this CPU's counters of this namespace are, and when (CLOCK_MONOTONIC) they were last looked at.
+#[map]
+static COUNTERS: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
+
+/// Inode number of the namespace this instance is attached in; 0 where there is no drop probe to refresh for.
+#[unsafe(no_mangle)]
+static NETNS: Global<u32> = Global::new(0);
 /// Offset of `sk_buff._nfct`; `u32::MAX` where the kernel has none or its BTF does not tell.
 #[unsafe(no_mangle)]
 static SKB_NFCT: Global<u32> = Global::new(u32::MAX);
@@ -52,8 +69,14 @@ static CT_TUPLE: Global<u32> = Global::new(0);
 
 /// `IPS_SRC_NAT | IPS_DST_NAT` (nf_conntrack_common.h).
 const IPS_NAT: u64 = 0x30;
+/// An entry for replies alone, because another has its tuple; Linux 5.7 and later.
+const IPS_NAT_CLASH: u64 = 1 << 12;
 /// Low bits of `sk_buff._nfct` hold `enum ip_conntrack_info`.
 const NFCT_POINTER: u64 = !7;
+/// Its values from here on are of packets in the reply direction.
+const IP_CT_IS_REPLY: u64 = 3;
+/// How often a CPU looks at the counters: often enough to see what nobody claims.
+const LOOK_EVERY: u64 = 1_000_000;
 /// The reader comes by time: a wake-up for each record would cost more than the record.
 const BPF_RB_NO_WAKEUP: u64 = 1;
 
@@ -96,23 +119,27 @@ fn trace<const EGRESS: bool>(packet: &TcContext, link: Link) -> i32 {
 fn capture<const EGRESS: bool>(packet: &TcContext, link: Link) {
     let tuples = if EGRESS { translated_connection(packet) } else { None };
     match tuples {
-        Some(tuples) => by_size::<EGRESS, { NAT_LEN / 8 }>(packet, link, tuples),
-        None => by_size::<EGRESS, 0>(packet, link, 0),
+        Some(connection) => by_size::<EGRESS, { NAT_LEN / 8 }>(packet, link, connection),
+        None => by_size::<EGRESS, 0>(packet, link, Connection { tuples: 0, clash: 0 }),
     }
 }
 
 #[inline(always)]
-fn by_size<const EGRESS: bool, const NAT_WORDS: usize>(packet: &TcContext, link: Link, tuples: u64) {
+fn by_size<const EGRESS: bool, const NAT_WORDS: usize>(
+    packet: &TcContext,
+    link: Link,
+    connection: Connection,
+) {
     let frame = packet.len();
     macro_rules! smallest_of {
         ($($class:literal)*) => {
             $(if frame <= CLASSES[$class] as u32 {
-                return write::<EGRESS, NAT_WORDS, { CLASSES[$class] }>(packet, link, frame, tuples);
+                return write::<EGRESS, NAT_WORDS, { CLASSES[$class] }>(packet, link, frame, connection);
             })*
         };
     }
     smallest_of!(0 1 2 3 4 5 6);
-    write::<EGRESS, NAT_WORDS, { CLASSES[7] }>(packet, link, frame, tuples);
+    write::<EGRESS, NAT_WORDS, { CLASSES[7] }>(packet, link, frame, connection);
 }
 
 /// A record as it lies in the ring.
@@ -128,7 +155,7 @@ fn write<const EGRESS: bool, const NAT_WORDS: usize, const FRAME: usize>(
     packet: &TcContext,
     link: Link,
     frame_len: u32,
-    tuples: u64,
+    connection: Connection,
 ) {
     // SAFETY: `skb` is the context the kernel called the program with.
     let skb = unsafe { &*packet.skb.skb };
@@ -136,19 +163,21 @@ fn write<const EGRESS: bool, const NAT_WORDS: usize, const FRAME: usize>(
         return count_lost(packet, skb.ifindex, EGRESS);
     };
     let record = entry.as_mut_ptr();
-    let captured = within::<FRAME>(frame_len);
+    let captured = bounds::within::<HEAD, FRAME>(frame_len.into()) as u32;
     let mut flags = if EGRESS { FLAG_EGRESS } else { 0 };
     if link == Link::RawIp {
         flags |= FLAG_RAW_IP;
     }
     if NAT_WORDS > 0 {
-        flags |= FLAG_NAT;
+        flags |= FLAG_NAT | connection.clash;
     }
+    // SAFETY: the helper only reads a clock.
+    let time = unsafe { bpf_ktime_get_ns() };
     // SAFETY: `record` is reserved memory of that type; the helpers write at most the sizes of the fields, and the
     // kernel's verifier checks both.
     let copied = unsafe {
         (&raw mut (*record).header).write(RecordHeader {
-            time: bpf_ktime_get_ns(),
+            time,
             ifindex: skb.ifindex,
             frame_len,
             captured,
@@ -162,7 +191,7 @@ fn write<const EGRESS: bool, const NAT_WORDS: usize, const FRAME: usize>(
             read_kernel_into(
                 (&raw mut (*record).tuples).cast::<c_void>(),
                 NAT_LEN as u32,
-                tuples as *const c_void,
+                connection.tuples as *const c_void,
             );
         }
         bpf_skb_load_bytes(packet.as_ptr(), 0, (&raw mut (*record).frame).cast::<c_void>(), captured)
@@ -172,51 +201,73 @@ fn write<const EGRESS: bool, const NAT_WORDS: usize, const FRAME: usize>(
         return count_lost(packet, skb.ifindex, EGRESS);
     }
     entry.submit(BPF_RB_NO_WAKEUP);
-}
-
-/// The length of a frame's copy: at least [`HEAD`], at most `MAX`.
-///
-/// In assembly, because verifiers before 6.8 want both bounds compared on the very register that the helper gets; the
-/// compiler, which knows the bounds from before, would leave the comparisons out or make them on a copy.
-#[inline(always)]
-fn within<const MAX: usize>(frame_len: u32) -> u32 {
-    let mut length = u64::from(frame_len);
-    // SAFETY: it compares and sets one register.
-    unsafe {
-        asm!(
-            "if {length} <= {max} goto +1",
-            "{length} = {max}",
-            "if {length} >= {min} goto +1",
-            "{length} = {min}",
-            length = inout(reg) length,
-            max = const MAX,
-            min = const HEAD,
-            options(pure, nomem, nostack),
-        );
+    if NETNS.load() != 0 {
+        look_at_counters(packet, time);
     }
-    length as u32
 }
 
-/// Address of the connection's tuples, where conntrack translates it: then the addresses here differ from those at
+/// What of a packet's connection goes into its record.
+#[derive(Clone, Copy)]
+struct Connection {
+    /// Address of its tuples.
+    tuples: u64,
+    /// [`FLAG_CLASH`] or 0.
+    clash: u32,
+}
+
+/// Takes note, every so often, that conntrack's counters grew by what no dropped packet claimed: those who fail to
+/// enter a connection without a packet. Otherwise the next packet that falls to a rule would be taken for theirs.
+#[inline(always)]
+fn look_at_counters(packet: &TcContext, now: u64) {
+    let Some(mine) = COUNTERS.get_ptr_mut(0) else { return };
+    // SAFETY: the value is this CPU's own.
+    let [address, looked] = unsafe { &mut *mine };
+    if now - *looked < LOOK_EVERY {
+        return;
+    }
+    *looked = now;
+    if *address == 0 {
+        let device: u64 = conntrack::kernel(packet.as_ptr() as u64, conntrack::SKB_DEV.load());
+        let net: u64 = if device == 0 { 0 } else { conntrack::kernel(device, conntrack::DEV_NET.load()) };
+        let Some(found) = conntrack::counters_of(net) else { return };
+        *address = found;
+    }
+    let Some(counters) = conntrack::counters_at(*address) else { return };
+    let Some(baseline) = BASELINES.get_value_ptr_mut(0, &NETNS.load()) else { return };
+    // SAFETY: the value is this CPU's own, and the drop probe does not run between these lines.
+    let baseline = unsafe { &mut *baseline };
+    let (failed, dropped) = (u64::from(counters.insert_failed), u64::from(counters.drop));
+    if baseline[INSERT_FAILED] == failed && baseline[DROP] == dropped {
+        baseline[UNCLAIMED_SINCE] = 0;
+    } else if baseline[UNCLAIMED_SINCE] == 0 {
+        baseline[UNCLAIMED_SINCE] = now;
+    } else if now - baseline[UNCLAIMED_SINCE] > UNCLAIMED_FOR_GOOD || baseline[ENTERED] == 0 {
+        *baseline = [failed, dropped, 0, 1];
+    }
+}
+
+/// The packet's connection, where conntrack translates it: then the addresses here differ from those at
 /// the packet's other hops.
 ///
 /// The context of a tc program is the `sk_buff` itself at run time, so its `_nfct` can be read without a kfunc.
 #[inline(always)]
-fn translated_connection(packet: &TcContext) -> Option<u64> {
+fn translated_connection(packet: &TcContext) -> Option<Connection> {
     let nfct = SKB_NFCT.load();
     if nfct == u32::MAX {
         return None;
     }
     // SAFETY: bpf_probe_read_kernel takes any address, and fails rather than faults.
     unsafe {
-        let connection = bpf_probe_read_kernel((packet.as_ptr() as u64 + u64::from(nfct)) as *const u64)
-            .ok()?
-            & NFCT_POINTER;
+        let nfct = bpf_probe_read_kernel((packet.as_ptr() as u64 + u64::from(nfct)) as *const u64).ok()?;
+        let connection = nfct & NFCT_POINTER;
         if connection == 0 {
             return None;
         }
         let status = bpf_probe_read_kernel((connection + u64::from(CT_STATUS.load())) as *const u64).ok()?;
-        (status & IPS_NAT != 0).then_some(connection + u64::from(CT_TUPLE.load()))
+        let is_clash = status & IPS_NAT_CLASH != 0 && nfct & !NFCT_POINTER < IP_CT_IS_REPLY;
+        let clash = if is_clash { FLAG_CLASH } else { 0 };
+        let tuples = connection + u64::from(CT_TUPLE.load());
+        (status & IPS_NAT != 0).then_some(Connection { tuples, clash })
     }
 }
 

@@ -43,6 +43,8 @@ pub const FLAG_EGRESS: u32 = 1;
 pub const FLAG_RAW_IP: u32 = 2;
 /// Two conntrack tuples stand between header and frame.
 pub const FLAG_NAT: u32 = 4;
+/// The connection was entered for replies alone, because another had its tuple: conntrack resolved a clash.
+pub const FLAG_CLASH: u32 = 8;
 
 /// Key of the per-CPU table of frames lost: `ifindex << 1 | egress`.
 pub type LostKey = u32;

@@ -185,7 +185,7 @@ impl Btf {
         all.flat_map(|(part, types)| types.types.iter().map(move |&at| At { part, at })).filter_map(
             move |at| {
                 let info = self.word(at.plus(4))?;
-                (is_kind(kind(info)) && self.name_at(at) == Some(name.as_bytes())).then_some((at, info))
+                (is_kind(kind(info)) && self.is_named(at, name)).then_some((at, info))
             },
         )
     }
@@ -229,8 +229,19 @@ impl Btf {
         u32_at(&self.parts.get(at.part)?.data, at.at)
     }
 
+    fn is_named(&self, at: At, name: &str) -> bool {
+        let rest = self.name_and_rest(at).and_then(|rest| rest.strip_prefix(name.as_bytes()));
+        rest.is_some_and(|rest| rest.first() == Some(&0))
+    }
+
     /// The name that the first word at `at` points to.
     fn name_at(&self, at: At) -> Option<&[u8]> {
+        let rest = self.name_and_rest(at)?;
+        rest.iter().position(|&byte| byte == 0).map(|end| &rest[..end])
+    }
+
+    /// From that name on to the end of all names.
+    fn name_and_rest(&self, at: At) -> Option<&[u8]> {
         let mut offset = self.word(at)? as usize;
         // A module's string offsets go on where the kernel's end.
         let part = match self.parts.first() {
@@ -240,8 +251,7 @@ impl Btf {
             }
             kernel => kernel?,
         };
-        let rest = part.data.get(part.strings.checked_add(offset)?..)?;
-        rest.iter().position(|&byte| byte == 0).map(|end| &rest[..end])
+        part.data.get(part.strings.checked_add(offset)?..)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What this kernel and node let dnspath see: found out by trying.
 
-use super::{Btf, Capture, CaptureError, Hook, Netns, Notes, Options, privileges};
+use super::{Btf, Capture, CaptureError, ClashMethod, Hook, Netns, Notes, Options, privileges};
 use crate::model::{Direction, InterfaceKind, Vantages};
 use std::time::Duration;
 
@@ -110,6 +110,7 @@ fn attachment(options: &Options, monotonic_now: impl Fn() -> u64) -> Vec<Check> 
     let took = Duration::from_nanos(monotonic_now().saturating_sub(before));
     let facts = capture.facts();
     let attached = capture.attached();
+    let of_drops = drops(&capture);
     capture.stop();
     let trial = format!("{attached} interfaces by {} in {} ms", facts.hook, took.as_millis());
     let problems = notes.take_fresh();
@@ -129,8 +130,60 @@ fn attachment(options: &Options, monotonic_now: impl Fn() -> u64) -> Vec<Check> 
         None => Check::fine("translation", "conntrack's view of translated packets can be read"),
         Some(reason) => Check::limited("translation", reason, "hops are joined by their content alone"),
     });
+    checks.extend(of_drops);
     checks.push(Check::fine("interfaces", interfaces(&vantages)));
     checks
+}
+
+/// How dropped packets and conntrack clashes are seen.
+fn drops(capture: &Capture) -> Vec<Check> {
+    const WITHOUT_REASON: &str =
+        "the function that freed a packet is named instead; reasons came with Linux 5.17";
+    let counters = match capture.conntrack() {
+        Some(counted) => {
+            let use_of_table = format!(
+                "conntrack's counters can be read; {} of {} connections",
+                counted.entries, counted.max
+            );
+            Check::fine("conntrack counters", use_of_table)
+        }
+        None => Check::limited(
+            "conntrack counters",
+            "/proc/net/stat/nf_conntrack cannot be read",
+            "clashes that cost nothing, and how full the table is, are not seen; is nf_conntrack loaded?",
+        ),
+    };
+    let facts = match capture.drop_facts() {
+        Ok(facts) => facts,
+        Err(reason) => {
+            let hint = "a lost packet is told by what was not seen of it any more";
+            return vec![Check::limited("dropped packets", reason, hint), counters];
+        }
+    };
+    let method = match &facts.method {
+        ClashMethod::Confirm => "by probes at __nf_conntrack_confirm".to_owned(),
+        ClashMethod::Counters(reason) => format!("by conntrack's counters when a packet is freed ({reason})"),
+    };
+    let reasons = match facts.reasons {
+        0 => Check::limited("drop reasons", "this kernel gives none", WITHOUT_REASON),
+        known => Check::fine("drop reasons", format!("known: {known}")),
+    };
+    let places = if facts.places {
+        Check::fine("kernel symbols", "the functions that free packets are named")
+    } else {
+        Check::limited(
+            "kernel symbols",
+            "the kernel hides its addresses",
+            "places of drops are not named; CAP_SYSLOG shows them",
+        )
+    };
+    vec![
+        Check::fine("dropped packets", "each is seen where the kernel frees it"),
+        Check::fine("conntrack clashes", method),
+        reasons,
+        places,
+        counters,
+    ]
 }
 
 /// `bridge cni0; uplink eth0; veth vethA vethB and 12 more`.

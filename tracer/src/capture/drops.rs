@@ -20,7 +20,7 @@ use aya::{
     programs::{KProbe, RawTracePoint},
     util::nr_cpus,
 };
-use dnspath_ebpf::{Baseline, CLASH_RESOLVE, DROP, INSERT_FAILED};
+use dnspath_ebpf::{Baseline, DROP, ENTERED, INSERT_FAILED};
 use std::{
     collections::HashSet,
     path::Path,
@@ -217,11 +217,12 @@ fn take_baselines(baselines: &mut Baselines, namespaces: &[Netns]) -> Result<(),
     let cpus = nr_cpus().map_err(|(path, error)| format!("{path}: {error}"))?;
     let mut take = |inode: u64, counted: Option<Vec<CpuCounters>>| {
         let (Some(counted), Ok(key)) = (counted, u32::try_from(inode)) else { return false };
-        let mut values = vec![Baseline::default(); cpus];
+        let mut entered = Baseline::default();
+        entered[ENTERED] = 1;
+        let mut values = vec![entered; cpus];
         for (value, counters) in values.iter_mut().zip(&counted) {
             value[INSERT_FAILED] = counters.insert_failed.into();
             value[DROP] = counters.drop.into();
-            value[CLASH_RESOLVE] = counters.clash_resolve.into();
         }
         // A full table costs the namespaces beyond it their first report.
         PerCpuValues::try_from(values).is_ok_and(|values| baselines.insert(key, values, 0).is_ok())

@@ -9,7 +9,9 @@
 
 mod btf;
 mod check;
+mod clashes;
 mod counters;
+mod devices;
 mod drops;
 mod links;
 mod namespace;
@@ -31,14 +33,14 @@ pub use notes::Notes;
 pub use privileges::{Privilege, drop_all, missing};
 pub use program::Facts;
 
-use crate::model::{
-    Conntrack, Direction, DropMark, Fate, Frame, LinkType, Timestamp, Vantage, VantageId, Vantages,
-};
+use crate::model::{Conntrack, DropMark, Fate, Frame, LinkType, Timestamp, VantageId, Vantages};
+use clashes::Clashes;
+use devices::Devices;
 use dnspath_ebpf::{FATE_CLASH_RESOLVED, FATE_INSERT_FAILED, FATE_TABLE_FULL};
 use drops::{CONFIRM, DropProbe};
 use namespace::{Namespace, Settings};
 use record::{DropRecord, Record};
-use std::{collections::HashMap, io};
+use std::{collections::HashMap, io, sync::Arc};
 
 /// Octets of a ring: 16 MiB hold a tenth of a second at a million packets a second.
 pub const DEFAULT_RING_OCTETS: u32 = 16 << 20;
@@ -166,6 +168,9 @@ pub struct Capture {
     drops: Result<DropProbe, String>,
     /// Devices that packets were dropped at, by namespace and index.
     devices: Devices,
+    /// Resolved clashes that frames showed, where no probe of conntrack's tells them.
+    clashes: Clashes,
+    clashes_by_frames: bool,
     wall_minus_monotonic: u64,
     frames: u64,
     broken_records: u64,
@@ -187,9 +192,6 @@ impl Capture {
         privileges::require(options.namespaces.iter().any(|netns| *netns != Netns::Own))?;
         privileges::lift_memory_lock();
         let drops = DropProbe::start(&options.ports, &options.namespaces, notes);
-        if let Err(reason) = &drops {
-            notes.add(&format!("dropped packets and conntrack clashes cannot be seen: {reason}"));
-        }
         let watch = |netns: &Netns| {
             Namespace::watch(Settings {
                 netns: netns.clone(),
@@ -198,18 +200,22 @@ impl Capture {
                 ports: options.ports.clone(),
                 ring_octets: options.ring_octets,
                 hook: options.hook,
+                baselines: drops.as_ref().ok().map(|probe| Arc::clone(&probe.baselines)),
                 vantages: vantages.clone(),
                 notes: notes.clone(),
             })
         };
         let namespaces = options.namespaces.iter().map(watch).collect::<Result<Vec<_>, _>>()?;
         let vantages_seen = vec![HashMap::new(); namespaces.len()];
-        let devices = Devices { vantages: vantages.clone(), known: HashMap::new() };
+        let clashes_by_frames = drops.as_ref().is_ok_and(|probe| probe.facts.method != ClashMethod::Confirm);
+        let devices = Devices::new(vantages);
         Ok(Self {
             namespaces,
             vantages_seen,
             drops,
             devices,
+            clashes: Clashes::new(vantages),
+            clashes_by_frames,
             wall_minus_monotonic,
             frames: 0,
             broken_records: 0,
@@ -241,7 +247,7 @@ impl Capture {
                     continue;
                 };
                 self.frames += 1;
-                each(&Frame {
+                let frame = Frame {
                     number: self.frames,
                     time: Timestamp::from_nanos(record.time.wrapping_add(self.wall_minus_monotonic)),
                     vantage,
@@ -251,7 +257,15 @@ impl Capture {
                     segment_size: record.segment_size,
                     nat: record.nat,
                     drop: None,
-                });
+                };
+                each(&frame);
+                if record.clash
+                    && self.clashes_by_frames
+                    && let Some(clash) = self.clashes.first_sight(&frame, record.cpu)
+                {
+                    self.frames += 1;
+                    each(&Frame { number: self.frames, ..clash });
+                }
             }
         }
         self.drain_drops(&mut each);
@@ -282,14 +296,16 @@ impl Capture {
                 Fate::TableFull => place = "nf_conntrack_in",
             }
             let vantage = self.devices.vantage(&record, &self.namespaces);
+            // Only there the address that the frame was sent to matters; elsewhere the link header is one of before.
+            let with_link = reasons::is_of_link(reason, place) && !record.link.is_empty();
             self.frames += 1;
             each(&Frame {
                 number: self.frames,
                 time: Timestamp::from_nanos(record.time.wrapping_add(self.wall_minus_monotonic)),
                 vantage,
-                link: LinkType::RawIp,
-                original_len: record.original_len(),
-                bytes: record.packet,
+                link: if with_link { LinkType::Ethernet } else { LinkType::RawIp },
+                original_len: record.original_len(with_link),
+                bytes: record.captured(with_link),
                 segment_size: 0,
                 nat: record.connection,
                 drop: Some(DropMark { fate, cpu: record.cpu, reason, place }),
@@ -364,49 +380,6 @@ impl Capture {
         for namespace in &mut self.namespaces {
             namespace.stop();
         }
-    }
-}
-
-/// Vantages of the devices that packets were dropped at.
-struct Devices {
-    vantages: Vantages,
-    known: HashMap<(u32, u32), VantageId>,
-}
-
-impl Devices {
-    /// Devices kept by their numbers; a node has fewer.
-    const MOST: usize = 65_536;
-
-    fn vantage(&mut self, record: &DropRecord<'_>, namespaces: &[Namespace]) -> VantageId {
-        let key = (record.netns, record.ifindex);
-        if let Some(id) = self.known.get(&key) {
-            return *id;
-        }
-        let id = self.vantages.intern(self.describe(record, namespaces));
-        if self.known.len() == Self::MOST {
-            self.known.clear();
-        }
-        self.known.insert(key, id);
-        id
-    }
-
-    /// An interface of a watched namespace is called as its frames are; another one by its namespace as well.
-    fn describe(&self, record: &DropRecord<'_>, namespaces: &[Namespace]) -> Vantage {
-        let name = String::from_utf8_lossy(record.device).into_owned();
-        let interface = if name.is_empty() { "(no device)".into() } else { name };
-        let unnamed = Vantage {
-            interface,
-            ifindex: record.ifindex,
-            direction: Direction::Unknown,
-            ..Vantage::default()
-        };
-        let watched = namespaces.iter().find(|namespace| namespace.inode == Some(record.netns));
-        let Some(namespace) = watched else {
-            return Vantage { netns: (record.netns != 0).then(|| netns::name_of(record.netns)), ..unnamed };
-        };
-        let attached = namespace.shared.vantage(record.ifindex << 1).and_then(|id| self.vantages.lookup(id));
-        let kind = attached.map_or(unnamed.kind, |attached| attached.kind);
-        Vantage { kind, netns: namespace.shown_as.clone(), ..unnamed }
     }
 }
 

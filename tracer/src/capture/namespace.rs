@@ -7,6 +7,7 @@
 use super::{
     CaptureError, Hook,
     counters::{self, Counted},
+    drops::Baselines,
     links::{Interfaces, Link},
     netns::Netns,
     notes::Notes,
@@ -51,8 +52,17 @@ pub(super) struct Settings {
     pub(super) ports: Vec<u16>,
     pub(super) ring_octets: u32,
     pub(super) hook: Hook,
+    /// What the drop probe shares with the classifiers.
+    pub(super) baselines: Option<Arc<Baselines>>,
     pub(super) vantages: Vantages,
     pub(super) notes: Notes,
+}
+
+impl Settings {
+    /// The namespace's inode number.
+    fn inode(&self) -> Option<u32> {
+        self.netns.identity().and_then(|(_, inode)| u32::try_from(inode).ok())
+    }
 }
 
 /// What the thread and the reader share.
@@ -110,7 +120,7 @@ impl Namespace {
     /// Starts the thread and waits until every interface that is there is attached.
     pub(super) fn watch(settings: Settings) -> Result<Self, CaptureError> {
         let shared = Arc::new(Shared::default());
-        let inode = settings.netns.identity().and_then(|(_, inode)| u32::try_from(inode).ok());
+        let inode = settings.inode();
         let shown_as = settings.shown_as.clone();
         let (report, started) = mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -156,7 +166,12 @@ struct Watcher {
 impl Watcher {
     fn run(settings: Settings, shared: Arc<Shared>, report: &mpsc::Sender<Started>) {
         let started = settings.netns.enter().and_then(|()| {
-            let (program, facts) = Program::load(&settings.ports, settings.ring_octets, settings.hook)?;
+            let (program, facts) = Program::load(
+                &settings.ports,
+                settings.ring_octets,
+                settings.hook,
+                settings.baselines.as_deref().zip(settings.inode()),
+            )?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             Ok((program, facts, runtime.map_err(|source| CaptureError::Thread { source })?))
         });
@@ -170,9 +185,6 @@ impl Watcher {
         };
         let logger = EbpfLogger::init_with_logger(program.ebpf_mut(), settings.notes.clone()).ok();
         let counted = Counted::start();
-        if counted.per_cpu().is_none() {
-            settings.notes.add("conntrack's counters cannot be read (/proc/net/stat/nf_conntrack)");
-        }
         let mut watcher = Self { settings, shared, program, counted, logger };
         runtime.block_on(watcher.watch(facts, report));
     }
@@ -191,6 +203,7 @@ impl Watcher {
             Err(error) => Err(error),
         };
         let failed = start.is_err();
+        self.publish();
         let _ = report.send(start.map(|ring| (ring, facts)));
         let mut housekeeping = time::interval(HOUSEKEEPING);
         let mut ticks = 0_u32;

@@ -5,7 +5,7 @@ use super::{btf::Btf, record::TUPLE_STRIDE};
 /// Names of globals and their values.
 pub(super) type Offsets = Vec<(&'static str, u32)>;
 
-/// Marks "cannot be read" for the kernel side.
+/// Marks "this kernel has none" for the kernel side.
 const UNKNOWN: u32 = u32::MAX;
 /// Octets of `sk_buff` that the drop probe reads in one go.
 const HEADERS_LEN: u32 = 64;
@@ -27,7 +27,7 @@ impl Finder<'_> {
         way.iter().map(step).sum()
     }
 
-    /// `first` and how far the others lie behind it, where all end within `length` octets.
+    /// Where `length` aligned octets begin that hold all these members, and how far in each lies.
     fn window<const N: usize>(
         &self,
         name: &str,
@@ -38,7 +38,8 @@ impl Finder<'_> {
         for (offset, (member, _)) in offsets.iter_mut().zip(members) {
             *offset = self.along(&[(name, member)])?;
         }
-        let first = offsets.iter().copied().min().unwrap_or(0);
+        // Whole words are read: a verifier takes no word of the stack that is not aligned.
+        let first = offsets.iter().copied().min().unwrap_or(0) / 8 * 8;
         for (offset, (member, size)) in offsets.iter_mut().zip(members) {
             *offset -= first;
             if *offset + size > length {
@@ -66,42 +67,29 @@ pub(super) fn of_translation(btf: &Btf) -> Result<Offsets, String> {
 /// How conntrack's counters are read: for both objects.
 pub(super) fn of_counters(btf: &Btf) -> Result<Offsets, String> {
     let find = Finder(btf);
-    let (stat, [insert_failed, drop, clash_resolve]) = find.window(
-        "ip_conntrack_stat",
-        [("insert_failed", 4), ("drop", 4), ("clash_resolve", 4)],
-        STAT_LEN,
-    )?;
+    let (stat, [insert_failed, drop]) =
+        find.window("ip_conntrack_stat", [("insert_failed", 4), ("drop", 4)], STAT_LEN)?;
     let pptrs = find.along(&[("bpf_array", "pptrs")])?;
     if pptrs + 8 > SCRATCH_LEN {
         return Err("bpf_array.pptrs lies farther than is read".into());
     }
     Ok(vec![
         ("ARRAY_PPTRS", pptrs),
-        ("NET_INUM", find.along(&[("net", "ns"), ("ns_common", "inum")])?),
         ("NET_STAT", find.along(&[("net", "ct"), ("netns_ct", "stat")])?),
         ("DEV_NET", find.along(&[("net_device", "nd_net")])?),
         ("SKB_DEV", find.along(&[("sk_buff", "dev")])?),
         ("STAT", stat),
         ("STAT_INSERT_FAILED", insert_failed),
         ("STAT_DROP", drop),
-        ("STAT_CLASH_RESOLVE", clash_resolve),
     ])
-}
-
-/// Globals for a kernel whose counters cannot be read.
-pub(super) fn without(names: &Result<Offsets, String>, all: &[&'static str]) -> Offsets {
-    match names {
-        Ok(offsets) => offsets.clone(),
-        Err(_) => all.iter().map(|name| (*name, UNKNOWN)).collect(),
-    }
 }
 
 /// What the drop probe reads besides.
 pub(super) fn of_drops(btf: &Btf) -> Result<Offsets, String> {
     let find = Finder(btf);
-    let (headers, [protocol, network_header, tail, head]) = find.window(
+    let (headers, [protocol, network_header, mac_header, tail, head]) = find.window(
         "sk_buff",
-        [("protocol", 2), ("network_header", 2), ("tail", 4), ("head", 8)],
+        [("protocol", 2), ("network_header", 2), ("mac_header", 2), ("tail", 4), ("head", 8)],
         HEADERS_LEN,
     )?;
     let reason = |name: &str| {
@@ -110,12 +98,14 @@ pub(super) fn of_drops(btf: &Btf) -> Result<Offsets, String> {
     };
     Ok(vec![
         ("KFREE_SKB_ARGS", btf.tracepoint_arguments("kfree_skb").unwrap_or(2)),
+        ("NET_INUM", find.along(&[("net", "ns"), ("ns_common", "inum")])?),
         ("SKB_DST", find.along(&[("sk_buff", "_skb_refdst")])?),
         ("SKB_SK", find.along(&[("sk_buff", "sk")])?),
         ("SKB_IIF", find.along(&[("sk_buff", "skb_iif")])?),
         ("SKB_HEADERS", headers),
         ("SKB_PROTOCOL", protocol),
         ("SKB_NETWORK_HEADER", network_header),
+        ("SKB_MAC_HEADER", mac_header),
         ("SKB_TAIL", tail),
         ("SKB_HEAD", head),
         ("DST_DEV", find.along(&[("dst_entry", "dev")])?),
@@ -135,4 +125,53 @@ pub(super) fn of_drops(btf: &Btf) -> Result<Offsets, String> {
         ("REASON_CONSUMED", reason("SKB_CONSUMED")),
         ("REASON_NOT_DROPPED", reason("SKB_NOT_DROPPED_YET")),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(offsets: &Offsets, name: &str) -> Option<u32> {
+        offsets.iter().find(|(global, _)| *global == name).map(|(_, value)| *value)
+    }
+
+    /// What the kernel 6.18 that this was first tried on has; another has others.
+    #[test]
+    fn offsets_of_linux_6_18() {
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        let Ok(btf) = Btf::of_kernel() else { return };
+        let found = [of_translation(&btf), of_counters(&btf), of_drops(&btf)];
+        let found: Offsets = found.into_iter().flat_map(Result::unwrap).collect();
+        // Members of every kernel.
+        for name in ["SKB_DEV", "SKB_NFCT", "NET_STAT", "DEV_IFINDEX"] {
+            assert!(value(&found, name).is_some_and(|offset| offset > 0), "{name}");
+        }
+        if !release.starts_with("6.18.") {
+            return;
+        }
+        let expected = [
+            ("SKB_DEV", 16),
+            ("SKB_NFCT", 104),
+            ("SKB_HEADERS", 176),
+            ("SKB_PROTOCOL", 0),
+            ("SKB_NETWORK_HEADER", 4),
+            ("SKB_TAIL", 8),
+            ("SKB_HEAD", 16),
+            ("CT_TUPLE", 32),
+            ("CT_STATUS", 128),
+            ("CT_NET", 136),
+            ("NET_INUM", 176),
+            ("NET_STAT", 2896),
+            ("DEV_IFINDEX", 224),
+            ("DEV_NET", 264),
+            ("ARRAY_PPTRS", 312),
+            ("KFREE_SKB_ARGS", 4),
+            ("REASON_NETFILTER", 12),
+        ];
+        for (name, offset) in expected {
+            assert_eq!(value(&found, name), Some(offset), "{name}");
+        }
+        let stat = |name| value(&found, name).unwrap() + value(&found, "STAT").unwrap();
+        assert_eq!((stat("STAT_INSERT_FAILED"), stat("STAT_DROP")), (12, 20));
+    }
 }

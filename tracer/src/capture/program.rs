@@ -1,9 +1,9 @@
 //! The kernel side: loading it, and attaching it to interfaces of the calling thread's namespace.
 
-use super::{CaptureError, Hook, btf::Btf, links::Link, offsets};
+use super::{CaptureError, Hook, btf::Btf, drops::Baselines, links::Link, offsets};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{MapData, PerCpuHashMap, PerCpuValues, RingBuf},
+    maps::{ArrayOfMaps, MapData, PerCpuHashMap, PerCpuValues, RingBuf},
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType,
         tc::{self, NlOptions, SchedClassifierLinkId, TcAttachOptions, TcError},
@@ -49,16 +49,27 @@ pub struct Facts {
 const NO_TRANSLATION: [(&str, u32); 3] = [("SKB_NFCT", u32::MAX), ("CT_STATUS", 0), ("CT_TUPLE", 0)];
 
 impl Program {
-    /// Loads the kernel side.
+    /// Loads the kernel side. With the drop probe's baselines comes the inode number of the namespace.
     ///
     /// # Errors
     /// When the kernel refuses: the error says what to do.
-    pub(super) fn load(ports: &[u16], ring_octets: u32, hook: Hook) -> Result<(Self, Facts), CaptureError> {
+    pub(super) fn load(
+        ports: &[u16],
+        ring_octets: u32,
+        hook: Hook,
+        baselines: Option<(&Baselines, u32)>,
+    ) -> Result<(Self, Facts), CaptureError> {
         let btf = Btf::of_kernel().map_err(|error| error.to_string());
-        let (offsets, no_nat) = match btf.and_then(|btf| offsets::of_translation(&btf)) {
-            Ok(offsets) => (offsets, None),
-            Err(reason) => (NO_TRANSLATION.to_vec(), Some(reason)),
-        };
+        let (mut offsets, no_nat) =
+            match btf.as_ref().map_err(Clone::clone).and_then(|btf| offsets::of_translation(btf)) {
+                Ok(offsets) => (offsets, None),
+                Err(reason) => (NO_TRANSLATION.to_vec(), Some(reason)),
+            };
+        // Whoever has baselines could read the counters' offsets, too.
+        let counters = baselines.and(btf.ok()).and_then(|btf| offsets::of_counters(&btf).ok());
+        let netns = baselines.filter(|_| counters.is_some()).map_or(0, |(_, netns)| netns);
+        offsets.push(("NETNS", netns));
+        offsets.extend(counters.unwrap_or_default());
         let all_ports = globals_of_ports(ports);
         let mut loader = EbpfLoader::new();
         loader.override_global("PORTS", all_ports.as_slice(), true).map_max_entries("FRAMES", ring_octets);
@@ -67,6 +78,9 @@ impl Program {
         }
         let mut ebpf =
             loader.load(OBJECT).map_err(|error| CaptureError::Load { reason: with_causes(&error) })?;
+        if let Some((baselines, _)) = baselines {
+            share_baselines(&mut ebpf, baselines)?;
+        }
         for name in ETHERNET.iter().chain(&RAW_IP) {
             classifier(&mut ebpf, name)?
                 .load()
@@ -165,6 +179,16 @@ impl Program {
     pub(super) fn own_qdiscs(&self) -> &[u32] {
         &self.own_qdiscs
     }
+}
+
+/// Gives the classifiers the drop probe's table.
+fn share_baselines(ebpf: &mut Ebpf, baselines: &Baselines) -> Result<(), CaptureError> {
+    let failed =
+        |reason: String| CaptureError::Load { reason: format!("cannot set the map BASELINES: {reason}") };
+    let map = ebpf.map_mut("BASELINES").ok_or_else(|| failed("the object holds none".into()))?;
+    ArrayOfMaps::<_, Baselines>::try_from(map)
+        .and_then(|mut outer| outer.set(0, baselines, 0))
+        .map_err(|error| failed(with_causes(&error)))
 }
 
 /// The ports as the kernel side has them.

@@ -41,6 +41,9 @@ const NO_LOSS_PLACES: [&str; 16] = [
     "udp_destruct_sock",
 ];
 
+/// Where a frame to another's MAC address ends on kernels that give no reason.
+const OF_OTHERS: [&str; 4] = ["ip6_rcv_core", "ip_rcv", "ip_rcv_core", "ipv6_rcv"];
+
 /// The kernel's reason of last resort.
 const NOT_SPECIFIED: &str = "NOT_SPECIFIED";
 
@@ -86,6 +89,11 @@ pub(super) fn is_loss(reason: &str, place: &str, is_tcp: bool) -> bool {
     let unsaid = reason.is_empty() || reason == NOT_SPECIFIED;
     let used_up = is_tcp && unsaid && (place.is_empty() || place.starts_with("tcp_"));
     !used_up && !NO_LOSS_REASONS.contains(&reason) && !NO_LOSS_PLACES.contains(&place)
+}
+
+/// Whether the packet was freed for the MAC address it came to.
+pub(super) fn is_of_link(reason: &str, place: &str) -> bool {
+    reason == "OTHERHOST" || reason.is_empty() && OF_OTHERS.contains(&place)
 }
 
 #[cfg(test)]

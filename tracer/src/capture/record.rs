@@ -2,12 +2,14 @@
 
 use crate::model::{Flow, NatTuple};
 use dnspath_ebpf::{
-    DROP_HEADER_LEN, FLAG_CONNECTION, FLAG_EGRESS, FLAG_NAT, FLAG_RAW_IP, HEADER_LEN, NAT_LEN,
+    DROP_HEADER_LEN, FLAG_CLASH, FLAG_CONNECTION, FLAG_EGRESS, FLAG_ETHERNET, FLAG_NAT, FLAG_RAW_IP,
+    HEADER_LEN, NAT_LEN,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Octets from one `nf_conntrack_tuple_hash.tuple` to the next; the loader checks it against the kernel's BTF.
 pub(super) const TUPLE_STRIDE: usize = 56;
+const ETHERNET_HEADER: usize = 14;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 
@@ -22,6 +24,10 @@ pub(super) struct Record<'a> {
     pub(super) frame_len: u32,
     pub(super) segment_size: u16,
     pub(super) nat: Option<NatTuple>,
+    /// Conntrack resolved a clash of this packet's connection.
+    pub(super) clash: bool,
+    /// The CPU that saw it.
+    pub(super) cpu: u32,
     pub(super) frame: &'a [u8],
 }
 
@@ -41,6 +47,8 @@ impl<'a> Record<'a> {
             frame_len: word(12)?,
             segment_size: u16::from_ne_bytes(header.get(20..22)?.try_into().ok()?),
             nat: bytes.get(HEADER_LEN..frame_at).filter(|tuples| !tuples.is_empty()).and_then(nat_tuple),
+            clash: flags & FLAG_CLASH != 0,
+            cpu: word(28)?,
             frame: bytes.get(frame_at..frame_at.checked_add(captured)?)?,
         })
     }
@@ -62,8 +70,11 @@ pub(super) struct DropRecord<'a> {
     pub(super) fate: u16,
     pub(super) device: &'a [u8],
     pub(super) connection: Option<NatTuple>,
+    /// The Ethernet header it came with; empty where it has none any more.
+    pub(super) link: &'a [u8],
     /// From the network header on.
     pub(super) packet: &'a [u8],
+    link_and_packet: &'a [u8],
 }
 
 impl<'a> DropRecord<'a> {
@@ -77,6 +88,10 @@ impl<'a> DropRecord<'a> {
         let captured = word(32)? as usize;
         let tuples = bytes.get(DROP_HEADER_LEN..packet_at)?;
         let name = header.get(40..)?;
+        let flags = half(38)?;
+        let captured = bytes.get(packet_at..packet_at.checked_add(captured)?)?;
+        let link = if flags & FLAG_ETHERNET == 0 { 0 } else { ETHERNET_HEADER };
+        let (link, packet) = captured.split_at_checked(link)?;
         Some(Self {
             time: long(0)?,
             place: long(8)?,
@@ -86,8 +101,10 @@ impl<'a> DropRecord<'a> {
             ifindex: word(28)?,
             fate: half(36)?,
             device: name.split(|octet| *octet == 0).next().unwrap_or_default(),
-            connection: if half(38)? & FLAG_CONNECTION == 0 { None } else { nat_tuple(tuples) },
-            packet: bytes.get(packet_at..packet_at.checked_add(captured)?)?,
+            connection: if flags & FLAG_CONNECTION == 0 { None } else { nat_tuple(tuples) },
+            link,
+            packet,
+            link_and_packet: captured,
         })
     }
 
@@ -98,18 +115,24 @@ impl<'a> DropRecord<'a> {
         self.packet.get(protocol_at) == Some(&TCP)
     }
 
-    /// Octets the packet has from its network header on, by that header; what was captured where it does not say.
-    pub(super) fn original_len(&self) -> u32 {
+    /// The packet, with its link header or without.
+    pub(super) fn captured(&self, with_link: bool) -> &'a [u8] {
+        if with_link { self.link_and_packet } else { self.packet }
+    }
+
+    /// Octets the packet has, by its own header; what was captured where that does not say.
+    pub(super) fn original_len(&self, with_link: bool) -> u32 {
         let half = |at: usize| {
             let octets = self.packet.get(at..at + 2)?;
-            Some(u32::from(u16::from_be_bytes(octets.try_into().ok()?)))
+            Some(usize::from(u16::from_be_bytes(octets.try_into().ok()?)))
         };
         let says = match self.packet.first().map(|first| first >> 4) {
             Some(4) => half(2),
             Some(6) => half(4).map(|payload| payload + 40),
             _ => None,
         };
-        says.unwrap_or(0).max(u32::try_from(self.packet.len()).unwrap_or(u32::MAX))
+        let link = if with_link { self.link.len() } else { 0 };
+        u32::try_from(says.unwrap_or(0).max(self.packet.len()) + link).unwrap_or(u32::MAX)
     }
 }
 
@@ -153,6 +176,7 @@ mod tests {
         let bytes = record(FLAG_EGRESS, 4, &[1, 2, 3, 4, 99]);
         let record = Record::parse(&bytes).unwrap();
         assert_eq!((record.time, record.ifindex, record.egress, record.raw_ip), (7, 3, true, false));
+        assert_eq!((record.cpu, record.clash), (1, false));
         assert_eq!((record.frame_len, record.segment_size, record.nat), (90, 1_400, None));
         assert_eq!(record.frame, [1, 2, 3, 4]);
     }
@@ -206,20 +230,27 @@ mod tests {
         assert_eq!((record.cpu, record.netns, record.ifindex), (1, 4_026_531_840, 3));
         assert_eq!(record.fate, dnspath_ebpf::FATE_INSERT_FAILED);
         assert_eq!((record.device, record.connection), (&b"veth-web"[..], None));
-        assert_eq!((record.packet, record.original_len(), record.is_tcp()), (&packet[..], 60, false));
+        assert_eq!((record.packet, record.original_len(false), record.is_tcp()), (&packet[..], 60, false));
+        let mut frame = vec![0xaa; ETHERNET_HEADER];
+        frame.extend(&packet);
+        let bytes = drop_record(FLAG_ETHERNET, &frame);
+        let record = DropRecord::parse(&bytes).unwrap();
+        assert_eq!((record.link, record.packet), (&frame[..14], &packet[..]));
+        assert_eq!((record.captured(true), record.original_len(true)), (&frame[..], 74));
         // Tuples of no known family are none.
         let bytes = drop_record(FLAG_CONNECTION, &[]);
         let record = DropRecord::parse(&bytes).unwrap();
-        assert_eq!((record.connection, record.original_len()), (None, 0));
+        assert_eq!((record.connection, record.original_len(false)), (None, 0));
     }
 
     #[test]
     fn a_drop_shorter_than_it_claims_is_refused_at_every_length() {
         let whole = drop_record(FLAG_CONNECTION, &[0x60; 44]);
-        assert_eq!(DropRecord::parse(&whole).unwrap().original_len(), 0x6060 + 40);
+        assert_eq!(DropRecord::parse(&whole).unwrap().original_len(false), 0x6060 + 40);
         for length in 0..whole.len() {
             assert_eq!(DropRecord::parse(&whole[..length]), None, "{length}");
         }
+        assert_eq!(DropRecord::parse(&drop_record(FLAG_ETHERNET, &[0; 13])), None);
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod drops;
 mod family;
 mod intern;
 mod lookups;
+mod macs;
 mod messages;
 mod outcome;
 mod questions;
@@ -31,6 +32,7 @@ mod table;
 mod tell;
 mod timers;
 
+pub use macs::Macs;
 pub use search::SearchList;
 
 use crate::model::{NatTuple, Observer, Sighting, SightingBody, Timestamp, Transport};

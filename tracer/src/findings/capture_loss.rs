@@ -63,7 +63,10 @@ pub(super) fn doubt(findings: &mut [Finding], coverage: &Coverage) {
     if coverage.lost == 0 {
         return;
     }
-    for finding in findings.iter_mut().filter(|finding| RESTS_ON_ABSENCE.contains(&finding.code)) {
+    // A drop that the kernel told of is no absence.
+    let told = |finding: &Finding| finding.code == "DP102" && finding.confidence == Confidence::High;
+    let rests = |finding: &&mut Finding| RESTS_ON_ABSENCE.contains(&finding.code) && !told(finding);
+    for finding in findings.iter_mut().filter(rests) {
         finding.confidence = Confidence::Inconclusive;
     }
 }

@@ -1,8 +1,10 @@
 //! Why one lookup failed or waited, in a few words for its line.
 
+use super::losses::wait;
+use super::reasons::what_happened;
 use crate::model::{
-    Answer, Lookup, LookupResult, Question, Retransmission, RetransmissionKind, Step, Transmission,
-    TransmissionKind,
+    Answer, Lookup, LookupResult, PacketDrop, Question, Retransmission, RetransmissionKind, Step,
+    Transmission, TransmissionKind, Transport,
 };
 use crate::output::text::human;
 use std::{fmt::Write, net::SocketAddr, time::Duration};
@@ -16,6 +18,12 @@ const SLOW: Duration = Duration::from_secs(1);
 #[must_use]
 pub fn cause(lookup: &Lookup) -> Option<String> {
     let last = lookup.steps.last()?;
+    if matches!(lookup.result, LookupResult::Timeout | LookupResult::Truncated)
+        && let Some(dropped) =
+            worst_drop(last.questions.iter().filter(|question| question.answer().is_none()))
+    {
+        return Some(dropped);
+    }
     let ended_by_empty = |step: &&Step| lookup.suspicious_names.contains(&step.name);
     match lookup.result {
         LookupResult::Timeout => {
@@ -83,9 +91,45 @@ fn unanswered(step: &Step) -> String {
     silent.map(|question| question.qtype.to_string()).collect::<Vec<_>>().join(" and ")
 }
 
+/// The drop of one of these questions that cost most: `AAAA dropped: conntrack insert failed (cpu 1)`.
+fn worst_drop<'a>(questions: impl Iterator<Item = &'a Question>) -> Option<String> {
+    questions
+        .flat_map(|question| drops(question).map(move |(drop, wait)| (question, drop, wait)))
+        .max_by_key(|(.., wait)| *wait)
+        .map(|(question, drop, _)| {
+            let what = match drop {
+                drop if drop.is_response() => format!("answer to {}", question.qtype),
+                drop if drop.transport == Transport::Tcp && drop.dns.is_none() => {
+                    format!("TCP connection for {}", question.qtype)
+                }
+                _ => question.qtype.to_string(),
+            };
+            format!("{what} dropped: {}", what_happened(drop))
+        })
+}
+
+/// What was dropped of a question, and how long its client waited for it; endlessly where it did not ask again.
+pub(super) fn drops(question: &Question) -> impl Iterator<Item = (&PacketDrop, Duration)> {
+    let of_answer = |index: usize| {
+        let index = u16::try_from(index).ok();
+        question.transmissions.iter().find(move |sent| index.is_some() && sent.answered_by == index)
+    };
+    // A copy that lost the race to another server's answer took nothing away.
+    let counted = question.answer().map(|answer| answer.time);
+    let sent = question.transmissions.iter().filter_map(|sent| Some((sent, sent.dropped.as_deref()?)));
+    let answers = question.answers.iter().enumerate().filter_map(move |(index, answer)| {
+        let in_vain = answer.late || counted.is_some_and(|time| time <= answer.time);
+        Some((of_answer(index)?, answer.dropped.as_deref().filter(|_| !in_vain)?))
+    });
+    sent.chain(answers).map(|(sent, drop)| (drop, wait(question, sent, drop).unwrap_or(Duration::MAX)))
+}
+
 /// The longest wait of a lookup that went on.
 fn waited(lookup: &Lookup) -> Option<String> {
     let questions = || lookup.steps.iter().flat_map(|step| &step.questions);
+    if let Some(dropped) = worst_drop(questions()) {
+        return Some(dropped);
+    }
     let resent = questions()
         .flat_map(|question| question.transmissions.iter().map(move |t| (question, t)))
         .filter_map(|(question, t)| resend(t).map(|resend| (question, t, resend)))

@@ -2,22 +2,35 @@
 
 mod capture_loss;
 mod cause;
+mod clash_resolved;
 mod empty_noerror;
 mod groups;
+mod insert_failed;
 mod late_answer;
 mod lookup_failed;
+mod losses;
+mod packet_dropped;
+mod reasons;
 mod retry_gap;
 mod search;
 mod search_fan_out;
 mod server_errors;
 mod slow_server;
+mod table_full;
 #[cfg(test)]
 pub(crate) mod testing;
 mod truncated;
+mod untranslated_reply;
+mod wrong_mac;
 
 pub use cause::cause;
+pub use reasons::{fate, what_happened};
 
-use crate::model::{Coverage, Hop, Lookup, Message, Observer, Question, Timestamp, VantageId, Vantages};
+use crate::model::{
+    Coverage, Hop, Lookup, Message, Misdirected, Observer, PacketDrop, Question, Timestamp, VantageId,
+    Vantages,
+};
+use losses::{Loss, Losses};
 use std::fmt;
 
 /// How bad a finding is.
@@ -163,6 +176,10 @@ pub(crate) trait Rule {
     fn question(&mut self, _question: &Question) {}
     /// A lookup that ended.
     fn lookup(&mut self, _lookup: &Lookup) {}
+    /// A drop, or a clash that was resolved.
+    fn packet_drop(&mut self, _drop: &PacketDrop) {}
+    /// A drop that took something away, told with its question.
+    fn loss(&mut self, _loss: &Loss<'_>) {}
     /// What it found so far, the worst first.
     fn findings(&self) -> Vec<Finding>;
 }
@@ -178,21 +195,35 @@ pub struct Findings {
     truncated: truncated::Truncated,
     server_errors: server_errors::ServerErrors,
     slow_server: slow_server::SlowServer,
+    insert_failed: insert_failed::InsertFailed,
+    table_full: table_full::TableFull,
+    packet_dropped: packet_dropped::PacketDropped,
+    clash_resolved: clash_resolved::ClashResolved,
+    untranslated_reply: untranslated_reply::UntranslatedReply,
+    wrong_mac: wrong_mac::WrongMac,
+    losses: Losses,
 }
 
 impl Findings {
+    /// Rules that know the places behind the hops' vantages.
+    #[must_use]
+    pub fn new(vantages: Vantages) -> Self {
+        Self { untranslated_reply: untranslated_reply::UntranslatedReply::new(vantages), ..Self::default() }
+    }
+
     /// What was found so far, the worst first; the same for the same events, whatever was asked before.
     /// `span` is the time that was looked at, for what is not tied to a packet.
     #[must_use]
     pub fn ranked(&self, coverage: &Coverage, span: (Timestamp, Timestamp)) -> Vec<Finding> {
         let mut findings: Vec<Finding> = self.rules().into_iter().flat_map(Rule::findings).collect();
+        findings.extend(self.table_full.with_counters(coverage, span));
         capture_loss::doubt(&mut findings, coverage);
         findings.extend(capture_loss::findings(coverage, span));
         findings.sort_by(groups::rank);
         findings
     }
 
-    fn rules(&self) -> [&dyn Rule; 8] {
+    fn rules(&self) -> [&dyn Rule; 13] {
         [
             &self.search_fan_out,
             &self.retry_gap,
@@ -202,7 +233,23 @@ impl Findings {
             &self.truncated,
             &self.server_errors,
             &self.slow_server,
+            &self.insert_failed,
+            &self.packet_dropped,
+            &self.clash_resolved,
+            &self.untranslated_reply,
+            &self.wrong_mac,
         ]
+    }
+
+    /// The drops told so far as losses are told to the rules about them.
+    fn losses(&mut self, tell: impl FnOnce(&mut Losses, &mut dyn FnMut(&Loss<'_>))) {
+        let Self { losses, insert_failed, table_full, packet_dropped, wrong_mac, .. } = self;
+        tell(losses, &mut |loss| {
+            insert_failed.loss(loss);
+            table_full.loss(loss);
+            packet_dropped.loss(loss);
+            wrong_mac.loss(loss);
+        });
     }
 }
 
@@ -214,6 +261,16 @@ impl Observer for Findings {
     }
     fn question(&mut self, question: &Question) {
         self.slow_server.question(question);
+        self.untranslated_reply.question(question);
+        self.losses(|losses, tell| losses.question(question, tell));
+    }
+    fn packet_drop(&mut self, drop: &PacketDrop) {
+        self.clash_resolved.packet_drop(drop);
+        self.untranslated_reply.packet_drop(drop);
+        self.losses(|losses, tell| losses.packet_drop(drop, tell));
+    }
+    fn misdirected(&mut self, frame: &Misdirected) {
+        self.wrong_mac.misdirected(frame);
     }
     fn lookup(&mut self, lookup: &Lookup) {
         self.search_fan_out.lookup(lookup);

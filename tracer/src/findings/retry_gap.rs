@@ -5,6 +5,8 @@
 //! an answer that did not come in time: the query was sent again for want of an answer, or its question was
 //! given up, or it never came. `count` is the lookups that waited. The cause, from what the packets of the wait show:
 //!
+//! - the name of the drop's finding, `conntrack-insert-failed` (DP301), `conntrack-table-full` (DP302) or
+//!   `packet-dropped` (DP303), (high): the kernel told that it dropped the query, its answer or its connection's SYN.
 //! - `pair-race` (medium): of an A and AAAA pair sent together from one UDP port exactly one had no answer, its twin
 //!   was answered within 0.2 s, and so was the resend: the pattern of two packets racing for one new conntrack
 //!   entry.
@@ -20,14 +22,15 @@
 
 use super::{
     Confidence, Finding, Rule, Severity,
-    cause::{Silence, silence},
+    cause::{Silence, drops, silence},
     groups::{Code, Groups},
+    reasons::what_happened,
     search::{frames, questions, server_of},
 };
 use crate::{
     model::{
-        Answer, Lookup, LookupResult, Name, Question, QuestionOutcome, RetransmissionKind, Rtype, Step,
-        Transmission, TransmissionKind, Transport,
+        Answer, Fate, Lookup, LookupResult, Name, PacketDrop, Question, QuestionOutcome, RetransmissionKind,
+        Rtype, Step, Transmission, TransmissionKind, Transport,
     },
     output::text::human,
 };
@@ -41,6 +44,7 @@ const MAX_NAMES: usize = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Cause {
+    Dropped(Fate),
     OneType,
     PairRace,
     SlowServer,
@@ -54,6 +58,8 @@ struct Detail {
     qtypes: Vec<Rtype>,
     total: Duration,
     longest: Duration,
+    /// What happened to the last packet that was dropped.
+    dropped: String,
 }
 
 /// The rule's state.
@@ -81,6 +87,9 @@ impl Rule for RetryGap {
         let Some(detail) = self.0.add(key, 1, question.first_asked(), frames(question)) else { return };
         detail.total += wait;
         detail.longest = detail.longest.max(wait);
+        if let Some(drop) = worst_drop(question) {
+            detail.dropped = what_happened(drop);
+        }
         if detail.names.len() < MAX_NAMES && !detail.names.contains(&question.name) {
             detail.names.push(question.name);
         }
@@ -91,9 +100,9 @@ impl Rule for RetryGap {
 
     fn findings(&self) -> Vec<Finding> {
         self.0.findings(|(client, server, cause), group| {
-            let Detail { names, qtypes, total, longest } = &group.detail;
+            let Detail { names, qtypes, total, longest, dropped } = &group.detail;
             let (word, confidence, what, advice) = told(*cause);
-            let named = |text: &str| text.replace("SERVER", &server.to_string());
+            let named = |text: &str| text.replace("SERVER", &server.to_string()).replace("DROP", dropped);
             let mut finding = group.tally.finding(CODE, Severity::Warning, confidence);
             let names: Vec<String> = names.iter().map(Name::to_string).collect();
             let qtypes: Vec<String> = qtypes.iter().map(Rtype::to_string).collect();
@@ -141,6 +150,14 @@ fn waited(lookup: &Lookup, step: &Step, question: &Question) -> Option<Duration>
             _ => None,
         })
         .sum();
+    // A SYN that was dropped: the client's TCP sent it again.
+    let connecting: Duration = question
+        .transmissions
+        .iter()
+        .filter_map(|sent| Some((sent.time, sent.dropped.as_deref()?)))
+        .map(|(time, drop)| time.since(drop.time))
+        .filter(|wait| *wait >= MIN_WAIT)
+        .sum();
     let given_up = if question.answer().is_none()
         && question.transmissions.iter().all(|sent| sent.unreachable.is_none())
     {
@@ -152,12 +169,20 @@ fn waited(lookup: &Lookup, step: &Step, question: &Question) -> Option<Duration>
     } else {
         Duration::ZERO
     };
-    let wait = resent + if given_up >= MIN_WAIT { given_up } else { Duration::ZERO };
+    let wait = resent + connecting + if given_up >= MIN_WAIT { given_up } else { Duration::ZERO };
     let never_came = question.outcome == QuestionOutcome::Unanswered;
     (wait >= MIN_WAIT || never_came).then_some(wait)
 }
 
+/// The drop that cost the question most.
+fn worst_drop(question: &Question) -> Option<&PacketDrop> {
+    drops(question).max_by_key(|(_, wait)| *wait).map(|(drop, _)| drop)
+}
+
 fn cause(step: &Step, question: &Question) -> Cause {
+    if let Some(drop) = worst_drop(question) {
+        return Cause::Dropped(drop.fate);
+    }
     let Some(first) = question.transmissions.first() else { return Cause::Loss };
     let resent_after = |sent: &Transmission| question.transmissions.iter().find(|next| next.time > sent.time);
     if question.replies().any(|(sent, answer)| resent_after(sent).is_some_and(|next| answer.time > next.time))
@@ -198,6 +223,24 @@ fn twin_answer<'a>(twin: &'a Question, question: &Question) -> Option<&'a Answer
 
 fn told(cause: Cause) -> (&'static str, Confidence, &'static str, &'static str) {
     match cause {
+        Cause::Dropped(Fate::InsertFailed | Fate::ClashResolved) => (
+            "conntrack-insert-failed",
+            Confidence::High,
+            "the kernel dropped it: DROP",
+            "See DP301 for the packet and for ways out.",
+        ),
+        Cause::Dropped(Fate::TableFull) => (
+            "conntrack-table-full",
+            Confidence::High,
+            "the kernel dropped it: DROP",
+            "See DP302 for the table and what to do.",
+        ),
+        Cause::Dropped(Fate::Dropped) => (
+            "packet-dropped",
+            Confidence::High,
+            "the kernel dropped it: DROP",
+            "See DP303 (DP401 for OTHERHOST) for the reason and what to do.",
+        ),
         Cause::OneType => (
             "one-type",
             Confidence::Medium,
@@ -236,7 +279,7 @@ fn told(cause: Cause) -> (&'static str, Confidence, &'static str, &'static str) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::findings::testing::{ask, direct, found, lookup};
+    use crate::findings::testing::{answer_lost, ask, at, direct, drop_of, found, lookup, lost};
     use crate::model::{Family, Rcode};
 
     const WEB: &str = "web.default.svc.cluster.local";
@@ -319,6 +362,32 @@ mod tests {
         assert_eq!(causes(half_lost(true, 0)), ["pair-race"]);
         assert_eq!(causes(half_lost(false, 0)), ["one-type"]);
         assert_eq!(causes(half_lost(true, 3)), ["loss"], "sent after its twin's answer (single-request)");
+    }
+
+    #[test]
+    fn a_drop_is_the_cause_whatever_else_it_looks_like() {
+        let a = ask(WEB, Rtype::A, 0).address("10.96.4.7").build();
+        let aaaa = ask(WEB, Rtype::AAAA, 0).again(5_000, RetransmissionKind::Timeout).empty();
+        let aaaa = lost(aaaa, Fate::InsertFailed, "NETFILTER_DROP", "__nf_conntrack_confirm");
+        let raced = lookup("web", Family::Glibc, LookupResult::Ok, vec![a, aaaa]);
+        insta::assert_debug_snapshot!(found::<RetryGap>(&[raced]));
+        let mut big =
+            ask("big", Rtype::TXT, 0).truncated().over_tcp(1_001).answered(Rcode::NOERROR, &[], 1).build();
+        let mut syn = drop_of(Fate::InsertFailed, at(1));
+        (syn.dns, syn.transport) = (None, Transport::Tcp);
+        big.transmissions[1].dropped = Some(syn.into());
+        let big = lookup("big", Family::Glibc, LookupResult::Ok, vec![big]);
+        let summary = found::<RetryGap>(&[big])[0].summary.clone();
+        assert!(summary.starts_with("10.244.1.5 waited 1.00 s in 1 lookup (TXT of big)"), "{summary}");
+        for (fate, cause) in [(Fate::TableFull, "conntrack-table-full"), (Fate::Dropped, "packet-dropped")] {
+            let again = ask(WEB, Rtype::A, 0).again(2_500, RetransmissionKind::Timeout).address("10.96.4.7");
+            assert_eq!(causes(vec![lost(again, fate, "", "")]), [cause]);
+        }
+        let late = ask(WEB, Rtype::A, 0).answered(Rcode::NOERROR, &["10.96.4.7"], 6_000);
+        let mut late = answer_lost(late, "NO_SOCKET", "");
+        late.answers[0].late = true;
+        let a = ask(WEB, Rtype::AAAA, 0).empty().build();
+        assert_ne!(causes(vec![a, late]), ["packet-dropped"], "nobody waited for it any more");
     }
 
     #[test]

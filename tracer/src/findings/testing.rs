@@ -1,13 +1,15 @@
 //! Hand-built events for tests: what the engine would tell, said in a few words.
 
 use crate::model::{
-    Answer, DnsMessage, Family, Flags, Hop, IcmpError, Lookup, LookupResult, Message, MessageKind, Name,
-    Question, QuestionId, QuestionOutcome, Rcode, Retransmission, RetransmissionKind, Rtype, Step, Timestamp,
-    Transmission, TransmissionKind, Transport, Unreachable, VantageId,
+    Answer, DnsMessage, Family, Fate, Flags, Flow, Hop, IcmpError, Lookup, LookupResult, Message,
+    MessageKind, Name, NatTuple, PacketDrop, Question, QuestionId, QuestionOutcome, Rcode, Retransmission,
+    RetransmissionKind, Rtype, Step, Timestamp, Transmission, TransmissionKind, Transport, Unreachable,
+    VantageId,
 };
 use smallvec::smallvec;
 use std::{
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -177,7 +179,7 @@ impl Ask {
                 kind: 3,
                 code: 3,
                 v6: false,
-                quoted: crate::model::Flow { source: sent.client, destination: server },
+                quoted: Flow { source: sent.client, destination: server },
                 quoted_transport: Transport::Udp,
                 quoted_id: Some(sent.id),
             },
@@ -333,6 +335,83 @@ pub(crate) fn found<R: super::Rule + Default>(lookups: &[Lookup]) -> Vec<super::
             rule.question(question);
         }
         rule.lookup(lookup);
+    }
+    rule.findings()
+}
+
+/// A query of [`CLIENT`] to [`SERVER`] that the kernel dropped, and who sent it through a service.
+pub(crate) fn drop_of(fate: Fate, time: Timestamp) -> PacketDrop {
+    let client = SocketAddr::new(CLIENT.parse().unwrap(), 40_001);
+    let server = SocketAddr::new(SERVER.parse().unwrap(), 53);
+    let backend: SocketAddr = "10.244.0.3:53".parse().unwrap();
+    PacketDrop {
+        frame: 5_000 + time.since(at(0)).as_millis() as u64,
+        time,
+        vantage: VantageId(0),
+        fate,
+        cpu: 1,
+        reason: "".into(),
+        place: "".into(),
+        transport: Transport::Udp,
+        flow: Flow { source: client, destination: backend },
+        connection: Some(NatTuple {
+            original: Flow { source: client, destination: server },
+            reply: Flow { source: backend, destination: client },
+        }),
+        destination_mac: None,
+        dns: Some(DnsMessage { id: 0x4f1a, name: name("web"), qtype: Rtype::A, ..DnsMessage::default() }),
+        question: None,
+        rival: None,
+    }
+}
+
+/// A question whose first message the kernel dropped.
+pub(crate) fn lost(asked: Ask, fate: Fate, reason: &str, place: &str) -> Question {
+    let mut question = asked.build();
+    let first = &mut question.transmissions[0];
+    let mut drop = drop_of(fate, first.time);
+    drop.dns = Some(DnsMessage {
+        id: first.id,
+        name: question.name,
+        qtype: question.qtype,
+        has_question: true,
+        ..DnsMessage::default()
+    });
+    (drop.reason, drop.place, drop.question) = (reason.into(), place.into(), Some(question.id));
+    first.dropped = Some(Arc::new(drop));
+    question
+}
+
+/// A question whose last answer the kernel dropped.
+pub(crate) fn answer_lost(asked: Ask, reason: &str, place: &str) -> Question {
+    let mut question = lost(asked, Fate::Dropped, reason, place);
+    let mut drop = PacketDrop::clone(&question.transmissions[0].dropped.take().unwrap());
+    drop.flow = drop.connection.unwrap().reply;
+    drop.dns.as_mut().unwrap().flags = Flags(0x8180);
+    question.answers.last_mut().unwrap().dropped = Some(Arc::new(drop));
+    question.outcome = QuestionOutcome::Unanswered;
+    question
+}
+
+/// What is known to be dropped of a question.
+pub(crate) fn drops_of(question: &Question) -> impl Iterator<Item = &PacketDrop> {
+    let sent = question.transmissions.iter().map(|sent| &sent.dropped);
+    sent.chain(question.answers.iter().map(|answer| &answer.dropped)).flatten().map(|drop| &**drop)
+}
+
+/// What one rule finds of these drops and those of these questions.
+pub(crate) fn losses<R: super::Rule + Default>(
+    questions: &[Question],
+    drops: &[PacketDrop],
+) -> Vec<super::Finding> {
+    let (mut rule, mut losses) = (R::default(), super::Losses::default());
+    for drop in questions.iter().flat_map(drops_of).chain(drops) {
+        rule.packet_drop(drop);
+        losses.packet_drop(drop, |loss| rule.loss(loss));
+    }
+    for question in questions {
+        losses.question(question, |loss| rule.loss(loss));
+        rule.question(question);
     }
     rule.findings()
 }

@@ -1,6 +1,7 @@
 //! Text, JSON lines, reports. Everything that comes from a packet is escaped before it gets here or in here.
 
 pub mod check;
+mod drops;
 mod json;
 mod lines;
 mod report;

@@ -1,12 +1,13 @@
 //! One line an event.
 
 use super::{
+    drops,
     json::{FindingView, LookupView, MessageLine, QuestionLine},
     lines,
 };
 use crate::{
     findings::Finding,
-    model::{Lookup, Message, Observer, Question, Vantages},
+    model::{Lookup, Message, Observer, PacketDrop, Question, Vantages},
 };
 use std::io::{self, Write};
 
@@ -25,6 +26,8 @@ pub enum Format {
 /// What makes a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Unit {
+    /// A DNS packet that the kernel dropped, or a conntrack clash that it resolved.
+    Drop,
     /// A finding, when it is first made.
     Finding,
     /// One getaddrinfo() call with its whole search.
@@ -79,6 +82,12 @@ impl<W: Write> Stream<W> {
     #[must_use]
     pub fn is_broken(&self) -> bool {
         self.broken
+    }
+
+    /// The places behind the hops' vantages.
+    #[must_use]
+    pub fn vantages(&self) -> &Vantages {
+        &self.vantages
     }
 
     /// Whether events of this unit are printed.
@@ -140,6 +149,13 @@ impl<W: Write> Observer for Stream<W> {
     fn question(&mut self, question: &Question) {
         if self.prints(Unit::Question) {
             self.line(&QuestionLine(question), |line| lines::question(line, question));
+        }
+    }
+
+    fn packet_drop(&mut self, drop: &PacketDrop) {
+        if self.prints(Unit::Drop) {
+            let vantages = self.vantages.clone();
+            self.line(&drops::DropLine(drop, &vantages), |line| drops::line(line, drop));
         }
     }
 

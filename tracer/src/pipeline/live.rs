@@ -97,6 +97,12 @@ impl Live {
         };
         let anchor = clock::Anchor::now();
         let capture = Capture::start(&capture_options, anchor.wall_minus_monotonic(), vantages, &notes)?;
+        if let Err(reason) = capture.drop_facts() {
+            notes.add(&format!("dropped packets and conntrack clashes are not seen: {reason}"));
+        }
+        if capture.conntrack().is_none() {
+            notes.add("conntrack's counters cannot be read (/proc/net/stat/nf_conntrack)");
+        }
         if let Some(path) = &options.ready_file {
             std::fs::write(path, "").with_context(|| {
                 format!("cannot create --ready-file {}: give a path that can be written", path.display())
@@ -191,7 +197,7 @@ pub fn stream(mut options: LiveOptions, stream: StreamOptions) -> anyhow::Result
 pub fn report(mut options: LiveOptions, report: ReportOptions) -> anyhow::Result<ExitStatus> {
     let vantages = Vantages::new();
     let live = Live::start(&mut options, &vantages)?;
-    let mut selected = Selected::new(&options.selection, ReportSinks::new(report.lookups));
+    let mut selected = Selected::new(&options.selection, ReportSinks::new(report.lookups, vantages.clone()));
     let mut problems = Problems::default();
     let ran = live.run(&mut selected, |_, tick| {
         problems.tell(tick);
@@ -209,7 +215,7 @@ pub fn lines(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
     let vantages = Vantages::new();
     let live = Live::start(&mut options, &vantages)?;
     let lines = Stream::new(io::stdout().lock(), Format::Text, &[Unit::Lookup], vantages.clone());
-    let sinks = (StreamSinks::new(lines), ReportSinks::new(false));
+    let sinks = (StreamSinks::new(lines), ReportSinks::new(false, vantages.clone()));
     let mut selected = Selected::new(&options.selection, sinks);
     let mut problems = Problems::default();
     let ran = live.run(&mut selected, |selected, tick| {

@@ -39,8 +39,8 @@ pub fn stream(files: FileOptions, options: &StreamOptions, to: impl Write) -> an
 /// When a file cannot be read (what is before a damage is reported), or the output cannot be written.
 pub fn report(files: FileOptions, options: &ReportOptions, to: impl Write) -> anyhow::Result<ExitStatus> {
     let selection = selection(&files)?;
-    let mut selected = Selected::new(&selection, ReportSinks::new(options.lookups));
     let vantages = Vantages::new();
+    let mut selected = Selected::new(&selection, ReportSinks::new(options.lookups, vantages.clone()));
     let read = read(&files, &vantages, &mut selected, |_| true)?;
     let window = read.span.map(|span| selection.window.within(span));
     let sources = files.files.iter().map(|file| source(file)).collect();

@@ -5,7 +5,8 @@
 
 use super::when::When;
 use crate::model::{
-    Eviction, Lookup, Message, Name, Observer, Question, Rcode, Rtype, Timestamp, Transmission,
+    DnsMessage, Eviction, Flow, Lookup, Message, Misdirected, Name, Observer, PacketDrop, Question, Rcode,
+    Rtype, Timestamp, Transmission,
 };
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use std::{net::IpAddr, str::FromStr};
@@ -145,7 +146,7 @@ pub struct Selection {
     names: Option<GlobSet>,
     qtypes: Vec<Rtype>,
     rcodes: Vec<Rcode>,
-    /// What is outside this window is not told: messages by their time, questions and lookups by their start.
+    /// What is outside this window is not told: messages and drops by their time, questions and lookups by their start.
     pub window: Window,
 }
 
@@ -221,6 +222,31 @@ impl Selection {
             && lookup.steps.iter().flat_map(|step| &step.questions).any(|q| self.admits_traffic(q))
     }
 
+    /// Whether a drop is told. What could not be read of it matches no filter about it.
+    #[must_use]
+    pub fn admits_drop(&self, drop: &PacketDrop) -> bool {
+        let backend = drop.connection.map(|connection| connection.reply.source.ip());
+        self.window.contains(drop.time)
+            && self.admits_packet(drop.asked(), backend, drop.dns.as_ref().filter(|dns| dns.has_question))
+    }
+
+    /// Whether a frame that was sent to a wrong MAC address is told.
+    #[must_use]
+    pub fn admits_misdirected(&self, frame: &Misdirected) -> bool {
+        let asked = if frame.dns.is_response() { frame.flow.reversed() } else { frame.flow };
+        self.window.contains(frame.time) && self.admits_packet(asked, None, Some(&frame.dns))
+    }
+
+    fn admits_packet(&self, asked: Flow, backend: Option<IpAddr>, dns: Option<&DnsMessage>) -> bool {
+        in_any(&self.clients, asked.source.ip())
+            && (in_any(&self.servers, asked.destination.ip())
+                || backend.is_some_and(|backend| in_any(&self.servers, backend)))
+            && (self.names.is_none() || dns.is_some_and(|dns| self.admits_name(&dns.name)))
+            && (self.qtypes.is_empty() || dns.is_some_and(|dns| self.qtypes.contains(&dns.qtype)))
+            && (self.rcodes.is_empty()
+                || dns.is_some_and(|dns| dns.is_response() && self.rcodes.contains(&dns.rcode)))
+    }
+
     fn admits_traffic(&self, question: &Question) -> bool {
         is_any(&self.qtypes, question.qtype)
             && (self.servers.is_empty() || question.transmissions.iter().any(|t| self.admits_server(t)))
@@ -274,6 +300,16 @@ impl<O: Observer> Observer for Selected<'_, O> {
     fn lookup(&mut self, lookup: &Lookup) {
         if self.selection.admits_lookup(lookup) {
             self.observer.lookup(lookup);
+        }
+    }
+    fn packet_drop(&mut self, drop: &PacketDrop) {
+        if self.selection.admits_drop(drop) {
+            self.observer.packet_drop(drop);
+        }
+    }
+    fn misdirected(&mut self, frame: &Misdirected) {
+        if self.selection.admits_misdirected(frame) {
+            self.observer.misdirected(frame);
         }
     }
     fn evicted(&mut self, eviction: Eviction) {

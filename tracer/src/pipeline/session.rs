@@ -1,7 +1,7 @@
 //! Decoder and engine in a row: the part of the way that live capture and files share.
 
 use crate::{
-    engine::{Config, Engine},
+    engine::{Config, Engine, Macs},
     model::{Coverage, Frame, Observer, Timestamp, Vantages},
     wire::Decoder,
 };
@@ -10,6 +10,7 @@ use crate::{
 pub struct Session {
     decoder: Decoder,
     engine: Engine,
+    macs: Macs,
     vantages: Vantages,
 }
 
@@ -17,19 +18,25 @@ impl Session {
     /// A session that has seen nothing; `vantages` names the places that frames come from.
     #[must_use]
     pub fn new(ports: &[u16], config: Config, vantages: Vantages) -> Self {
-        Self { decoder: Decoder::new(ports), engine: Engine::new(config), vantages }
+        let macs = Macs::new(vantages.clone());
+        Self { decoder: Decoder::new(ports), engine: Engine::new(config), macs, vantages }
     }
 
     /// Takes one frame, or what a probe told of a packet.
     pub fn frame(&mut self, frame: &Frame<'_>, out: &mut impl Observer) {
-        let Self { decoder, engine, vantages } = self;
+        let Self { decoder, engine, macs, vantages } = self;
         if frame.drop.is_some() {
             if let Some(drop) = decoder.packet_drop(frame) {
                 engine.observe_drop(&drop, out);
             }
             return;
         }
-        decoder.decode(frame, vantages, &mut |sighting| engine.observe(sighting, out));
+        decoder.decode(frame, vantages, &mut |sighting| {
+            if let Some(misdirected) = macs.see(sighting) {
+                out.misdirected(&misdirected);
+            }
+            engine.observe(sighting, out);
+        });
     }
 
     /// Says that every frame before `now` was given.

@@ -6,7 +6,9 @@ use crate::{
         options::{ExitStatus, ReportOptions},
     },
     findings::Findings,
-    model::{Coverage, Eviction, Lookup, Message, Observer, Question, Timestamp, Vantages},
+    model::{
+        Coverage, Eviction, Lookup, Message, Misdirected, Observer, PacketDrop, Question, Timestamp, Vantages,
+    },
     output::{LookupLog, Report, Stream, Unit},
     stats::Stats,
 };
@@ -20,7 +22,7 @@ pub(super) struct StreamSinks<W> {
 
 impl<W: Write> StreamSinks<W> {
     pub(super) fn new(stream: Stream<W>) -> Self {
-        let findings = stream.prints(Unit::Finding).then(Findings::default);
+        let findings = stream.prints(Unit::Finding).then(|| Findings::new(stream.vantages().clone()));
         Self { stream, findings }
     }
 
@@ -52,6 +54,17 @@ impl<W: Write> Observer for StreamSinks<W> {
             findings.lookup(lookup);
         }
     }
+    fn packet_drop(&mut self, drop: &PacketDrop) {
+        self.stream.packet_drop(drop);
+        if let Some(findings) = &mut self.findings {
+            findings.packet_drop(drop);
+        }
+    }
+    fn misdirected(&mut self, frame: &Misdirected) {
+        if let Some(findings) = &mut self.findings {
+            findings.misdirected(frame);
+        }
+    }
 }
 
 /// What a report is made of.
@@ -72,10 +85,10 @@ pub(super) struct Covered {
 
 impl ReportSinks {
     /// With `every_lookup` each one is kept for the JSON report.
-    pub(super) fn new(every_lookup: bool) -> Self {
+    pub(super) fn new(every_lookup: bool, vantages: Vantages) -> Self {
         Self {
             stats: Stats::default(),
-            findings: Findings::default(),
+            findings: Findings::new(vantages),
             log: every_lookup.then(LookupLog::default),
         }
     }
@@ -124,6 +137,13 @@ impl Observer for ReportSinks {
         if let Some(log) = &mut self.log {
             log.lookup(lookup);
         }
+    }
+    fn packet_drop(&mut self, drop: &PacketDrop) {
+        self.stats.packet_drop(drop);
+        self.findings.packet_drop(drop);
+    }
+    fn misdirected(&mut self, frame: &Misdirected) {
+        self.findings.misdirected(frame);
     }
     fn evicted(&mut self, eviction: Eviction) {
         self.stats.evicted(eviction);

@@ -16,8 +16,8 @@ pub use histogram::Histogram;
 pub use servers::{ServerStats, Servers};
 
 use crate::model::{
-    Lookup, LookupResult, Message, MessageKind, Observer, Question, Rcode, Rtype, Timestamp,
-    TransmissionKind, Transport,
+    Fate, Lookup, LookupResult, Message, MessageKind, Observer, PacketDrop, Question, Rcode, Rtype,
+    Timestamp, TransmissionKind, Transport,
 };
 use std::collections::BTreeMap;
 
@@ -61,6 +61,8 @@ pub struct Totals {
     pub late_responses: u64,
     /// DNS packets the kernel dropped.
     pub drops: u64,
+    /// Of them, those whose connection could not be entered into conntrack's table.
+    pub insert_failed: u64,
     /// Conntrack clashes that cost nothing.
     pub clashes_resolved: u64,
     /// Lookups by result; only those that occurred.
@@ -153,6 +155,12 @@ impl Observer for Stats {
         self.totals.unanswered +=
             question.transmissions.iter().filter(|t| t.answered_by.is_none()).count() as u64;
         self.servers.question(question);
+    }
+
+    fn packet_drop(&mut self, drop: &PacketDrop) {
+        self.totals.drops += u64::from(drop.fate.is_loss());
+        self.totals.insert_failed += u64::from(drop.fate == Fate::InsertFailed);
+        self.totals.clashes_resolved += u64::from(!drop.fate.is_loss());
     }
 
     fn lookup(&mut self, lookup: &Lookup) {

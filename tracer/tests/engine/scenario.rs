@@ -37,7 +37,6 @@ pub(crate) struct Scenario {
     pub(crate) expected: String,
 }
 
-#[expect(clippy::large_enum_variant, reason = "few, in a test")]
 #[derive(Clone)]
 pub(crate) enum Step {
     See(Sighting),

@@ -3,7 +3,10 @@
 use super::Report;
 use crate::{
     model::{Coverage, Rcode, Rtype, Timestamp},
-    output::json::{FindingView, Shown},
+    output::{
+        drops::ConntrackView,
+        json::{FindingView, Shown},
+    },
     stats::{Histogram, ServerStats, Servers, Totals},
 };
 use serde::{Serialize, Serializer, ser::SerializeMap};
@@ -46,7 +49,7 @@ impl Serialize for Report<'_> {
         map.serialize_entry("version", &VERSION)?;
         map.serialize_entry("sources", self.sources)?;
         map.serialize_entry("window", &Window::from(self.window))?;
-        map.serialize_entry("coverage", &CoverageView::new(self.coverage, self.cut))?;
+        map.serialize_entry("coverage", &CoverageView::new(self))?;
         map.serialize_entry("totals", &TotalsView(self.stats.totals()))?;
         map.serialize_entry("latency_s", &Latency::from(self.stats.latency()))?;
         map.serialize_entry("servers", &servers(self.stats.servers()))?;
@@ -78,12 +81,16 @@ struct CoverageView {
     evicted: u64,
     /// A file ends inside a record: what followed is missing.
     cut: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    conntrack: Option<ConntrackView>,
 }
 
 impl CoverageView {
-    fn new(coverage: Coverage, cut: bool) -> Self {
-        let Coverage { frames, dns_messages, lost, truncated, malformed, evicted, conntrack: _ } = coverage;
-        Self { frames, dns_messages, lost, truncated, malformed, evicted, cut }
+    fn new(report: &Report<'_>) -> Self {
+        let Coverage { frames, dns_messages, lost, truncated, malformed, evicted, conntrack } =
+            report.coverage;
+        let conntrack = conntrack.map(|counted| ConntrackView::new(counted, report.stats.totals()));
+        Self { frames, dns_messages, lost, truncated, malformed, evicted, cut: report.cut, conntrack }
     }
 }
 

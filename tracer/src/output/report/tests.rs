@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     findings::{Findings, testing::*},
-    model::{Family, Lookup, LookupResult, Observer, RetransmissionKind, Rtype},
+    model::{Family, Fate, Lookup, LookupResult, Observer, RetransmissionKind, Rtype},
 };
 
 struct Session {
@@ -128,6 +128,33 @@ fn what_rests_on_absence_is_inconclusive_where_frames_were_lost() {
     (lossy.coverage.lost, lossy.coverage.evicted) = (17, 2);
     let (text, _) = printed(&lossy, false);
     insta::assert_snapshot!(text);
+}
+
+#[test]
+fn drops_and_conntrack_s_counters_are_told() {
+    let mut session = session(&[direct("web", 1)]);
+    let web = "web.default.svc.cluster.local";
+    let aaaa = ask(web, Rtype::AAAA, 10).again(5_000, RetransmissionKind::Timeout).empty();
+    let aaaa = lost(aaaa, Fate::InsertFailed, "NETFILTER_DROP", "__nf_conntrack_confirm");
+    let rule = drop_of(Fate::Dropped, at(40));
+    let resolved = drop_of(Fate::ClashResolved, at(50));
+    let mut all = (&mut session.stats, &mut session.findings);
+    for drop in drops_of(&aaaa).chain([&rule, &resolved]) {
+        all.packet_drop(drop);
+    }
+    all.question(&aaaa);
+    all.lookup(&lookup("web", Family::Glibc, LookupResult::Ok, vec![aaaa]));
+    session.coverage.conntrack = Some(crate::model::Conntrack {
+        insert_failed: 3,
+        clash_resolve: 1,
+        drop: 3,
+        entries: 1_024,
+        max: 262_144,
+        ..Default::default()
+    });
+    let (text, json) = printed(&session, false);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    insta::assert_snapshot!(format!("{text}\n{:#}\n{:#}", json["coverage"], json["totals"]));
 }
 
 #[test]

@@ -5,7 +5,10 @@ use super::Report;
 use crate::{
     findings::{Finding, Severity},
     model::LookupResult,
-    output::text::{DateTime, TimeOfDay, count, human},
+    output::{
+        drops::ConntrackView,
+        text::{DateTime, TimeOfDay, count, human},
+    },
     stats::Totals,
 };
 use std::{fmt::Write, io, time::Duration};
@@ -119,6 +122,12 @@ impl Report<'_> {
         if servers.len() > SERVERS {
             row(text, "", &format!("and {} servers more (-o json has them all)", servers.len() - SERVERS));
         }
+        if totals.drops + totals.clashes_resolved > 0 {
+            row(text, "kernel", &kernel(totals));
+        }
+        if let Some(counted) = self.coverage.conntrack {
+            row(text, "counters", &format!("conntrack {}", ConntrackView::new(counted, totals).text()));
+        }
         let seen = self.coverage;
         let mut shown =
             format!("{} frames, {} DNS messages in them", count(seen.frames), count(seen.dns_messages));
@@ -140,6 +149,19 @@ impl Report<'_> {
         }
         row(text, "seen", &shown);
     }
+}
+
+fn kernel(totals: &Totals) -> String {
+    let Totals { drops, insert_failed, clashes_resolved, .. } = *totals;
+    let mut shown = format!("{} DNS packets dropped", count(drops));
+    for (number, what) in
+        [(insert_failed, "by failed conntrack inserts"), (clashes_resolved, "clashes resolved")]
+    {
+        if number > 0 {
+            let _ = write!(shown, ", {} {what}", count(number));
+        }
+    }
+    shown
 }
 
 fn queries(totals: &Totals) -> String {

@@ -2,10 +2,11 @@ use super::*;
 use crate::{
     findings::{
         Confidence, Evidence, Severity,
-        testing::{ask, at, direct, lookup, messages, searched},
+        testing::{ask, at, direct, drop_of, lookup, messages, searched},
     },
     model::{
-        Direction, Family, LookupResult, MessageKind, Rcode, RetransmissionKind, Rtype, Vantage, VantageId,
+        Direction, Family, Fate, LookupResult, MacAddress, MessageKind, QuestionId, Rcode,
+        RetransmissionKind, Rival, Rtype, Transport, Vantage, VantageId,
     },
 };
 
@@ -120,6 +121,31 @@ fn findings() {
         evidence: [1, 7].map(|frame| Evidence { frame, vantage: VantageId(0) }).to_vec(),
     };
     insta::assert_snapshot!(both(Unit::Finding, |stream| stream.finding(&finding)));
+}
+
+#[test]
+fn drops() {
+    let lines = both(Unit::Drop, |stream| {
+        let mut raced = drop_of(Fate::InsertFailed, at(3));
+        (raced.reason, raced.place) = ("NETFILTER_DROP".into(), "__nf_conntrack_confirm".into());
+        raced.dns.as_mut().unwrap().has_question = true;
+        raced.question = Some(QuestionId(7));
+        raced.rival = Some(Rival { qtype: Rtype::AAAA, id: 0x4f9b });
+        stream.packet_drop(&raced);
+        let mut resolved = raced.clone();
+        (resolved.fate, resolved.reason) = (Fate::ClashResolved, "".into());
+        stream.packet_drop(&resolved);
+        let mut answer = drop_of(Fate::Dropped, at(4));
+        (answer.reason, answer.place) = ("OTHERHOST".into(), "ip_rcv".into());
+        answer.flow = answer.connection.take().unwrap().original.reversed();
+        answer.destination_mac = Some(MacAddress([2, 0, 0, 0, 0, 9]));
+        answer.dns = None;
+        stream.packet_drop(&answer);
+        let mut syn = drop_of(Fate::TableFull, at(5));
+        (syn.dns, syn.transport) = (None, Transport::Tcp);
+        stream.packet_drop(&syn);
+    });
+    insta::assert_snapshot!(lines);
 }
 
 #[test]
