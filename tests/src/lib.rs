@@ -14,6 +14,7 @@
 //! owner's pid; all of it goes when the `Lab` is dropped, and also when its owner is killed.
 
 pub mod capture;
+pub mod clash;
 pub mod client;
 pub mod clock;
 pub mod comparison;

@@ -15,13 +15,14 @@ use std::{
 const INIT: &str = include_str!("init.sh");
 
 /// A program of the virtual machine and the Debian package that has it.
-pub(super) const PROGRAMS: [(&str, &str); 11] = [
+pub(super) const PROGRAMS: [(&str, &str); 12] = [
     ("bpftool", "bpftool"),
     ("busybox", "busybox-static"),
     ("conntrack", "conntrack"),
     ("dash", "dash"),
     ("ip", "iproute2"),
     ("ip6tables-restore", "iptables"),
+    ("iptables", "iptables"),
     ("iptables-restore", "iptables"),
     ("nft", "nftables"),
     ("nsenter", "util-linux"),

@@ -1,0 +1,81 @@
+//! What dnspath must do on every kernel: hook packets, see each query and answer of a node's ordinary traffic once and
+//! paired, read conntrack's tuples, tell clashes of conntrack entries, and leave nothing behind. `cargo xtask vm-test`
+//! runs this on Debian's kernels.
+
+mod clashes;
+mod paths;
+mod stage;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use dnspath_tests::harness::{Outcome, run};
+use dnspath_tests::process::output_of;
+use dnspath_tests::requirements::kernel_has_tcx;
+use dnspath_tests::topology::{UPSTREAM4, UPSTREAM6, VIP4, VIP6};
+use dnspath_tests::tracer::binary;
+use paths::Path;
+use serde_json::Value;
+use stage::{Stage, on_quiet_stage, on_stage};
+
+fn main() -> ExitCode {
+    let code = run(&[
+        ("check_tells_how_this_kernel_is_hooked", check),
+        ("udp_to_the_service", || Path::new(VIP4, false, 0x1000).check()),
+        ("udp_to_the_service_over_ipv6", || Path::new(VIP6, false, 0x1100).check()),
+        ("tcp_to_the_service", || Path::new(VIP4, true, 0x1200).check()),
+        ("tcp_to_the_service_over_ipv6", || Path::new(VIP6, true, 0x1300).check()),
+        ("udp_masqueraded_to_the_upstream", || Path::new(UPSTREAM4, false, 0x1400).check()),
+        ("udp_masqueraded_to_the_upstream_over_ipv6", || Path::new(UPSTREAM6, false, 0x1500).check()),
+        ("clash_of_two_pods_with_one_port_behind_masquerading", clashes::two_pods_with_one_port),
+        ("clash_of_one_socket_to_two_services_with_one_server", clashes::one_socket_to_two_services),
+        ("clash_with_an_entry_that_has_the_reply", clashes::an_entry_that_has_the_reply),
+        ("clash_of_a_tcp_syn_and_its_retransmission", clashes::a_syn_and_its_retransmission),
+        ("clash_of_one_socket_to_one_server_is_resolved", || clashes::one_socket_is_resolved(40_021, "dns1")),
+        ("clash_of_one_socket_to_two_servers_is_resolved", || {
+            clashes::one_socket_is_resolved(40_022, "dns2")
+        }),
+        ("nothing_was_lost_and_nothing_is_left", nothing_was_lost),
+    ]);
+    Stage::take_down();
+    code
+}
+
+fn check() -> Result<Outcome> {
+    // By clsact, the second of two takes away the filters of the first.
+    on_quiet_stage(|stage| {
+        let mut command = stage.lab.node().command(binary()?);
+        let output = output_of(command.args(["check", "-o", "json"]), "", Duration::from_secs(60))?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let told: Value = serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))?;
+        ensure!(output.status.code() == Some(0), "it ended with {}: {text}", output.status);
+        let hook = if kernel_has_tcx()? { "tcx" } else { "clsact" };
+        let facts: Vec<_> = told["checks"].as_array().into_iter().flatten().collect();
+        let fact = |name: &str| {
+            facts.iter().find(|fact| fact["name"] == name).with_context(|| format!("no {name}: {text}"))
+        };
+        let attached = fact("attachment")?["found"].as_str().unwrap_or_default();
+        ensure!(attached.contains(hook), "attached, but not by {hook}: {attached}");
+        for name in ["type information", "capabilities", "attachment", "translation"] {
+            ensure!(fact(name)?["status"] == "ok", "{}", fact(name)?);
+        }
+        Ok(Outcome::Measured(attached.to_owned()))
+    })
+}
+
+fn nothing_was_lost() -> Result<Outcome> {
+    on_stage(|stage| {
+        let told = stage.finish()?;
+        for what in ["lost", "truncated", "malformed", "evicted"] {
+            // What is not told did not happen.
+            let count = told.coverage.get(what).copied().unwrap_or(0);
+            ensure!(count == 0, "{what}={count}");
+        }
+        let node = stage.lab.node();
+        let (qdiscs, hooked) = (node.run("tc", &["qdisc", "show"])?, node.run("bpftool", &["net", "show"])?);
+        ensure!(!qdiscs.contains("clsact"), "a qdisc is left: {qdiscs}");
+        ensure!(!hooked.contains("dnspath"), "a program is left: {hooked}");
+        Ok(Outcome::Measured(format!("{} frames", told.covered("frames")?)))
+    })
+}
