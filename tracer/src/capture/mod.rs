@@ -19,7 +19,7 @@ pub use check::{Check, Verdict, check};
 pub use links::Interfaces;
 pub use netns::Netns;
 pub use notes::Notes;
-pub use privileges::{Privilege, drop_all, missing};
+pub use privileges::{Privilege, drop_all, drop_all_but_files, missing};
 pub use program::Facts;
 
 use crate::model::{Frame, LinkType, Timestamp, VantageId, Vantages};

@@ -3,7 +3,7 @@
 pub mod args;
 pub mod options;
 
-use crate::pipeline::{live, offline};
+use crate::pipeline::{live, offline, record};
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
 use options::{CheckOptions, ExitStatus, LiveOptions, Source};
@@ -52,6 +52,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitStatus> {
             (Source::Files(files), options) => offline::report(files, &options, io::stdout().lock()),
             (Source::Live(live), options) => live::report(live, options),
         },
+        Command::Record(args) => record::record(args.try_into()?),
         Command::Check(args) => live::check(&CheckOptions::from(args)),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -6,6 +6,7 @@
 
 use super::{
     clock,
+    record::{Counts, Ready, Recorder},
     selection::Selected,
     session::Session,
     signals::{self, Stop},
@@ -19,8 +20,9 @@ use crate::{
     },
     engine::{Config, SearchList},
     findings::Severity,
-    model::{Coverage, Direction, InterfaceKind, Observer, Timestamp, Vantages},
+    model::{Coverage, Direction, InterfaceKind, Observer, Pods, Timestamp, Vantages},
     output::{self, Format, Stream, Unit},
+    trace::Origin,
     tui::{self, Feed, Limits, SharedFeed},
 };
 use anyhow::{Context as _, anyhow};
@@ -31,11 +33,11 @@ use std::{
 };
 
 /// How often the ring is read when little is in it.
-const NAP: Duration = Duration::from_millis(10);
+pub(super) const NAP: Duration = Duration::from_millis(10);
 /// How often sinks are told the time.
 const TICK: Duration = Duration::from_millis(100);
 /// A frame can reach the ring this much later than the time it carries: then time must not have passed it.
-const IN_FLIGHT: Duration = Duration::from_millis(5);
+pub(super) const IN_FLIGHT: Duration = Duration::from_millis(5);
 
 /// What a full disk is told with.
 const CANNOT_PRINT: &str = "cannot print to stdout; see that it can be written";
@@ -44,13 +46,14 @@ const CANNOT_PRINT: &str = "cannot print to stdout; see that it can be written";
 const MOST_ROUNDS: usize = 8;
 
 /// Live capture with its session.
-struct Live {
-    capture: Capture,
+pub(super) struct Live {
+    pub(super) capture: Capture,
     session: Session,
-    notes: Notes,
-    stop: Stop,
-    started: Timestamp,
-    until: Option<Timestamp>,
+    pub(super) recorder: Option<Recorder>,
+    pub(super) notes: Notes,
+    pub(super) stop: Stop,
+    pub(super) started: Timestamp,
+    pub(super) until: Option<Timestamp>,
 }
 
 /// What the sinks are told ten times a second.
@@ -64,24 +67,33 @@ struct Tick {
 struct Ran {
     coverage: Coverage,
     span: (Timestamp, Timestamp),
+    /// What to say of the recording, where one was made.
+    recorded: Option<anyhow::Result<String>>,
 }
 
 impl Ran {
     fn covered(&self, options: &LiveOptions) -> Covered {
-        let source =
-            |netns: &Netns| netns.name().map_or_else(|| "this node".into(), |name| format!("netns {name}"));
         Covered {
-            sources: namespaces(&options.netns).iter().map(source).collect(),
+            sources: sources(&namespaces(&options.netns)),
             window: Some(options.selection.window.within(self.span)),
             coverage: self.coverage,
             cut: false,
         }
     }
+
+    /// Says what was recorded; fails with what kept it from being.
+    fn recorded(self) -> anyhow::Result<()> {
+        if let Some(recorded) = self.recorded {
+            tell(&recorded?);
+        }
+        Ok(())
+    }
 }
 
 impl Live {
     /// Attaches, tells that it has, and gives up the privileges of this thread. Relative times become absolute.
-    fn start(options: &mut LiveOptions, vantages: &Vantages) -> anyhow::Result<Self> {
+    pub(super) fn start(options: &mut LiveOptions, vantages: &Vantages) -> anyhow::Result<Self> {
+        let ready = options.record.as_ref().map(Ready::open).transpose()?;
         options.selection.window = options.times.resolve(clock::wall_now())?;
         let stop = signals::watch().context("cannot watch for signals")?;
         let notes = Notes::default();
@@ -97,6 +109,10 @@ impl Live {
         };
         let anchor = clock::Anchor::now();
         let capture = Capture::start(&capture_options, anchor.wall_minus_monotonic(), vantages, &notes)?;
+        let started = clock::wall_now();
+        let origin = origin(&capture, &anchor, options);
+        let begin = |ready: Ready| ready.begin(origin, vantages.clone(), Pods::new(), started);
+        let recorder = ready.map(begin).transpose()?;
         if let Some(path) = &options.ready_file {
             std::fs::write(path, "").with_context(|| {
                 format!("cannot create --ready-file {}: give a path that can be written", path.display())
@@ -108,9 +124,8 @@ impl Live {
         let resolv_conf = options.resolv_conf.as_deref().map(SearchList::from_resolv_conf);
         let config = Config { resolv_conf, ..Config::default() };
         let session = Session::new(&options.ports, config, vantages.clone());
-        let started = clock::wall_now();
         let until = options.duration.map(|duration| started + duration);
-        Ok(Self { capture, session, notes, stop, started, until })
+        Ok(Self { capture, session, recorder, notes, stop, started, until })
     }
 
     /// Runs until a signal, the end of the time given, or a sink that wants no more.
@@ -123,6 +138,9 @@ impl Live {
         loop {
             let now = clock::wall_now();
             self.drain(now, out);
+            if let Some(recorder) = &mut self.recorder {
+                recorder.step(now, || Counts::of(&self.capture));
+            }
             if now >= next_tick {
                 tick(out, &self.tick())?;
                 next_tick = now + TICK;
@@ -138,15 +156,23 @@ impl Live {
         self.session.finish(out);
         let last = self.tick();
         tick(out, &last)?;
-        Ok(Ran { coverage: last.coverage, span: (self.started, ended) })
+        let counts = Counts::of(&self.capture);
+        let recorded = self.recorder.take().map(|recorder| recorder.finish(ended, &counts));
+        Ok(Ran { coverage: last.coverage, span: (self.started, ended), recorded })
     }
 
     /// Empties the rings, then lets time pass: `now` was read before. When a flood keeps them from getting empty,
     /// only the frames' own times count.
     fn drain(&mut self, now: Timestamp, out: &mut impl Observer) {
-        let session = &mut self.session;
+        let Self { capture, session, recorder, .. } = self;
         for _ in 0..MOST_ROUNDS {
-            if self.capture.drain(|frame| session.frame(frame, out)) == 0 {
+            let count = capture.drain(|frame| {
+                if let Some(recorder) = recorder {
+                    recorder.frame(frame);
+                }
+                session.frame(frame, out);
+            });
+            if count == 0 {
                 session.advance(now - IN_FLIGHT, out);
                 return;
             }
@@ -178,7 +204,7 @@ pub fn stream(mut options: LiveOptions, stream: StreamOptions) -> anyhow::Result
     })?;
     selected.observer.finish(&ran.coverage, ran.span).context(CANNOT_PRINT)?;
     tell(&covered(&ran.coverage));
-    Ok(ExitStatus::Clean)
+    ran.recorded().map(|()| ExitStatus::Clean)
 }
 
 /// Captures until a signal or the end of `--duration`, then reports.
@@ -195,7 +221,9 @@ pub fn report(mut options: LiveOptions, report: ReportOptions) -> anyhow::Result
         Ok(())
     })?;
     let to = io::stdout().lock();
-    selected.observer.finish(&ran.covered(&options), &vantages, &report, to).context(CANNOT_PRINT)
+    let status =
+        selected.observer.finish(&ran.covered(&options), &vantages, &report, to).context(CANNOT_PRINT)?;
+    ran.recorded().map(|()| status)
 }
 
 /// Prints a line a lookup, and at the end the report: what a session without a screen is.
@@ -222,7 +250,7 @@ pub fn lines(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
         ReportOptions { format: ReportFormat::Text, lookups: false, fail_on: Severity::Error };
     report.finish(&ran.covered(&options), &vantages, &options_of_report, stdout).context(CANNOT_PRINT)?;
     // Lines were asked for, not a verdict.
-    Ok(ExitStatus::Clean)
+    ran.recorded().map(|()| ExitStatus::Clean)
 }
 
 /// Tells what goes wrong while it goes on, each thing once.
@@ -263,6 +291,36 @@ pub fn check(options: &CheckOptions) -> anyhow::Result<ExitStatus> {
     io::stdout().lock().write_all(text.as_bytes()).context(CANNOT_PRINT)?;
     let can_capture = checks.iter().all(|check| check.verdict != Verdict::Missing);
     Ok(if can_capture { ExitStatus::Clean } else { ExitStatus::Findings })
+}
+
+/// What is watched, as reports and recordings name it.
+fn sources(namespaces: &[Netns]) -> Vec<String> {
+    let node = || format!("node {}", rustix::system::uname().nodename().to_string_lossy());
+    let source = |netns: &Netns| netns.name().map_or_else(node, |name| format!("netns {name}"));
+    namespaces.iter().map(source).collect()
+}
+
+/// What a recording says of its making.
+fn origin(capture: &Capture, anchor: &clock::Anchor, options: &LiveOptions) -> Origin {
+    let uname = rustix::system::uname();
+    let [node, machine, system, release, version] =
+        [uname.nodename(), uname.machine(), uname.sysname(), uname.release(), uname.version()]
+            .map(|word| word.to_string_lossy());
+    let facts = capture.facts();
+    let ports: Vec<String> = options.ports.iter().map(ToString::to_string).collect();
+    let translation = facts.no_nat.map_or_else(|| "read".into(), |reason| format!("not read: {reason}"));
+    Origin {
+        version: env!("CARGO_PKG_VERSION").into(),
+        node: format!("{node} ({machine})"),
+        kernel: format!("{system} {release} {version}"),
+        sources: sources(&namespaces(&options.netns)),
+        facts: vec![
+            anchor.describe(),
+            format!("hook {}", facts.hook),
+            format!("translation {translation}"),
+            format!("ports {}", ports.join(" ")),
+        ],
+    }
 }
 
 /// The namespaces to watch: those named, each once, else the own one.
@@ -316,8 +374,9 @@ pub fn tui(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
             .join()
             .map_err(|_| anyhow!("the reading thread failed"))?
     });
-    tell(&covered(&exit?.coverage));
-    Ok(ExitStatus::Clean)
+    let ran = exit?;
+    tell(&covered(&ran.coverage));
+    ran.recorded().map(|()| ExitStatus::Clean)
 }
 
 /// `14 veths · cni0 · eth0`.
@@ -339,7 +398,7 @@ fn interfaces(vantages: &Vantages, attached: usize) -> String {
 }
 
 /// One line to the person at the terminal.
-fn tell(line: &str) {
+pub(super) fn tell(line: &str) {
     // A closed stderr is no reason to stop.
     let _ = writeln!(io::stderr(), "dnspath: {line}");
 }

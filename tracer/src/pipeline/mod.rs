@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod live;
 pub mod offline;
+pub mod record;
 pub mod selection;
 pub mod session;
 pub mod signals;

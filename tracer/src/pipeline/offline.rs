@@ -4,6 +4,7 @@
 //! frame is gone once it is decoded.
 
 use super::{
+    live::IN_FLIGHT,
     selection::{Selected, Selection},
     session::Session,
     sinks::{Covered, ReportSinks, StreamSinks},
@@ -16,7 +17,7 @@ use crate::{
     trace::{MergedReader, TraceError},
 };
 use anyhow::{Context, bail};
-use std::{io::Write, path::Path};
+use std::io::Write;
 
 /// Prints a line an event of capture files. Findings come last: only then are they whole.
 ///
@@ -43,8 +44,7 @@ pub fn report(files: FileOptions, options: &ReportOptions, to: impl Write) -> an
     let vantages = Vantages::new();
     let read = read(&files, &vantages, &mut selected, |_| true)?;
     let window = read.span.map(|span| selection.window.within(span));
-    let sources = files.files.iter().map(|file| source(file)).collect();
-    let covered = Covered { sources, window, coverage: read.coverage, cut: read.cut };
+    let covered = Covered { sources: read.sources.clone(), window, coverage: read.coverage, cut: read.cut };
     let status = selected.observer.finish(&covered, &vantages, options, to).context("cannot print")?;
     read.damage()?;
     Ok(status)
@@ -56,8 +56,10 @@ struct Read {
     coverage: Coverage,
     /// A file ends inside a record.
     cut: bool,
-    /// The times of the earliest and the latest frame.
+    /// The times between which was captured; where the files do not say, those of the earliest and the latest frame.
     span: Option<(Timestamp, Timestamp)>,
+    /// What was captured, where the files say it; else their names.
+    sources: Vec<String>,
     failed: Option<TraceError>,
 }
 
@@ -94,8 +96,20 @@ fn read<O: Observer>(
             }
         }
     }
+    let recorded = reader.recorded();
+    if let Some(recorded) = recorded {
+        span = Some(if recorded.ended {
+            // What the live session was told at its end.
+            session.advance(recorded.until - IN_FLIGHT, out);
+            (recorded.started, recorded.until)
+        } else {
+            (recorded.started, span.map_or(recorded.until, |(_, last)| last.max(recorded.until)))
+        });
+    }
     session.finish(out);
-    Ok(Read { coverage: session.coverage(reader.lost()), cut: reader.cut(), span, failed })
+    let conntrack = recorded.and_then(|recorded| recorded.conntrack);
+    let coverage = Coverage { conntrack, ..session.coverage(reader.lost()) };
+    Ok(Read { coverage, cut: reader.cut(), span, sources: reader.sources(), failed })
 }
 
 /// The filters with their window in absolute time. A relative one counts from the files' end, which takes a pass
@@ -130,10 +144,6 @@ fn told(error: TraceError) -> anyhow::Error {
             anyhow::anyhow!("cannot read the capture: {error}")
         }
     }
-}
-
-fn source(file: &Path) -> String {
-    if file.as_os_str() == "-" { "standard input".into() } else { file.display().to_string() }
 }
 
 #[cfg(test)]
