@@ -4,7 +4,7 @@ use crate::{
     cli::options::FileOptions,
     engine::{Config, SearchList},
     model::{Coverage, Observer, Timestamp, Vantages},
-    pipeline::session::Session,
+    pipeline::{offline, session::Session},
     trace::{MergedReader, TraceError},
 };
 use std::time::Duration;
@@ -36,6 +36,7 @@ pub(super) struct Player {
     failed: Option<TraceError>,
     /// The times of the earliest and the latest frame read.
     span: Option<(Timestamp, Timestamp)>,
+    window: Option<(Timestamp, Timestamp)>,
     /// The latest frame looked at, and when (`now`) that was first.
     seen: (Timestamp, u64),
 }
@@ -58,6 +59,7 @@ impl Player {
             ended: false,
             failed: None,
             span: None,
+            window: None,
             seen: (Timestamp::EPOCH, 0),
         })
     }
@@ -155,8 +157,18 @@ impl Player {
     /// Ends the session: what is still open is told.
     pub(super) fn finish(&mut self, out: &mut impl Observer) {
         if !std::mem::replace(&mut self.ended, true) {
-            self.session.finish(out);
+            self.window = offline::finish(&self.reader, &mut self.session, self.span, out);
         }
+    }
+
+    /// The times between which was captured, once the session has ended.
+    pub(super) const fn window(&self) -> Option<(Timestamp, Timestamp)> {
+        self.window
+    }
+
+    /// What was captured, where the files say it; else their names.
+    pub(super) fn sources(&self) -> Vec<String> {
+        self.reader.sources()
     }
 
     pub(super) const fn ended(&self) -> bool {
@@ -188,6 +200,6 @@ impl Player {
     }
 
     pub(super) fn coverage(&self) -> Coverage {
-        self.session.coverage(self.reader.lost())
+        offline::coverage(&self.reader, &self.session)
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     model::{Direction, Timestamp, Vantages},
     pipeline::{
         clock::{monotonic_now, wall_now},
-        offline::{selection, source, told},
+        offline::{selection, told},
         selection::{Selected, Selection},
         signals::{self, Stop},
         when::{Ago, When},
@@ -409,8 +409,10 @@ fn brief(time: Timestamp) -> String {
 
 /// `web.pcapng`, or `web.pcapng, dns.pcapng +2`.
 fn title(options: &ReplayOptions) -> String {
-    let names = options.files.files.iter().map(|file| {
-        file.file_name().map_or_else(|| source(file), |name| name.to_string_lossy().into_owned())
+    let names = options.files.files.iter().map(|file| match file.file_name() {
+        Some(name) if name != "-" => name.to_string_lossy().into_owned(),
+        Some(_) => "standard input".into(),
+        None => file.display().to_string(),
     });
     short_list(names.collect(), ", ")
 }
