@@ -287,7 +287,8 @@ pub struct WriteArgs {
     #[arg(long, value_name = "SIZE", default_value_t = Size::default(), requires = "write")]
     pub max_size: Size,
     /// Keep the newest N files, named FILE-00001 and so on, each of --max-size. With one, recording ends there.
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "write",
+    // Its id is not `files`: that is what is read.
+    #[arg(id = "kept", long = "files", value_name = "N", default_value_t = 1, requires = "write",
         value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub files: u32,
     /// Replace a file that is there already.
