@@ -142,6 +142,16 @@ impl Player {
         self.seen.0.plus_nanos(now.saturating_sub(self.seen.1))
     }
 
+    /// Up to when everything is known that happened, when reading stopped and `until` was asked for.
+    pub(super) fn reached(&self, stopped: Stopped, until: Timestamp, now: u64) -> Timestamp {
+        let newest = self.span.map_or(self.seen.0, |(_, newest)| newest);
+        match stopped {
+            Stopped::There => until,
+            Stopped::Busy | Stopped::Ended => newest,
+            Stopped::Waiting => until.min(self.arrived(now) - LAG).max(newest),
+        }
+    }
+
     /// Lets the engine's time pass as far as it is known that no frame is missing.
     fn pass(&mut self, until: Timestamp, now: u64, out: &mut impl Observer) {
         let Some((_, newest)) = self.span else { return };
