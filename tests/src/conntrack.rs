@@ -104,7 +104,13 @@ pub fn growth(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>, nam
 ///
 /// # Errors
 /// The address cannot be bound.
-pub fn send_query(namespace: &Namespace, from: SocketAddr, to: SocketAddr, id: u16, name: &str) -> Result<()> {
+pub fn send_query(
+    namespace: &Namespace,
+    from: SocketAddr,
+    to: SocketAddr,
+    id: u16,
+    name: &str,
+) -> Result<()> {
     let socket = namespace.udp_socket(from.ip(), from.port())?;
     let _ = socket.send_to(&query(id, name, Qtype::A), to);
     Ok(())

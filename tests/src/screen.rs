@@ -66,7 +66,7 @@ impl<'a> Screen<'a> {
     /// # Errors
     /// The terminal is gone.
     pub fn type_line(&self, text: &str) -> Result<()> {
-        self.tmux(&["send-keys", "-t", "lab", "-l", text])?;
+        self.tmux(&["send-keys", "-t", "lab", "-l", "--", text])?;
         self.press(&["Enter"])
     }
 

@@ -9,9 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use dnspath_tests::conntrack::{
-    Holder, counted, fill, growth, occupy, send_queries, send_query, track,
-};
+use dnspath_tests::conntrack::{Holder, counted, fill, growth, occupy, send_queries, send_query, track};
 use dnspath_tests::harness::{Outcome, run};
 use dnspath_tests::packet::{Ipv4, Link, inject, udp};
 use dnspath_tests::query::{Qtype, query};
@@ -105,8 +103,7 @@ fn refused(way: Way) -> Result<Outcome> {
     let before = counted(node)?;
     let tracer = trace(node)?;
     for number in 0..TIMES {
-        let (client, server) =
-            (SocketAddr::from((source, 5400 + number)), SocketAddr::from((to, 53)));
+        let (client, server) = (SocketAddr::from((source, 5400 + number)), SocketAddr::from((to, 53)));
         occupy(node, protocol, client, server)?;
         if tcp {
             // One SYN, which is not answered; the port is the entry's only by chance, so it is asked for.
@@ -288,8 +285,12 @@ iptables -w -t mangle -A POSTROUTING -p udp --dport 53 -m conntrack --ctstate NE
     ensure!(holder.is_running(), "the holder ended early");
     let drops = drops(tracer)?;
     let after = counted(node)?;
-    let (joined, failed) = (growth(&before, &after, "clash_resolve")?, growth(&before, &after, "insert_failed")?);
-    ensure!((joined, failed) == (TIMES.into(), 0), "the kernel resolved {joined} of {TIMES}, refused {failed}");
+    let (joined, failed) =
+        (growth(&before, &after, "clash_resolve")?, growth(&before, &after, "insert_failed")?);
+    ensure!(
+        (joined, failed) == (TIMES.into(), 0),
+        "the kernel resolved {joined} of {TIMES}, refused {failed}"
+    );
     let resolved = of_fate(&drops, "clash_resolved");
     ensure!(resolved.len() == usize::from(TIMES), "reported: {} of {TIMES}: {drops:?}", resolved.len());
     ensure!(of_fate(&drops, "insert_failed").is_empty(), "told as lost: {drops:?}");
@@ -319,9 +320,9 @@ fn fallen_to_rules(iptables: &str) -> Result<Outcome> {
                 send_queries(&pod.namespace, (pod.ip4, 20_000).into(), server, EACH, "rule.example.com")
             })
         });
-        senders.into_iter().try_for_each(|sender| {
-            sender.join().map_err(|_| anyhow::anyhow!("a sender panicked"))?
-        })
+        senders
+            .into_iter()
+            .try_for_each(|sender| sender.join().map_err(|_| anyhow::anyhow!("a sender panicked"))?)
     })?;
     let drops = drops(tracer)?;
     let failed = growth(&before, &counted(node)?, "insert_failed")?;
@@ -364,14 +365,18 @@ fn unclaimed() -> Result<Outcome> {
     for round in 0..2 {
         for cpu in 0..2 {
             let port = 21_000 + 100 * (2 * round + cpu);
-            on_cpu(usize::from(cpu), || send_queries(&web.namespace, (web.ip4, port).into(), server, 50, "passes"))?;
+            on_cpu(usize::from(cpu), || {
+                send_queries(&web.namespace, (web.ip4, port).into(), server, 50, "passes")
+            })?;
         }
         thread::sleep(Duration::from_millis(50));
     }
     node.script("iptables-legacy -w -I FORWARD -p udp --dport 53 -j DROP\n")?;
     for cpu in 0..2 {
         let port = 22_000 + 100 * cpu;
-        on_cpu(usize::from(cpu), || send_queries(&web.namespace, (web.ip4, port).into(), server, 50, "rule"))?;
+        on_cpu(usize::from(cpu), || {
+            send_queries(&web.namespace, (web.ip4, port).into(), server, 50, "rule")
+        })?;
     }
     let drops = drops(tracer)?;
     let wrong = of_fate(&drops, "insert_failed");
@@ -494,7 +499,10 @@ fn reasons() -> Result<Outcome> {
     ensure!(matches!(told("bad.checksum")[..], [("UDP_CSUM" | "", _)]), "{:?}", told("bad.checksum"));
     ensure!(told("never.read").is_empty(), "{:?}", told("never.read"));
     let stray = told("wrong.mac");
-    ensure!(!stray.is_empty() && stray.iter().all(|(reason, _)| matches!(*reason, "OTHERHOST" | "")), "{stray:?}");
+    ensure!(
+        !stray.is_empty() && stray.iter().all(|(reason, _)| matches!(*reason, "OTHERHOST" | "")),
+        "{stray:?}"
+    );
     let mac = drops.iter().find(|drop| drop["name"] == "wrong.mac").map(|drop| &drop["destination_mac"]);
     ensure!(mac.is_some_and(|mac| *mac == "02:00:00:00:00:09"), "{mac:?}");
     Ok(Outcome::Passed)

@@ -7,6 +7,7 @@ use crate::{
     model::{Rcode, Rtype},
     output::{Format, Unit},
     pipeline::{
+        record::Size,
         replay::Speed,
         selection::{NameGlob, Network, PodGlob},
         when::{Ago, When},
@@ -62,6 +63,15 @@ pub enum Command {
         dnspath report -o json --lookups a.pcap.zst b.pcap.zst\n\n\
         Exit status: 0 clean, 1 findings at or above --fail-on, 2 usage or run-time error.")]
     Report(ReportArgs),
+    /// Write every DNS packet into a file, to look at later and elsewhere: here or in Wireshark.
+    #[command(after_help = "Examples:\n  \
+        dnspath record -w trace.pcapng                     10 minutes, at most 200 MB\n  \
+        dnspath record -w trace.pcapng.zst --duration 1h   compressed\n  \
+        dnspath record -w ring.pcapng --files 5 --max-size 50MB --duration 7d\n  \
+        dnspath record -w - | tshark -r - -N n\n\n\
+        Every DNS packet is recorded: select when reading (`dnspath report FILE --client …`).\n\
+        What was captured is in the file at the latest half a second later, whatever happens to dnspath.")]
+    Record(RecordArgs),
     /// Say what this kernel and this node let dnspath see.
     Check(CheckArgs),
     /// Print a shell completion script.
@@ -82,6 +92,9 @@ pub struct LiveArgs {
     /// What to attach to.
     #[command(flatten)]
     pub capture: CaptureArgs,
+    /// Where to record to.
+    #[command(flatten)]
+    pub write: WriteArgs,
     /// What to decode.
     #[command(flatten)]
     pub decode: DecodeArgs,
@@ -108,6 +121,9 @@ pub struct StreamArgs {
     /// What to attach to.
     #[command(flatten)]
     pub capture: CaptureArgs,
+    /// Where to record to.
+    #[command(flatten)]
+    pub write: WriteArgs,
     /// What to decode.
     #[command(flatten)]
     pub decode: DecodeArgs,
@@ -154,12 +170,29 @@ pub struct ReportArgs {
     /// What to attach to.
     #[command(flatten)]
     pub capture: CaptureArgs,
+    /// Where to record to.
+    #[command(flatten)]
+    pub write: WriteArgs,
     /// What to decode.
     #[command(flatten)]
     pub decode: DecodeArgs,
     /// What to count.
     #[command(flatten)]
     pub select: SelectArgs,
+}
+
+/// Options of `record`.
+#[derive(Debug, Args)]
+pub struct RecordArgs {
+    /// Where to record to.
+    #[command(flatten)]
+    pub write: WriteArgs,
+    /// What to attach to.
+    #[command(flatten)]
+    pub capture: CaptureArgs,
+    /// What is DNS.
+    #[command(flatten)]
+    pub ports: PortArgs,
 }
 
 /// Options of `check`.
@@ -220,7 +253,7 @@ pub enum ReportFormat {
 }
 
 /// Ids of the options that make no sense with files.
-const LIVE_ONLY: [&str; 4] = ["interfaces", "netns", "ready_file", "duration"];
+const LIVE_ONLY: [&str; 5] = ["interfaces", "netns", "ready_file", "duration", "write"];
 
 /// Where and how long to capture.
 #[derive(Debug, Default, Args)]
@@ -243,14 +276,43 @@ pub struct CaptureArgs {
     pub ready_file: Option<PathBuf>,
 }
 
-/// How to understand what is captured.
+/// Where to record to, and how much.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Recording")]
+pub struct WriteArgs {
+    /// Record every DNS packet into this pcapng file; FILE.zst is compressed, "-" is stdout.
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub write: Option<PathBuf>,
+    /// The largest size of a file, like 50MB or 2GiB.
+    #[arg(long, value_name = "SIZE", default_value_t = Size::default(), requires = "write")]
+    pub max_size: Size,
+    /// Keep the newest N files, named FILE-00001 and so on, each of --max-size. With one, recording ends there.
+    // Its id is not `files`: that is what is read.
+    #[arg(id = "kept", long = "files", value_name = "N", default_value_t = 1, requires = "write",
+        value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub files: u32,
+    /// Replace a file that is there already.
+    #[arg(long, requires = "write")]
+    pub force: bool,
+}
+
+/// What is taken for DNS.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Decoding")]
-pub struct DecodeArgs {
+pub struct PortArgs {
     /// A DNS port; repeatable. 5353 (mDNS) is decoded only when given.
     #[arg(long = "port", value_name = "N", value_delimiter = ',', default_value = "53",
         value_parser = clap::value_parser!(u16).range(1..))]
     pub ports: Vec<u16>,
+}
+
+/// How to understand what is captured.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Decoding")]
+pub struct DecodeArgs {
+    /// What is DNS.
+    #[command(flatten)]
+    pub ports: PortArgs,
     /// The clients' resolv.conf: its search list and ndots tell lookups apart exactly.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub resolv_conf: Option<PathBuf>,

@@ -3,7 +3,7 @@
 pub mod args;
 pub mod options;
 
-use crate::pipeline::{live, offline, replay};
+use crate::pipeline::{live, offline, record, replay};
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
 use options::{CheckOptions, ExitStatus, LiveOptions, ReplayOptions, Source};
@@ -63,6 +63,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitStatus> {
                 replay::lines(options, io::stdout().lock())
             }
         }
+        Command::Record(args) => record::record(args.try_into()?),
         Command::Check(args) => live::check(&CheckOptions::from(args)),
         Command::Completions { shell } => {
             let mut script = Vec::new();

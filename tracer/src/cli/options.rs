@@ -1,8 +1,8 @@
 //! What an action is given: arguments, checked and joined.
 
 use super::args::{
-    CaptureArgs, CheckArgs, DecodeArgs, LiveArgs, ReplayArgs, ReportArgs, ReportFormat, SelectArgs,
-    StreamArgs,
+    CaptureArgs, CheckArgs, DecodeArgs, LiveArgs, RecordArgs, ReplayArgs, ReportArgs, ReportFormat,
+    SelectArgs, StreamArgs, WriteArgs,
 };
 use crate::{
     capture::{Hook, MAX_PORTS},
@@ -65,8 +65,39 @@ pub struct LiveOptions {
     pub resolv_conf: Option<String>,
     /// Octets of the flight recorder; 0: none. Only the screen has one.
     pub flight_recorder: u64,
+    /// Where to record to, if at all.
+    pub record: Option<RecordOptions>,
     /// Whether colours are wanted: neither `NO_COLOR` nor `TERM=dumb` is set.
     pub color: bool,
+}
+
+/// Where a recording goes and how much of it.
+#[derive(Clone, Debug)]
+pub struct RecordOptions {
+    /// The file; `-` is stdout.
+    pub path: PathBuf,
+    /// Octets of a file.
+    pub max_size: u64,
+    /// Files to keep; with one, recording ends when it is full.
+    pub files: u32,
+    /// What is there already is replaced.
+    pub force: bool,
+}
+
+impl RecordOptions {
+    /// Whether zstd is asked for.
+    #[must_use]
+    pub fn is_compressed(&self) -> bool {
+        self.path.extension().is_some_and(|extension| extension == "zst")
+    }
+
+    fn new(args: WriteArgs) -> anyhow::Result<Option<Self>> {
+        let WriteArgs { write: Some(path), max_size, files, force } = args else { return Ok(None) };
+        if path.as_os_str() == "-" && files > 1 {
+            bail!("cannot record several --files to stdout; name a file with -w");
+        }
+        Ok(Some(Self { path, max_size: max_size.0, files, force }))
+    }
 }
 
 /// What reading files needs, whatever is done with them.
@@ -158,29 +189,61 @@ impl LiveOptions {
     ///
     /// # Errors
     /// When `--resolv-conf` cannot be read or there are more ports than can be watched.
-    pub fn new(capture: CaptureArgs, decode: DecodeArgs, select: SelectArgs) -> anyhow::Result<Self> {
+    pub fn new(
+        write: WriteArgs,
+        capture: CaptureArgs,
+        decode: DecodeArgs,
+        select: SelectArgs,
+    ) -> anyhow::Result<Self> {
         let (selection, times) = selection(select)?;
         Ok(Self {
             interfaces: capture.interfaces,
             netns: capture.netns,
             hook: capture.hook,
             resolv_conf: resolv_conf(&decode)?,
-            ports: live_ports(decode.ports)?,
+            ports: live_ports(decode.ports.ports)?,
             ready_file: capture.ready_file,
             duration: capture.duration.map(|ago| ago.0),
             selection,
             times,
             flight_recorder: 0,
+            record: RecordOptions::new(write)?,
             color: color_wanted(),
         })
+    }
+
+    /// Refuses a recording on stdout, where something else is printed there.
+    fn leave_stdout(self) -> anyhow::Result<Self> {
+        if self.record.as_ref().is_some_and(|record| record.path.as_os_str() == "-") {
+            bail!(
+                "cannot record to stdout, where this command prints; name a file with -w, or use `dnspath record`"
+            );
+        }
+        Ok(self)
     }
 }
 
 impl TryFrom<LiveArgs> for LiveOptions {
     type Error = anyhow::Error;
     fn try_from(args: LiveArgs) -> anyhow::Result<Self> {
-        let options = Self::new(args.capture, args.decode, args.select)?;
-        Ok(Self { flight_recorder: args.flight_recorder.0, ..options })
+        let options = Self::new(args.write, args.capture, args.decode, args.select)?;
+        Ok(Self { flight_recorder: args.flight_recorder.0, ..options.leave_stdout()? })
+    }
+}
+
+/// A session that is not bounded by its user ends after ten minutes: who forgets it does not find a full disk.
+const RECORD_AT_MOST: Duration = Duration::from_secs(600);
+
+impl TryFrom<RecordArgs> for LiveOptions {
+    type Error = anyhow::Error;
+    fn try_from(args: RecordArgs) -> anyhow::Result<Self> {
+        let decode = DecodeArgs { ports: args.ports, resolv_conf: None };
+        let mut options = Self::new(args.write, args.capture, decode, SelectArgs::default())?;
+        if options.record.is_none() {
+            bail!("cannot record: no file is given; name one with -w FILE, or -w - for stdout");
+        }
+        options.duration.get_or_insert(RECORD_AT_MOST);
+        Ok(options)
     }
 }
 
@@ -190,7 +253,7 @@ impl StreamArgs {
     /// # Errors
     /// As [`LiveOptions::new`].
     pub fn into_options(self) -> anyhow::Result<(Source, StreamOptions)> {
-        let source = source(self.files, self.capture, self.decode, self.select)?;
+        let source = source(self.files, self.write, self.capture, self.decode, self.select)?;
         Ok((source, StreamOptions { format: self.output, units: self.units, follow: self.follow }))
     }
 }
@@ -206,7 +269,7 @@ impl ReportArgs {
                 "cannot report: neither a FILE nor --duration is given; name capture files, or say how long to capture"
             );
         }
-        let source = source(self.files, self.capture, self.decode, self.select)?;
+        let source = source(self.files, self.write, self.capture, self.decode, self.select)?;
         let options = ReportOptions { format: self.output, lookups: self.lookups, fail_on: self.fail_on };
         Ok((source, options))
     }
@@ -228,12 +291,13 @@ impl From<CheckArgs> for CheckOptions {
 
 fn source(
     files: Vec<PathBuf>,
+    write: WriteArgs,
     capture: CaptureArgs,
     decode: DecodeArgs,
     select: SelectArgs,
 ) -> anyhow::Result<Source> {
     if files.is_empty() {
-        return LiveOptions::new(capture, decode, select).map(Source::Live);
+        return LiveOptions::new(write, capture, decode, select)?.leave_stdout().map(Source::Live);
     }
     file_options(files, decode, select).map(Source::Files)
 }
@@ -241,7 +305,7 @@ fn source(
 fn file_options(files: Vec<PathBuf>, decode: DecodeArgs, select: SelectArgs) -> anyhow::Result<FileOptions> {
     let (selection, times) = selection(select)?;
     let resolv_conf = resolv_conf(&decode)?;
-    Ok(FileOptions { files, ports: decode.ports, selection, times, resolv_conf })
+    Ok(FileOptions { files, ports: decode.ports.ports, selection, times, resolv_conf })
 }
 
 fn selection(args: SelectArgs) -> anyhow::Result<(Selection, Times)> {

@@ -47,6 +47,12 @@ impl Anchor {
         best
     }
 
+    /// As a recording says it, for who wants to compare it with other clocks of the node.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        format!("clock {} at monotonic {} ns within {} ns", self.wall, self.monotonic, self.uncertainty)
+    }
+
     /// What is added, wrapping, to a monotonic time to give the wall time: for the path of each frame.
     #[must_use]
     pub const fn wall_minus_monotonic(&self) -> u64 {

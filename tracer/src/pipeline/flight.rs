@@ -33,6 +33,15 @@ pub(super) struct Flight {
     asked: Arc<AtomicBool>,
     saving: Arc<AtomicBool>,
     node: String,
+    session: Session,
+    feed: SharedFeed,
+}
+
+/// What a file says of its session.
+#[derive(Clone)]
+struct Session {
+    origin: Origin,
+    vantages: Vantages,
 }
 
 /// A file to be created: its name without `.pcapng`, and where to give it.
@@ -43,7 +52,13 @@ impl Flight {
     ///
     /// # Errors
     /// When there can be no thread.
-    pub(super) fn start(octets: u64, node: &str) -> anyhow::Result<Self> {
+    pub(super) fn start(
+        octets: u64,
+        node: &str,
+        origin: Origin,
+        vantages: Vantages,
+        feed: SharedFeed,
+    ) -> anyhow::Result<Self> {
         let (create, wanted) = channel();
         thread::Builder::new()
             .name("dnspath-files".into())
@@ -59,6 +74,8 @@ impl Flight {
             asked: Arc::default(),
             saving: Arc::default(),
             node: node.to_owned(),
+            session: Session { origin, vantages },
+            feed,
         })
     }
 
@@ -67,11 +84,13 @@ impl Flight {
         Arc::clone(&self.asked)
     }
 
-    /// Starts to save if somebody asked; what comes of it is said on the screen.
-    pub(super) fn save_if_asked(&mut self, session: &Saved, feed: &SharedFeed) {
+    /// Starts to save if somebody asked, `lost` being the frames that the session lost so far; what comes of it is said
+    /// on the screen.
+    pub(super) fn save_if_asked(&mut self, now: Timestamp, lost: u64) {
         if !self.asked.swap(false, Ordering::Relaxed) {
             return;
         }
+        let feed = self.feed.clone();
         let say = |text: String| feed.lock().status_mut().say(text);
         if self.saving.swap(true, Ordering::Relaxed) {
             say("the last file is still being written".to_owned());
@@ -83,14 +102,13 @@ impl Flight {
             say("no packet to save so far".to_owned());
             return;
         }
-        let stem = format!("dnspath-{}-{}", file_part(&self.node), compact(session.now));
-        let (create, saving, feed) = (self.create.clone(), Arc::clone(&self.saving), feed.clone());
-        let session = session.clone();
+        let stem = format!("dnspath-{}-{}", file_part(&self.node), compact(now));
+        let (create, saving, session) = (self.create.clone(), Arc::clone(&self.saving), self.session.clone());
         say(format!("saving {} packets", held.frames()));
         let saver = thread::Builder::new().name("dnspath-save".into()).spawn({
             let (saving, feed) = (Arc::clone(&saving), feed.clone());
             move || {
-                let told = save(held, stem, &session, &create);
+                let told = save(held, stem, &session, lost, &create);
                 let text = told.unwrap_or_else(|error| format!("{error:#}"));
                 feed.lock().status_mut().say(text);
                 saving.store(false, Ordering::Relaxed);
@@ -101,16 +119,6 @@ impl Flight {
             feed.lock().status_mut().say(format!("cannot save: no thread can be started: {error}"));
         }
     }
-}
-
-/// What a file says of its session.
-#[derive(Clone)]
-pub(super) struct Saved {
-    pub(super) origin: Origin,
-    pub(super) vantages: Vantages,
-    pub(super) now: Timestamp,
-    /// Frames that the session lost so far.
-    pub(super) lost: u64,
 }
 
 fn create_files(wanted: &Receiver<Create>) {
@@ -136,7 +144,13 @@ fn create_new(stem: &str) -> io::Result<(File, String)> {
 }
 
 /// Writes the file; what is to be said of it.
-fn save(held: Held, stem: String, session: &Saved, create: &Sender<Create>) -> anyhow::Result<String> {
+fn save(
+    held: Held,
+    stem: String,
+    session: &Session,
+    lost: u64,
+    create: &Sender<Create>,
+) -> anyhow::Result<String> {
     let directory =
         std::env::current_dir().map_or_else(|_| ".".to_owned(), |path| path.display().to_string());
     let cannot = || {
@@ -156,7 +170,7 @@ fn save(held: Held, stem: String, session: &Saved, create: &Sender<Create>) -> a
         let statistics = Statistics {
             started: first,
             until: last,
-            lost: vec![(None, session.lost + missed)],
+            lost: vec![(None, lost + missed)],
             ended: true,
             ..Statistics::default()
         };

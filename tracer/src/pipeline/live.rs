@@ -6,8 +6,9 @@
 
 use super::{
     clock,
-    flight::{Flight, Saved},
+    flight::Flight,
     offline::CANNOT_PRINT,
+    record::{Counts, Ready, Recorder},
     selection::Selected,
     session::Session,
     signals::{self, Stop},
@@ -36,30 +37,28 @@ use std::{
 };
 
 /// How often the ring is read when little is in it.
-const NAP: Duration = Duration::from_millis(10);
+pub(super) const NAP: Duration = Duration::from_millis(10);
 /// How often sinks are told the time.
 const TICK: Duration = Duration::from_millis(100);
 /// A frame can reach the ring this much later than the time it carries: then time must not have passed it.
-const IN_FLIGHT: Duration = Duration::from_millis(5);
+pub(super) const IN_FLIGHT: Duration = Duration::from_millis(5);
 
 /// Rounds over the rings before the clock and the signals are looked at again.
 const MOST_ROUNDS: usize = 8;
 
 /// Live capture with its session.
-struct Live {
-    capture: Capture,
+pub(super) struct Live {
+    pub(super) capture: Capture,
     /// Names pods for as long as it is there; `None` where it could not be started, of which a note tells.
     node: Option<node::Watch>,
     pods: Pods,
     session: Session,
-    notes: Notes,
-    stop: Stop,
-    started: Timestamp,
-    until: Option<Timestamp>,
-    /// With the screen it is saved from.
-    flight: Option<(Flight, SharedFeed)>,
-    vantages: Vantages,
-    sources: Vec<String>,
+    pub(super) recorder: Option<Recorder>,
+    flight: Option<Flight>,
+    pub(super) notes: Notes,
+    pub(super) stop: Stop,
+    pub(super) started: Timestamp,
+    pub(super) until: Option<Timestamp>,
 }
 
 /// What the sinks are told ten times a second.
@@ -73,22 +72,32 @@ struct Tick {
 struct Ran {
     coverage: Coverage,
     span: (Timestamp, Timestamp),
+    /// What to say of the recording, where one was made.
+    recorded: Option<anyhow::Result<String>>,
 }
 
 impl Ran {
     fn covered(&self, options: &LiveOptions) -> Covered {
         Covered {
-            sources: sources(&options.netns),
+            sources: sources(&namespaces(&options.netns)),
             window: Some(options.selection.window.within(self.span)),
             coverage: self.coverage,
             cut: false,
         }
     }
+
+    /// Says what was recorded; fails with what kept it from being.
+    fn recorded(self) -> anyhow::Result<()> {
+        if let Some(recorded) = self.recorded {
+            tell(&recorded?);
+        }
+        Ok(())
+    }
 }
 
 impl Live {
     /// Attaches, tells that it has, and gives up the privileges of this thread. Relative times become absolute.
-    fn start(options: &mut LiveOptions, vantages: &Vantages) -> anyhow::Result<Self> {
+    pub(super) fn start(options: &mut LiveOptions, vantages: &Vantages) -> anyhow::Result<Self> {
         Self::start_with(options, vantages, None)
     }
 
@@ -98,6 +107,7 @@ impl Live {
         vantages: &Vantages,
         screen: Option<&SharedFeed>,
     ) -> anyhow::Result<Self> {
+        let ready = options.record.as_ref().map(Ready::open).transpose()?;
         options.selection.window = options.times.resolve(clock::wall_now())?;
         let stop = signals::watch().context("cannot watch for signals")?;
         let notes = Notes::default();
@@ -121,38 +131,33 @@ impl Live {
         if capture.conntrack().is_none() {
             notes.add("conntrack's counters cannot be read (/proc/net/stat/nf_conntrack)");
         }
+        let started = clock::wall_now();
+        let origin = origin(&capture, &anchor, options);
+        let flight = screen.filter(|_| options.flight_recorder > 0).map(|feed| {
+            Flight::start(
+                options.flight_recorder,
+                &node_name(),
+                origin.clone(),
+                vantages.clone(),
+                feed.clone(),
+            )
+        });
+        let flight = flight.transpose()?;
+        let begin = |ready: Ready| ready.begin(origin, vantages.clone(), pods.clone(), started);
+        let recorder = ready.map(begin).transpose()?;
         if let Some(path) = &options.ready_file {
             std::fs::write(path, "").with_context(|| {
                 format!("cannot create --ready-file {}: give a path that can be written", path.display())
             })?;
         }
-        let flight = match screen {
-            Some(feed) if options.flight_recorder > 0 => {
-                Some((Flight::start(options.flight_recorder, &node_name())?, feed.clone()))
-            }
-            _ => None,
-        };
         if let Err(problem) = capture::drop_all() {
             notes.add(&problem);
         }
         let resolv_conf = options.resolv_conf.as_deref().map(SearchList::from_resolv_conf);
         let config = Config { resolv_conf, ..Config::default() };
         let session = Session::new(&options.ports, config, vantages.clone());
-        let started = clock::wall_now();
         let until = options.duration.map(|duration| started + duration);
-        Ok(Self {
-            capture,
-            node,
-            pods,
-            session,
-            notes,
-            stop,
-            started,
-            until,
-            flight,
-            vantages: vantages.clone(),
-            sources: sources(&options.netns),
-        })
+        Ok(Self { capture, node, pods, session, recorder, flight, notes, stop, started, until })
     }
 
     /// Runs until a signal, the end of the time given, or a sink that wants no more.
@@ -165,8 +170,13 @@ impl Live {
         loop {
             let now = clock::wall_now();
             self.drain(now, out);
+            if let Some(recorder) = &mut self.recorder {
+                recorder.step(now, || Counts::of(&self.capture));
+            }
             if now >= next_tick {
-                self.save_if_asked(now);
+                if let Some(flight) = &mut self.flight {
+                    flight.save_if_asked(now, self.capture.lost());
+                }
                 tick(out, &self.tick())?;
                 next_tick = now + TICK;
             }
@@ -182,42 +192,30 @@ impl Live {
         self.session.finish(out);
         let last = self.tick();
         tick(out, &last)?;
-        Ok(Ran { coverage: last.coverage, span: (self.started, ended) })
+        let counts = Counts::of(&self.capture);
+        let recorded = self.recorder.take().map(|recorder| recorder.finish(ended, &counts));
+        Ok(Ran { coverage: last.coverage, span: (self.started, ended), recorded })
     }
 
     /// Empties the rings, then lets time pass: `now` was read before. When a flood keeps them from getting empty,
     /// only the frames' own times count.
     fn drain(&mut self, now: Timestamp, out: &mut impl Observer) {
-        let session = &mut self.session;
-        let mut flight = self.flight.as_mut().map(|(flight, _)| &mut flight.recorder);
+        let Self { capture, session, recorder, flight, .. } = self;
+        let mut flight = flight.as_mut().map(|flight| &mut flight.recorder);
         for _ in 0..MOST_ROUNDS {
-            let drained = self.capture.drain(|frame| {
+            let count = capture.drain(|frame| {
                 if let Some(flight) = &mut flight {
                     flight.push(frame);
                 }
+                if let Some(recorder) = recorder {
+                    recorder.frame(frame);
+                }
                 session.frame(frame, out);
             });
-            if drained == 0 {
+            if count == 0 {
                 session.advance(now - IN_FLIGHT, out);
                 return;
             }
-        }
-    }
-
-    fn save_if_asked(&mut self, now: Timestamp) {
-        let lost = self.capture.lost();
-        if let Some((flight, feed)) = &mut self.flight {
-            let uname = rustix::system::uname();
-            let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
-            let origin = Origin {
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                node: format!("{} ({})", text(uname.nodename()), text(uname.machine())),
-                kernel: format!("{} {}", text(uname.sysname()), text(uname.release())),
-                sources: self.sources.clone(),
-                facts: vec!["flight recorder".to_owned()],
-            };
-            let vantages = self.vantages.clone();
-            flight.save_if_asked(&Saved { origin, vantages, now, lost }, feed);
         }
     }
 
@@ -249,7 +247,7 @@ pub fn stream(mut options: LiveOptions, stream: StreamOptions) -> anyhow::Result
     })?;
     selected.observer.finish(&ran.coverage, ran.span).context(CANNOT_PRINT)?;
     tell(&covered(&ran.coverage));
-    Ok(ExitStatus::Clean)
+    ran.recorded().map(|()| ExitStatus::Clean)
 }
 
 /// Captures until a signal or the end of `--duration`, then reports.
@@ -267,7 +265,9 @@ pub fn report(mut options: LiveOptions, report: ReportOptions) -> anyhow::Result
         Ok(())
     })?;
     let to = io::stdout().lock();
-    selected.observer.finish(&ran.covered(&options), &vantages, &report, to).context(CANNOT_PRINT)
+    let status =
+        selected.observer.finish(&ran.covered(&options), &vantages, &report, to).context(CANNOT_PRINT)?;
+    ran.recorded().map(|()| status)
 }
 
 /// Prints a line a lookup, and at the end the report: what a session without a screen is.
@@ -297,7 +297,7 @@ pub fn lines(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
         ReportOptions { format: ReportFormat::Text, lookups: false, fail_on: Severity::Error };
     report.finish(&ran.covered(&options), &vantages, &options_of_report, stdout).context(CANNOT_PRINT)?;
     // Lines were asked for, not a verdict.
-    Ok(ExitStatus::Clean)
+    ran.recorded().map(|()| ExitStatus::Clean)
 }
 
 /// Tells what goes wrong while it goes on, each thing once.
@@ -359,11 +359,34 @@ fn watch_node(namespaces: &[Netns], pods: &Pods, notes: &Notes) -> Option<node::
         .ok()
 }
 
-/// What a report and a file say they are about.
-fn sources(netns: &[String]) -> Vec<String> {
-    let source =
-        |netns: &Netns| netns.name().map_or_else(|| "this node".into(), |name| format!("netns {name}"));
-    namespaces(netns).iter().map(source).collect()
+/// What is watched, as reports and recordings name it.
+fn sources(namespaces: &[Netns]) -> Vec<String> {
+    let node = || format!("node {}", rustix::system::uname().nodename().to_string_lossy());
+    let source = |netns: &Netns| netns.name().map_or_else(node, |name| format!("netns {name}"));
+    namespaces.iter().map(source).collect()
+}
+
+/// What a recording says of its making.
+fn origin(capture: &Capture, anchor: &clock::Anchor, options: &LiveOptions) -> Origin {
+    let uname = rustix::system::uname();
+    let [node, machine, system, release, version] =
+        [uname.nodename(), uname.machine(), uname.sysname(), uname.release(), uname.version()]
+            .map(|word| word.to_string_lossy());
+    let facts = capture.facts();
+    let ports: Vec<String> = options.ports.iter().map(ToString::to_string).collect();
+    let translation = facts.no_nat.map_or_else(|| "read".into(), |reason| format!("not read: {reason}"));
+    Origin {
+        version: env!("CARGO_PKG_VERSION").into(),
+        node: format!("{node} ({machine})"),
+        kernel: format!("{system} {release} {version}"),
+        sources: sources(&namespaces(&options.netns)),
+        facts: vec![
+            anchor.describe(),
+            format!("hook {}", facts.hook),
+            format!("translation {translation}"),
+            format!("ports {}", ports.join(" ")),
+        ],
+    }
 }
 
 /// The namespaces to watch: those named, each once, else the own one.
@@ -394,7 +417,7 @@ pub fn tui(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
     let feed = SharedFeed::new(Feed::new(vantages.clone(), Limits::default()).with_pods(Box::new(pod_of)));
     let live = Live::start_with(&mut options, &vantages, Some(&feed))?;
     let stop = live.stop.clone();
-    let save = live.flight.as_ref().map(|(flight, _)| flight.ask());
+    let save = live.flight.as_ref().map(Flight::ask);
     feed.lock().status_mut().title = node_name();
     let exit = thread::scope(|scope| {
         let (feed_of_reader, stop_of_reader) = (feed.clone(), stop.clone());
@@ -427,8 +450,9 @@ pub fn tui(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
             .join()
             .map_err(|_| anyhow!("the reading thread failed"))?
     });
-    tell(&covered(&exit?.coverage));
-    Ok(ExitStatus::Clean)
+    let ran = exit?;
+    tell(&covered(&ran.coverage));
+    ran.recorded().map(|()| ExitStatus::Clean)
 }
 
 fn node_name() -> String {
@@ -454,7 +478,7 @@ fn interfaces(vantages: &Vantages, attached: usize) -> String {
 }
 
 /// One line to the person at the terminal.
-fn tell(line: &str) {
+pub(super) fn tell(line: &str) {
     // A closed stderr is no reason to stop.
     let _ = writeln!(io::stderr(), "dnspath: {line}");
 }

@@ -4,6 +4,7 @@ pub mod clock;
 mod flight;
 pub mod live;
 pub mod offline;
+pub mod record;
 pub mod replay;
 pub mod selection;
 pub mod session;

@@ -4,6 +4,7 @@
 //! frame is gone once it is decoded.
 
 use super::{
+    live::IN_FLIGHT,
     selection::{Selected, Selection},
     session::Session,
     sinks::{Covered, ReportSinks, StreamSinks},
@@ -16,7 +17,7 @@ use crate::{
     trace::{MergedReader, TraceError},
 };
 use anyhow::{Context, bail};
-use std::{io::Write, path::Path};
+use std::io::Write;
 
 /// What a full disk is told with.
 pub(super) const CANNOT_PRINT: &str = "cannot print to stdout; see that it can be written";
@@ -47,8 +48,7 @@ pub fn report(files: FileOptions, options: &ReportOptions, to: impl Write) -> an
     let mut selected = Selected::new(&selection, sinks);
     let read = read(&files, &vantages, &mut selected, |_| true)?;
     let window = read.span.map(|span| selection.window.within(span));
-    let sources = files.files.iter().map(|file| source(file)).collect();
-    let covered = Covered { sources, window, coverage: read.coverage, cut: read.cut };
+    let covered = Covered { sources: read.sources.clone(), window, coverage: read.coverage, cut: read.cut };
     let status = selected.observer.finish(&covered, &vantages, options, to).context("cannot print")?;
     read.damage()?;
     Ok(status)
@@ -60,8 +60,10 @@ struct Read {
     coverage: Coverage,
     /// A file ends inside a record.
     cut: bool,
-    /// The times of the earliest and the latest frame.
+    /// The times between which was captured; where the files do not say, those of the earliest and the latest frame.
     span: Option<(Timestamp, Timestamp)>,
+    /// What was captured, where the files say it; else their names.
+    sources: Vec<String>,
     failed: Option<TraceError>,
 }
 
@@ -98,8 +100,38 @@ fn read<O: Observer>(
             }
         }
     }
+    let span = finish(&reader, &mut session, span, out);
+    let coverage = coverage(&reader, &session);
+    Ok(Read { coverage, cut: reader.cut(), span, sources: reader.sources(), failed })
+}
+
+/// Ends a session of files that were read, as far as they go. `span` has the times of the earliest and the latest frame;
+/// gives those between which was captured, where the files say it.
+pub(super) fn finish(
+    reader: &MergedReader,
+    session: &mut Session,
+    span: Option<(Timestamp, Timestamp)>,
+    out: &mut impl Observer,
+) -> Option<(Timestamp, Timestamp)> {
+    let span = match reader.recorded() {
+        Some(recorded) if recorded.ended => {
+            // What the live session was told at its end.
+            session.advance(recorded.until - IN_FLIGHT, out);
+            Some((recorded.started, recorded.until))
+        }
+        Some(recorded) => {
+            Some((recorded.started, span.map_or(recorded.until, |(_, last)| last.max(recorded.until))))
+        }
+        None => span,
+    };
     session.finish(out);
-    Ok(Read { coverage: session.coverage(reader.lost()), cut: reader.cut(), span, failed })
+    span
+}
+
+/// What was seen of files, and what they say was lost.
+pub(super) fn coverage(reader: &MergedReader, session: &Session) -> Coverage {
+    let conntrack = reader.recorded().and_then(|recorded| recorded.conntrack);
+    Coverage { conntrack, ..session.coverage(reader.lost()) }
 }
 
 /// The filters with their window in absolute time. A relative one counts from the files' end, which takes a pass
@@ -134,10 +166,6 @@ pub(super) fn told(error: TraceError) -> anyhow::Error {
             anyhow::anyhow!("cannot read the capture: {error}")
         }
     }
-}
-
-pub(super) fn source(file: &Path) -> String {
-    if file.as_os_str() == "-" { "standard input".into() } else { file.display().to_string() }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ pub use clock::Speed;
 
 use super::{
     clock::monotonic_now,
-    offline::{self, selection, source, told},
+    offline::{self, selection, told},
     selection::Selected,
     signals::{self, Stop},
     sinks::{Covered, ReportSinks, StreamSinks},
@@ -58,7 +58,7 @@ pub fn follow(files: FileOptions, options: &StreamOptions, to: impl Write) -> an
     let mut player = paced(&replay, &vantages, selection.window.since, &mut selected, |selected| {
         selected.observer.stream.flush().context(offline::CANNOT_PRINT)
     })?;
-    let span = player.span().unwrap_or_default();
+    let span = player.window().unwrap_or_default();
     selected.observer.finish(&player.coverage(), span).context(offline::CANNOT_PRINT)?;
     player.take_failure().map_or(Ok(ExitStatus::Clean), |error| Err(told(error)))
 }
@@ -80,8 +80,8 @@ pub fn lines(options: ReplayOptions, mut to: impl Write) -> anyhow::Result<ExitS
         selected.observer.0.stream.flush().context(offline::CANNOT_PRINT)
     })?;
     let covered = Covered {
-        sources: options.files.files.iter().map(|file| source(file)).collect(),
-        window: player.span().map(|span| selection.window.within(span)),
+        sources: player.sources(),
+        window: player.window().map(|span| selection.window.within(span)),
         coverage: player.coverage(),
         cut: player.cut(),
     };

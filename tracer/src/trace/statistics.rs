@@ -50,7 +50,21 @@ const COUNTERS: [Counter; 8] = [
     ("entries", |counts| &mut counts.entries),
     ("max", |counts| &mut counts.max),
 ];
+/// Those that are no counts of what happened.
+const IN_TABLES: [&str; 2] = ["entries", "max"];
 const CONNTRACK: &str = "conntrack";
+
+/// What was counted between two readings; what is in the tables is that of the later one.
+#[must_use]
+pub fn conntrack_between(mut before: Conntrack, mut after: Conntrack) -> Conntrack {
+    let mut between = after;
+    for (name, counter) in COUNTERS {
+        if !IN_TABLES.contains(&name) {
+            *counter(&mut between) = counter(&mut after).saturating_sub(*counter(&mut before));
+        }
+    }
+    between
+}
 
 impl Statistics {
     /// The comment.
@@ -102,7 +116,7 @@ impl Recorded {
             (Some(mut one), Some(mut two)) => {
                 let mut sum = two;
                 for (name, counter) in COUNTERS {
-                    if !matches!(name, "entries" | "max") {
+                    if !IN_TABLES.contains(&name) {
                         *counter(&mut sum) = counter(&mut one).saturating_add(*counter(&mut two));
                     }
                 }
@@ -158,6 +172,13 @@ mod tests {
         assert_eq!(read(b"dnspath: \xff"), None);
         let odd = read(b"dnspath: recording; weather fine; conntrack later 7 drop 2 found").unwrap();
         assert_eq!(odd.conntrack, Some(Conntrack { drop: 2, ..Conntrack::default() }));
+    }
+
+    #[test]
+    fn what_was_counted_between_two_readings() {
+        let before = Conntrack { entries: 9, drop: 1, ..Conntrack::default() };
+        let between = conntrack_between(before, counts());
+        assert_eq!(between, Conntrack { drop: 2, ..counts() });
     }
 
     #[test]

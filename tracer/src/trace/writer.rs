@@ -198,6 +198,12 @@ impl<W: Write> Writer<W> {
         Ok(self.to)
     }
 
+    /// Gives back what was written to, without what still waits: for when that cannot be written.
+    #[must_use]
+    pub fn into_target(self) -> W {
+        self.to
+    }
+
     /// Frames written.
     #[must_use]
     pub const fn frames(&self) -> u64 {

@@ -4,7 +4,7 @@ use crate::{
     cli::options::FileOptions,
     engine::{Config, SearchList},
     model::{Coverage, Observer, Timestamp, Vantages},
-    pipeline::session::Session,
+    pipeline::{offline, session::Session},
     trace::{MergedReader, TraceError},
 };
 use std::time::Duration;
@@ -36,6 +36,7 @@ pub(super) struct Player {
     failed: Option<TraceError>,
     /// The times of the earliest and the latest frame read.
     span: Option<(Timestamp, Timestamp)>,
+    window: Option<(Timestamp, Timestamp)>,
     /// The latest frame looked at, and when (`now`) that was first.
     seen: (Timestamp, u64),
 }
@@ -58,6 +59,7 @@ impl Player {
             ended: false,
             failed: None,
             span: None,
+            window: None,
             seen: (Timestamp::EPOCH, 0),
         })
     }
@@ -140,6 +142,16 @@ impl Player {
         self.seen.0.plus_nanos(now.saturating_sub(self.seen.1))
     }
 
+    /// Up to when everything is known that happened, when reading stopped and `until` was asked for.
+    pub(super) fn reached(&self, stopped: Stopped, until: Timestamp, now: u64) -> Timestamp {
+        let newest = self.span.map_or(self.seen.0, |(_, newest)| newest);
+        match stopped {
+            Stopped::There => until,
+            Stopped::Busy | Stopped::Ended => newest,
+            Stopped::Waiting => until.min(self.arrived(now) - LAG).max(newest),
+        }
+    }
+
     /// Lets the engine's time pass as far as it is known that no frame is missing.
     fn pass(&mut self, until: Timestamp, now: u64, out: &mut impl Observer) {
         let Some((_, newest)) = self.span else { return };
@@ -155,8 +167,18 @@ impl Player {
     /// Ends the session: what is still open is told.
     pub(super) fn finish(&mut self, out: &mut impl Observer) {
         if !std::mem::replace(&mut self.ended, true) {
-            self.session.finish(out);
+            self.window = offline::finish(&self.reader, &mut self.session, self.span, out);
         }
+    }
+
+    /// The times between which was captured, once the session has ended.
+    pub(super) const fn window(&self) -> Option<(Timestamp, Timestamp)> {
+        self.window
+    }
+
+    /// What was captured, where the files say it; else their names.
+    pub(super) fn sources(&self) -> Vec<String> {
+        self.reader.sources()
     }
 
     pub(super) const fn ended(&self) -> bool {
@@ -188,6 +210,6 @@ impl Player {
     }
 
     pub(super) fn coverage(&self) -> Coverage {
-        self.session.coverage(self.reader.lost())
+        offline::coverage(&self.reader, &self.session)
     }
 }

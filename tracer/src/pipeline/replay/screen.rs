@@ -12,7 +12,7 @@ use crate::{
     model::{Direction, Timestamp, Vantages},
     pipeline::{
         clock::{monotonic_now, wall_now},
-        offline::{selection, source, told},
+        offline::{selection, told},
         selection::{Selected, Selection},
         signals::{self, Stop},
         when::{Ago, When},
@@ -85,6 +85,8 @@ struct Replay<'a> {
     /// What is fed in place of the screen's feed while the way back is gone from the start.
     aside: Option<Feed>,
     waiting: bool,
+    /// Up to when everything is known that happened.
+    reached: Timestamp,
     stop: Stop,
 }
 
@@ -111,6 +113,7 @@ impl<'a> Replay<'a> {
             feed,
             aside: None,
             waiting: false,
+            reached: Timestamp::EPOCH,
             stop,
         }
     }
@@ -266,10 +269,8 @@ impl<'a> Replay<'a> {
             return true;
         }
         let stopped = self.read(until, now);
-        if self.clock.speed == Speed::Max
-            && let Some((_, newest)) = self.player.span()
-        {
-            self.clock.set(newest.max(self.clock.position), now);
+        if self.clock.speed == Speed::Max {
+            self.clock.set(self.reached.max(self.clock.position), now);
         }
         match stopped {
             Stopped::Busy => false,
@@ -352,12 +353,13 @@ impl<'a> Replay<'a> {
         let stopped = player.read(bound, CHUNK, now, &mut Selected::new(selection, (feed, &mut *watch)));
         self.waiting = stopped == Stopped::Waiting;
         let (first, newest) = player.span().unwrap_or((bound, bound));
-        let position = match stopped {
-            Stopped::Busy => return stopped,
-            Stopped::There if until < watch.due() => return stopped,
-            Stopped::There => bound,
-            Stopped::Ended | Stopped::Waiting => newest,
-        };
+        let position = player.reached(stopped, bound, now);
+        self.reached = position;
+        if stopped == Stopped::Busy
+            || until < watch.due() && position < watch.due() && stopped != Stopped::Ended
+        {
+            return stopped;
+        }
         watch.ask(position, &player.coverage(), (first, newest), &mut self.found);
         if stopped == Stopped::There && bound < until { Stopped::Busy } else { stopped }
     }
@@ -409,8 +411,10 @@ fn brief(time: Timestamp) -> String {
 
 /// `web.pcapng`, or `web.pcapng, dns.pcapng +2`.
 fn title(options: &ReplayOptions) -> String {
-    let names = options.files.files.iter().map(|file| {
-        file.file_name().map_or_else(|| source(file), |name| name.to_string_lossy().into_owned())
+    let names = options.files.files.iter().map(|file| match file.file_name() {
+        Some(name) if name != "-" => name.to_string_lossy().into_owned(),
+        Some(_) => "standard input".into(),
+        None => file.display().to_string(),
     });
     short_list(names.collect(), ", ")
 }
