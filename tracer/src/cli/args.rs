@@ -290,7 +290,7 @@ pub struct WriteArgs {
     // Its id is not `files`: that is what is read.
     #[arg(id = "kept", long = "files", value_name = "N", default_value_t = 1, requires = "write",
         value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub files: u32,
+    pub keep: u32,
     /// Replace a file that is there already.
     #[arg(long, requires = "write")]
     pub force: bool,

@@ -92,7 +92,7 @@ impl RecordOptions {
     }
 
     fn new(args: WriteArgs) -> anyhow::Result<Option<Self>> {
-        let WriteArgs { write: Some(path), max_size, files, force } = args else { return Ok(None) };
+        let WriteArgs { write: Some(path), max_size, keep: files, force } = args else { return Ok(None) };
         if path.as_os_str() == "-" && files > 1 {
             bail!("cannot record several --files to stdout; name a file with -w");
         }

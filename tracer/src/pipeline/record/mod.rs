@@ -81,6 +81,8 @@ pub(super) struct Recorder {
     is_full: bool,
     has_failed: bool,
     flush_due: u64,
+    /// That the recording ended before the session was told.
+    end_is_told: bool,
 }
 
 /// An opened place to record to; opened before anything is attached, so that what is wrong is said at once.
@@ -121,6 +123,7 @@ impl Ready {
             is_full: false,
             has_failed: false,
             flush_due: 0,
+            end_is_told: false,
         })
     }
 }
@@ -170,6 +173,16 @@ impl Recorder {
         self.has_failed
     }
 
+    /// That the recording has ended and the session goes on: told once.
+    pub(super) fn news(&mut self) -> Option<&'static str> {
+        let news = match (self.has_failed, self.is_full) {
+            (true, _) => "the recording ended: it cannot be written",
+            (false, true) => "the recording ended: it has the size given by --max-size",
+            (false, false) => return None,
+        };
+        (!std::mem::replace(&mut self.end_is_told, true)).then_some(news)
+    }
+
     /// Frames recorded, in all files.
     pub(super) const fn frames(&self) -> u64 {
         self.frames
@@ -191,9 +204,8 @@ impl Recorder {
             // Why it failed is known where it is written.
             self.has_failed |= self.tell(ended, counts, true).is_err();
         }
-        let size = self.octets();
         let Some(writer) = self.writer.take() else { return Err(anyhow!("the recording was ended twice")) };
-        writer.into_target().finish()?;
+        let size = writer.into_target().finish()?;
         if self.has_failed {
             return Err(anyhow!("cannot write the recording"));
         }
