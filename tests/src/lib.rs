@@ -17,6 +17,7 @@ pub mod capture;
 pub mod client;
 pub mod clock;
 pub mod comparison;
+pub mod containerd;
 pub mod drops;
 pub mod harness;
 pub mod lab;

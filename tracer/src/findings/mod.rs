@@ -7,6 +7,7 @@ mod groups;
 mod late_answer;
 mod lookup_failed;
 mod pods;
+mod resolv_conf;
 mod retry_gap;
 mod search;
 mod search_fan_out;
@@ -19,7 +20,9 @@ mod truncated;
 pub use cause::cause;
 pub use pods::name_pods;
 
-use crate::model::{Coverage, Hop, Lookup, Message, Observer, Question, Timestamp, VantageId, Vantages};
+use crate::model::{
+    Coverage, Hop, Lookup, Message, Observer, Question, Resolver, Timestamp, VantageId, Vantages,
+};
 use std::fmt;
 
 /// How bad a finding is.
@@ -180,6 +183,7 @@ pub struct Findings {
     truncated: truncated::Truncated,
     server_errors: server_errors::ServerErrors,
     slow_server: slow_server::SlowServer,
+    resolv_conf: resolv_conf::ResolvConf,
 }
 
 impl Findings {
@@ -189,6 +193,8 @@ impl Findings {
     pub fn ranked(&self, coverage: &Coverage, span: (Timestamp, Timestamp)) -> Vec<Finding> {
         let mut findings: Vec<Finding> = self.rules().into_iter().flat_map(Rule::findings).collect();
         capture_loss::doubt(&mut findings, coverage);
+        // What a file says is no less true when frames were lost.
+        findings.extend(self.resolv_conf.findings());
         findings.extend(capture_loss::findings(coverage, span));
         findings.sort_by(groups::rank);
         findings
@@ -216,6 +222,10 @@ impl Observer for Findings {
     }
     fn question(&mut self, question: &Question) {
         self.slow_server.question(question);
+        self.resolv_conf.question(question);
+    }
+    fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
+        self.resolv_conf.resolver(resolver, time);
     }
     fn lookup(&mut self, lookup: &Lookup) {
         self.search_fan_out.lookup(lookup);

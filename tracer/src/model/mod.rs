@@ -13,6 +13,7 @@ mod name;
 mod observer;
 mod pods;
 mod question;
+mod resolver;
 mod sighting;
 mod time;
 mod vantage;
@@ -28,6 +29,7 @@ pub use question::{
     Answer, Hop, Message, MessageKind, Question, QuestionId, QuestionOutcome, Retransmission,
     RetransmissionKind, Transmission, TransmissionKind, Unreachable,
 };
+pub use resolver::{Libc, Resolver};
 pub use sighting::{Flow, IcmpError, MacAddress, Sighting, SightingBody, Transport};
 pub use time::Timestamp;
 pub use vantage::{Direction, InterfaceKind, Vantage, VantageId, Vantages};

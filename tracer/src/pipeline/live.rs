@@ -19,7 +19,7 @@ use crate::{
     },
     engine::{Config, SearchList},
     findings::Severity,
-    model::{Coverage, Direction, InterfaceKind, Observer, Pods, Timestamp, Vantages},
+    model::{Coverage, Direction, InterfaceKind, Observer, Pods, Resolver, Timestamp, Vantages},
     node,
     output::{self, Format, Stream, Unit},
     tui::{self, Feed, Limits, SharedFeed},
@@ -27,6 +27,7 @@ use crate::{
 use anyhow::{Context as _, anyhow};
 use std::{
     io::{self, Write as _},
+    sync::mpsc,
     thread,
     time::Duration,
 };
@@ -41,6 +42,9 @@ const IN_FLIGHT: Duration = Duration::from_millis(5);
 /// What a full disk is told with.
 const CANNOT_PRINT: &str = "cannot print to stdout; see that it can be written";
 
+/// Resolvers that wait to be heeded: what finds no room is told at the next look.
+const RESOLVERS_WAITING: usize = 1_024;
+
 /// Rounds over the rings before the clock and the signals are looked at again.
 const MOST_ROUNDS: usize = 8;
 
@@ -50,6 +54,7 @@ struct Live {
     /// Names pods for as long as it is there; `None` where it could not be started, of which a note tells.
     node: Option<node::Watch>,
     pods: Pods,
+    resolvers: mpsc::Receiver<Resolver>,
     session: Session,
     notes: Notes,
     stop: Stop,
@@ -102,7 +107,8 @@ impl Live {
         let anchor = clock::Anchor::now();
         let capture = Capture::start(&capture_options, anchor.wall_minus_monotonic(), vantages, &notes)?;
         let pods = options.selection.pods.clone();
-        let node = watch_node(&capture_options.namespaces, &pods, &notes);
+        let (found, resolvers) = mpsc::sync_channel(RESOLVERS_WAITING);
+        let node = watch_node(&capture_options.namespaces, &pods, found, &notes);
         if let Some(path) = &options.ready_file {
             std::fs::write(path, "").with_context(|| {
                 format!("cannot create --ready-file {}: give a path that can be written", path.display())
@@ -116,7 +122,7 @@ impl Live {
         let session = Session::new(&options.ports, config, vantages.clone());
         let started = clock::wall_now();
         let until = options.duration.map(|duration| started + duration);
-        Ok(Self { capture, node, pods, session, notes, stop, started, until })
+        Ok(Self { capture, node, pods, resolvers, session, notes, stop, started, until })
     }
 
     /// Runs until a signal, the end of the time given, or a sink that wants no more.
@@ -130,6 +136,7 @@ impl Live {
             let now = clock::wall_now();
             self.drain(now, out);
             if now >= next_tick {
+                self.heed_resolvers(now, out);
                 tick(out, &self.tick())?;
                 next_tick = now + TICK;
             }
@@ -140,12 +147,26 @@ impl Live {
         }
         self.capture.stop();
         self.node = None;
+        self.heed_resolvers(clock::wall_now(), out);
         let ended = clock::wall_now();
         self.drain(ended, out);
         self.session.finish(out);
         let last = self.tick();
         tick(out, &last)?;
         Ok(Ran { coverage: last.coverage, span: (self.started, ended) })
+    }
+
+    /// Clients whose resolv.conf was read are understood by it.
+    fn heed_resolvers(&mut self, now: Timestamp, out: &mut impl Observer) {
+        for resolver in self.resolvers.try_iter() {
+            if resolver.agrees {
+                let list = SearchList::from_resolv_conf(&resolver.text());
+                for &address in &resolver.addresses {
+                    self.session.set_search_list(address, list.clone());
+                }
+            }
+            out.resolver(&resolver, now);
+        }
     }
 
     /// Empties the rings, then lets time pass: `now` was read before. When a flood keeps them from getting empty,
@@ -273,7 +294,12 @@ pub fn check(options: &CheckOptions) -> anyhow::Result<ExitStatus> {
 }
 
 /// Follows who is who beside capture. Without it pods are shown by address.
-fn watch_node(namespaces: &[Netns], pods: &Pods, notes: &Notes) -> Option<node::Watch> {
+fn watch_node(
+    namespaces: &[Netns],
+    pods: &Pods,
+    resolvers: mpsc::SyncSender<Resolver>,
+    notes: &Notes,
+) -> Option<node::Watch> {
     let watched = |netns: &Netns| match netns {
         Netns::Own => node::Watched { name: own_name(), path: None },
         Netns::Other { shown, path } => node::Watched { name: shown.clone(), path: Some(path.clone()) },
@@ -283,6 +309,7 @@ fn watch_node(namespaces: &[Netns], pods: &Pods, notes: &Notes) -> Option<node::
         watched: namespaces.iter().map(watched).collect(),
         roots: node::Roots::find(),
         pods: pods.clone(),
+        resolvers,
         note: Box::new(move |note| for_notes.add(note)),
         now: clock::wall_now,
     };

@@ -5,7 +5,8 @@
 
 use super::when::When;
 use crate::model::{
-    Eviction, Lookup, Message, Name, Observer, PodName, Pods, Question, Rcode, Rtype, Timestamp, Transmission,
+    Eviction, Lookup, Message, Name, Observer, PodName, Pods, Question, Rcode, Resolver, Rtype, Timestamp,
+    Transmission,
 };
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use std::{net::IpAddr, str::FromStr};
@@ -336,6 +337,12 @@ impl<O: Observer> Observer for Selected<'_, O> {
     fn lookup(&mut self, lookup: &Lookup) {
         if self.selection.admits_lookup(lookup) {
             self.observer.lookup(lookup);
+        }
+    }
+    fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
+        let admits = &self.selection.pod_filter;
+        if admits.admits_all() || admits.admits(&resolver.pod) {
+            self.observer.resolver(resolver, time);
         }
     }
     fn evicted(&mut self, eviction: Eviction) {

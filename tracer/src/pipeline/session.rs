@@ -1,10 +1,11 @@
 //! Decoder and engine in a row: the part of the way that live capture and files share.
 
 use crate::{
-    engine::{Config, Engine},
+    engine::{Config, Engine, SearchList},
     model::{Coverage, Frame, Observer, Timestamp, Vantages},
     wire::Decoder,
 };
+use std::net::IpAddr;
 
 /// Frames in, what they mean out.
 pub struct Session {
@@ -24,6 +25,11 @@ impl Session {
     pub fn frame(&mut self, frame: &Frame<'_>, out: &mut impl Observer) {
         let Self { decoder, engine, vantages } = self;
         decoder.decode(frame, vantages, &mut |sighting| engine.observe(sighting, out));
+    }
+
+    /// Tells the search list of one client.
+    pub fn set_search_list(&mut self, client: IpAddr, list: SearchList) {
+        self.engine.set_search_list(client, list);
     }
 
     /// Says that every frame before `now` was given.

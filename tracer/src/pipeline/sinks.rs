@@ -6,7 +6,7 @@ use crate::{
         options::{ExitStatus, ReportOptions},
     },
     findings::{Findings, name_pods},
-    model::{Coverage, Eviction, Lookup, Message, Observer, Pods, Question, Timestamp, Vantages},
+    model::{Coverage, Eviction, Lookup, Message, Observer, Pods, Question, Resolver, Timestamp, Vantages},
     output::{LookupLog, Report, Stream, Unit},
     stats::Stats,
 };
@@ -53,6 +53,11 @@ impl<W: Write> Observer for StreamSinks<W> {
         self.stream.lookup(lookup);
         if let Some(findings) = &mut self.findings {
             findings.lookup(lookup);
+        }
+    }
+    fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
+        if let Some(findings) = &mut self.findings {
+            findings.resolver(resolver, time);
         }
     }
 }
@@ -130,6 +135,9 @@ impl Observer for ReportSinks {
         if let Some(log) = &mut self.log {
             log.lookup(lookup);
         }
+    }
+    fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
+        self.findings.resolver(resolver, time);
     }
     fn evicted(&mut self, eviction: Eviction) {
         self.stats.evicted(eviction);

@@ -1,0 +1,184 @@
+//! Who is who, against a real containerd with runc and the CNI bridge: each pod asks for its own name, so that every
+//! lookup says itself whose it is.
+
+use std::collections::HashMap;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use dnspath_tests::clock;
+use dnspath_tests::containerd::{Containerd, GATEWAY, pod_name};
+use dnspath_tests::harness::{Outcome, run};
+use dnspath_tests::process::Process;
+use dnspath_tests::tracer::{Tracer, binary};
+use serde_json::Value;
+
+fn main() -> ExitCode {
+    run(&[
+        ("a_pod_that_was_there_before_is_named", a_pod_that_was_there_before_is_named),
+        ("two_hundred_pods_come_and_go", two_hundred_pods_come_and_go),
+    ])
+}
+
+/// Answers every query on the node with NXDOMAIN.
+const SERVER: &str = r#"
+import socket, sys
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.setsockopt(socket.SOL_IP, 15, 1)
+server.bind((sys.argv[1], 53))
+while True:
+    query, client = server.recvfrom(512)
+    server.sendto(query[:2] + b"\x81\x83" + query[4:6] + b"\0\0\0\0\0\0" + query[12:], client)
+"#;
+
+/// Asks for `NAME.example` about every second.
+fn asking(number: u32) -> String {
+    let name = pod_name(number);
+    let query = format!(r"\0\7\1\0\0\1\0\0\0\0\0\0\{:o}{name}\7example\0\0\1\0\1", name.len());
+    format!("while :; do printf '{query}' | nc -u -w 1 {GATEWAY} 53 >/dev/null; done")
+}
+
+fn server(node: &Containerd) -> Result<Process> {
+    let mut command = node.command("python3");
+    command.args(["-c", SERVER, GATEWAY]);
+    Process::spawn_with_stdout(
+        "server",
+        &mut command,
+        std::process::Stdio::null(),
+        &node.files().join("server.log"),
+    )
+}
+
+/// How the lookups of a session were named.
+#[derive(Debug, Default)]
+struct Named {
+    right: usize,
+    wrong: Vec<String>,
+    /// Without a name, at least a second after the pod's first lookup.
+    missing: Vec<String>,
+    early: usize,
+    pods: usize,
+}
+
+fn judge(lines: &[Value]) -> Result<Named> {
+    let mut named = Named::default();
+    let mut first: HashMap<String, f64> = HashMap::new();
+    let mut lookups: Vec<(f64, String, Option<String>)> = Vec::new();
+    for line in lines.iter().filter(|line| line["unit"] == "lookup") {
+        let name = line["name"].as_str().context("a lookup without a name")?;
+        let Some(pod) = name.strip_suffix(".example") else { continue };
+        let start = seconds_of_day(line["start"].as_str().context("a lookup without a start")?)?;
+        lookups.push((start, pod.to_owned(), line["pod"].as_str().map(str::to_owned)));
+    }
+    lookups.sort_by(|a, b| a.0.total_cmp(&b.0));
+    for (start, pod, told) in lookups {
+        let since = start - *first.entry(pod.clone()).or_insert(start);
+        match told {
+            Some(told) if told == format!("shop/{pod}") => named.right += 1,
+            Some(told) => named.wrong.push(format!("{pod} as {told}")),
+            None if since >= 1.0 => named.missing.push(format!("{pod} after {since:.1} s")),
+            None => named.early += 1,
+        }
+    }
+    named.pods = first.len();
+    Ok(named)
+}
+
+/// `…T12:00:03.412…Z`; a test does not last over midnight twice.
+fn seconds_of_day(time: &str) -> Result<f64> {
+    let clock = time.split_once('T').context("no time")?.1.trim_end_matches('Z');
+    let mut seconds = 0.0;
+    for part in clock.split(':') {
+        seconds = seconds * 60.0 + part.parse::<f64>().context("no time")?;
+    }
+    Ok(seconds)
+}
+
+fn trace(node: &Containerd) -> Result<Tracer> {
+    Tracer::start_by(node.command(binary()?), node.files(), &["stream", "-o", "json", "--hook", "clsact"])
+}
+
+fn resident_kib(tracer: &mut Tracer) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", tracer.process().pid()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    line.trim().trim_end_matches(" kB").parse().context("no VmRSS")
+}
+
+fn a_pod_that_was_there_before_is_named() -> Result<Outcome> {
+    if let Some(reason) = Containerd::why_not() {
+        return Ok(Outcome::LeftOut(reason));
+    }
+    let node = Containerd::start()?;
+    node.run_pod(1, &asking(1))?;
+    let _server = server(&node)?;
+    let tracer = trace(&node)?;
+    std::thread::sleep(Duration::from_secs(4));
+    let told = tracer.finish()?;
+    let named = judge(&told.lines)?;
+    ensure!(named.right >= 2 && named.wrong.is_empty(), "{named:?}");
+    ensure!(named.missing.is_empty() && named.early == 0, "{named:?}");
+    let line = told.unit("lookup").next().context("no lookup")?;
+    ensure!(line["k8s.namespace.name"] == "shop" && line["k8s.pod.name"] == "pod-001", "{line}");
+    Ok(Outcome::Passed)
+}
+
+/// Pods at a time, for each of those who make them.
+const AT_A_TIME: usize = 5;
+const MAKERS: u32 = 4;
+const PODS: u32 = 200;
+
+fn two_hundred_pods_come_and_go() -> Result<Outcome> {
+    if let Some(reason) = Containerd::why_not() {
+        return Ok(Outcome::LeftOut(reason));
+    }
+    let node = Containerd::start()?;
+    // The bridge, and with it the address that the server binds, comes with the first pod.
+    node.run_pod(0, &asking(0))?;
+    let _server = server(&node)?;
+    let mut tracer = trace(&node)?;
+    std::thread::sleep(Duration::from_secs(3));
+    let before = resident_kib(&mut tracer)?;
+    let started = clock::now();
+    std::thread::scope(|scope| {
+        let makers: Vec<_> = (0..MAKERS)
+            .map(|maker| {
+                let node = &node;
+                scope.spawn(move || -> Result<()> {
+                    let mut alive = std::collections::VecDeque::new();
+                    for number in (1..=PODS).filter(|number| number % MAKERS == maker) {
+                        node.run_pod(number, &asking(number))?;
+                        alive.push_back(number);
+                        if alive.len() > AT_A_TIME
+                            && let Some(oldest) = alive.pop_front()
+                        {
+                            node.remove_pod(oldest)?;
+                        }
+                    }
+                    std::thread::sleep(Duration::from_secs(2));
+                    alive.into_iter().try_for_each(|number| node.remove_pod(number))
+                })
+            })
+            .collect();
+        makers
+            .into_iter()
+            .try_for_each(|maker| maker.join().map_err(|_| anyhow::anyhow!("a maker of pods panicked"))?)
+    })?;
+    let took = started.elapsed();
+    std::thread::sleep(Duration::from_secs(2));
+    let after = resident_kib(&mut tracer)?;
+    let told = tracer.finish()?;
+    let named = judge(&told.lines)?;
+    let figures = format!(
+        "{} pods, {} lookups named right, {} too early for a name, {:.0} s, {} KiB more",
+        named.pods,
+        named.right,
+        named.early,
+        took.as_secs_f64(),
+        after.saturating_sub(before)
+    );
+    ensure!(named.wrong.is_empty(), "{figures}; wrong: {:?}", named.wrong);
+    ensure!(named.missing.is_empty(), "{figures}; missing: {:?}", named.missing);
+    ensure!(named.pods as u32 > PODS * 9 / 10, "{figures}: most pods should have asked");
+    ensure!(after < before + 8 * 1024, "{figures}: from {before} to {after} KiB");
+    Ok(Outcome::Measured(figures))
+}
