@@ -102,9 +102,14 @@ impl Containerd {
         }
         let busybox = find("busybox").context("busybox is missing")?;
         fs::copy(busybox, rootfs.join("bin/busybox")).context("cannot copy busybox")?;
-        for applet in ["sh", "nc", "printf", "sleep"] {
+        for applet in ["nslookup", "sh", "sleep"] {
             std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(applet)).context("cannot link")?;
         }
+        fs::write(
+            rootfs.join("etc/resolv.conf"),
+            format!("nameserver {GATEWAY}\nsearch a.example b.example\n"),
+        )
+        .context("cannot write the pods' resolv.conf")?;
         run(bound_command("ip").args(["netns", "add", &name]), LIMIT)?;
         let mut command = bound_command("unshare");
         command

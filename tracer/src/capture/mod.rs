@@ -15,7 +15,7 @@ mod program;
 mod record;
 
 pub use btf::{Btf, BtfError};
-pub use check::{Check, Verdict, check};
+pub use check::check;
 pub use links::Interfaces;
 pub use netns::Netns;
 pub use notes::Notes;

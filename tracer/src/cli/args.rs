@@ -53,7 +53,10 @@ pub enum Command {
         dnspath report -o json --lookups a.pcap.zst b.pcap.zst\n\n\
         Exit status: 0 clean, 1 findings at or above --fail-on, 2 usage or run-time error.")]
     Report(ReportArgs),
-    /// Say what this kernel and this node let dnspath see.
+    /// Say what this kernel and this node let dnspath see, and what on the node will cost lookups.
+    #[command(
+        after_help = "Exit status: 0 all fine, 1 no capture or something is wrong, 2 usage or run-time error."
+    )]
     Check(CheckArgs),
     /// Print a shell completion script.
     Completions {
@@ -142,6 +145,9 @@ pub struct CheckArgs {
     /// How to hook packets.
     #[arg(long, value_enum, value_name = "HOOK", default_value_t)]
     pub hook: Hook,
+    /// Ask the cluster's DNS service, too: one query to each of its addresses.
+    #[arg(long)]
+    pub probe: bool,
 }
 
 /// How `report` and `check` print.

@@ -3,7 +3,7 @@
 pub mod args;
 pub mod options;
 
-use crate::pipeline::{live, offline};
+use crate::pipeline::{check, live, offline};
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
 use options::{CheckOptions, ExitStatus, LiveOptions, Source};
@@ -52,7 +52,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitStatus> {
             (Source::Files(files), options) => offline::report(files, &options, io::stdout().lock()),
             (Source::Live(live), options) => live::report(live, options),
         },
-        Command::Check(args) => live::check(&CheckOptions::from(args)),
+        Command::Check(args) => check::check(&CheckOptions::from(args)),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "dnspath", &mut script);

@@ -5,6 +5,7 @@
 //! joins sightings to [`Message`]s, messages to [`Question`]s and questions to [`Lookup`]s, and tells an
 //! [`Observer`] about each.
 
+mod check;
 mod dns;
 mod frame;
 mod kernel;
@@ -18,6 +19,7 @@ mod sighting;
 mod time;
 mod vantage;
 
+pub use check::{Check, Verdict};
 pub use dns::{AnswerSummary, Class, DnsMessage, Edns, Flags, Opcode, Rcode, Rtype};
 pub use frame::{Frame, LinkType, NatTuple};
 pub use kernel::{Conntrack, DropMark, Fate, PacketDrop};

@@ -15,15 +15,18 @@
 mod addresses;
 mod census;
 mod cgroup;
+mod check;
 mod cni;
 mod links;
 mod naming;
 mod processes;
 mod resolvers;
 mod roots;
+mod rules;
 mod runtimes;
 mod watch;
 
+pub use check::check;
 pub use links::Watched;
 pub use roots::Roots;
 pub use watch::{Settings, Watch};

@@ -110,11 +110,8 @@ fn run(settings: Settings, stop: &Stop, looked: &mpsc::Sender<()>) {
         }
     };
     runtime.block_on(async {
-        match Watcher::new(settings) {
-            Ok(mut watcher) => watcher.watch(stop, looked).await,
-            Err((note, error)) => {
-                note(&format!("cannot follow the pods' interfaces: {error}: pods are shown by address"));
-            }
+        if let Some(mut watcher) = Watcher::new(settings) {
+            watcher.watch(stop, looked).await;
         }
     });
 }
@@ -155,7 +152,8 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn new(settings: Settings) -> Result<Self, (Box<dyn Fn(&str) + Send>, io::Error)> {
+    /// `None` where the kernel cannot be asked, which a note tells.
+    fn new(settings: Settings) -> Option<Self> {
         let mut besides: Vec<u64> = Vec::new();
         besides.extend(netns_of(&settings.roots, 1));
         besides.extend(netns_of(&Roots::at("/"), std::process::id()));
@@ -163,13 +161,18 @@ impl Watcher {
         for watched in &settings.watched {
             match Links::connect(watched) {
                 Ok(connected) => links.push(connected),
-                Err(error) => return Err((settings.note, error)),
+                Err(error) => {
+                    (settings.note)(&format!(
+                        "cannot follow the pods' interfaces: {error}: pods are shown by address"
+                    ));
+                    return None;
+                }
             }
             besides.extend(inode_of(watched));
         }
         besides.sort_unstable();
         besides.dedup();
-        Ok(Self {
+        Some(Self {
             namer: Namer::new(settings.roots.clone()),
             census: Census::new(settings.pods.clone()),
             neighbours: HashMap::new(),

@@ -12,16 +12,16 @@ use super::{
     sinks::{Covered, ReportSinks, StreamSinks},
 };
 use crate::{
-    capture::{self, Capture, Interfaces, Netns, Notes, Verdict},
+    capture::{self, Capture, Interfaces, Netns, Notes},
     cli::{
         args::ReportFormat,
-        options::{CheckOptions, ExitStatus, LiveOptions, ReportOptions, StreamOptions},
+        options::{ExitStatus, LiveOptions, ReportOptions, StreamOptions},
     },
     engine::{Config, SearchList},
     findings::Severity,
     model::{Coverage, Direction, InterfaceKind, Observer, Pods, Resolver, Timestamp, Vantages},
     node,
-    output::{self, Format, Stream, Unit},
+    output::{Format, Stream, Unit},
     tui::{self, Feed, Limits, SharedFeed},
 };
 use anyhow::{Context as _, anyhow};
@@ -40,7 +40,7 @@ const TICK: Duration = Duration::from_millis(100);
 const IN_FLIGHT: Duration = Duration::from_millis(5);
 
 /// What a full disk is told with.
-const CANNOT_PRINT: &str = "cannot print to stdout; see that it can be written";
+pub(super) const CANNOT_PRINT: &str = "cannot print to stdout; see that it can be written";
 
 /// Resolvers that wait to be heeded: what finds no room is told at the next look.
 const RESOLVERS_WAITING: usize = 1_024;
@@ -271,39 +271,13 @@ impl Problems {
     }
 }
 
-/// Says what this node lets dnspath see; [`ExitStatus::Findings`] where it cannot capture.
-///
-/// # Errors
-/// When an option makes no sense, or stdout cannot be written.
-pub fn check(options: &CheckOptions) -> anyhow::Result<ExitStatus> {
-    let capture_options = capture::Options {
-        interfaces: Interfaces::new(&options.interfaces)
-            .context("cannot use --interface; give names, or patterns with * ? [...]")?,
-        namespaces: namespaces(&options.netns),
-        hook: options.hook,
-        ..capture::Options::default()
-    };
-    let checks = capture::check(&capture_options, clock::monotonic_now);
-    let text = match options.format {
-        ReportFormat::Json => format!("{:#}\n", output::check::to_json(&checks)),
-        ReportFormat::Text => output::check::to_text(&checks),
-    };
-    io::stdout().lock().write_all(text.as_bytes()).context(CANNOT_PRINT)?;
-    let can_capture = checks.iter().all(|check| check.verdict != Verdict::Missing);
-    Ok(if can_capture { ExitStatus::Clean } else { ExitStatus::Findings })
-}
-
 /// Follows who is who beside capture. Without it pods are shown by address.
-fn watch_node(
+pub(super) fn watch_node(
     namespaces: &[Netns],
     pods: &Pods,
     resolvers: mpsc::SyncSender<Resolver>,
     notes: &Notes,
 ) -> Option<node::Watch> {
-    let watched = |netns: &Netns| match netns {
-        Netns::Own => node::Watched { name: own_name(), path: None },
-        Netns::Other { shown, path } => node::Watched { name: shown.clone(), path: Some(path.clone()) },
-    };
     let for_notes = notes.clone();
     let settings = node::Settings {
         watched: namespaces.iter().map(watched).collect(),
@@ -318,13 +292,21 @@ fn watch_node(
         .ok()
 }
 
+/// A namespace as `node` is told of it.
+pub(super) fn watched(netns: &Netns) -> node::Watched {
+    match netns {
+        Netns::Own => node::Watched { name: own_name(), path: None },
+        Netns::Other { shown, path } => node::Watched { name: shown.clone(), path: Some(path.clone()) },
+    }
+}
+
 /// The node's name.
-fn own_name() -> String {
+pub(super) fn own_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// The namespaces to watch: those named, each once, else the own one.
-fn namespaces(named: &[String]) -> Vec<Netns> {
+pub(super) fn namespaces(named: &[String]) -> Vec<Netns> {
     if named.is_empty() {
         return vec![Netns::Own];
     }
