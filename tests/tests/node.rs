@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use dnspath_tests::clock;
 use dnspath_tests::containerd::{Containerd, GATEWAY, pod_name};
 use dnspath_tests::harness::{Outcome, run};
-use dnspath_tests::process::Process;
+use dnspath_tests::process::{Process, output_of, run_with_input};
 use dnspath_tests::tracer::{Tracer, binary};
 use serde_json::Value;
 
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
     run(&[
         ("a_pod_that_was_there_before_is_named", a_pod_that_was_there_before_is_named),
         ("two_hundred_pods_come_and_go", two_hundred_pods_come_and_go),
+        ("check_names_what_is_planted", check_names_what_is_planted),
     ])
 }
 
@@ -179,4 +180,106 @@ fn two_hundred_pods_come_and_go() -> Result<Outcome> {
     ensure!(named.pods as u32 > PODS * 9 / 10, "{figures}: most pods should have asked");
     ensure!(after < before + 8 * 1024, "{figures}: from {before} to {after} KiB");
     Ok(Outcome::Measured(figures))
+}
+
+/// `dnspath check -o json` on the node: its exit status and its lines.
+fn check(node: &Containerd) -> Result<(Option<i32>, Vec<Value>)> {
+    let mut command = node.command(binary()?);
+    command.args(["check", "-o", "json", "--hook", "clsact"]);
+    let output = output_of(&mut command, "", Duration::from_secs(60))?;
+    let told: Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("no JSON: {}", String::from_utf8_lossy(&output.stderr)))?;
+    Ok((output.status.code(), told["checks"].as_array().context("no checks")?.clone()))
+}
+
+/// Whether a line of this name is as bad as `status`, and says `found`.
+fn says(checks: &[Value], name: &str, status: &str, found: &str) -> bool {
+    checks.iter().any(|check| {
+        check["name"] == name
+            && check["status"] == status
+            && check["found"].as_str().is_some_and(|it| it.contains(found))
+    })
+}
+
+/// A stub's address, and a search line that musl leaves out.
+fn broken_resolv_conf() -> String {
+    format!("nameserver 127.0.0.53\nsearch {}\n", "division.example ".repeat(18))
+}
+
+/// kube-proxy's rules for a cluster DNS with one endpoint.
+const KUBE_DNS: &str = r#"*nat
+:KUBE-SERVICES - [0:0]
+:KUBE-SVC-DNS - [0:0]
+:KUBE-SEP-DNS - [0:0]
+-A PREROUTING -j KUBE-SERVICES
+-A KUBE-SERVICES -d 10.96.0.10/32 -p udp -m comment --comment "kube-system/kube-dns:dns cluster IP" -m udp --dport 53 -j KUBE-SVC-DNS
+-A KUBE-SVC-DNS -m comment --comment "kube-system/kube-dns:dns -> 10.98.0.1:53" -j KUBE-SEP-DNS
+-A KUBE-SEP-DNS -p udp -m udp -j DNAT --to-destination 10.98.0.1:53
+COMMIT
+"#;
+
+fn check_names_what_is_planted() -> Result<Outcome> {
+    if let Some(reason) = Containerd::why_not() {
+        return Ok(Outcome::LeftOut(reason));
+    }
+    let node = Containerd::start()?;
+    node.run_pod(1, "sleep 600")?;
+    let restore = |rules: &str| -> Result<()> {
+        let mut command = node.command("iptables-nft-restore");
+        run_with_input(command.arg("--noflush"), rules, Duration::from_secs(120)).map(drop)
+    };
+    restore(KUBE_DNS)?;
+    node.sh("echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables")?;
+    let (status, healthy) = check(&node)?;
+    ensure!(
+        healthy.iter().all(|check| check["status"] == "ok") && status == Some(0),
+        "{status:?} {healthy:#?}"
+    );
+    ensure!(says(&healthy, "pods", "ok", "1 by name"), "{healthy:#?}");
+    ensure!(says(&healthy, "CNI", "ok", "lab: bridge"), "{healthy:#?}");
+    ensure!(says(&healthy, "kube-proxy", "ok", "iptables: 1 service"), "{healthy:#?}");
+    ensure!(
+        says(&healthy, "cluster DNS", "ok", "kube-system/kube-dns:dns at 10.96.0.10:53, 1 endpoint"),
+        "{healthy:#?}"
+    );
+
+    std::fs::write(node.files().join("rootfs/etc/resolv.conf"), broken_resolv_conf())?;
+    node.sh("echo 0 > /proc/sys/net/bridge/bridge-nf-call-iptables")?;
+    restore(&format!("*nat\n{}COMMIT\n", "-A POSTROUTING -s 10.98.0.0/24 -j MASQUERADE\n".repeat(20_000)))?;
+    node.sh("iptables-nft -t nat -F KUBE-SEP-DNS")?;
+    let (status, planted) = check(&node)?;
+    ensure!(status == Some(1), "{status:?} {planted:#?}");
+    for (name, found) in [
+        ("resolv.conf", "shop/pod-001 has the nameserver 127.0.0.53"),
+        ("resolv.conf", "shop/pod-001 has a line of 313 octets"),
+        ("bridge netfilter", "bridge-nf-call-iptables is 0"),
+        ("rules", "19999 of them duplicates"),
+        ("cluster DNS", "kube-system/kube-dns:dns at 10.96.0.10:53, 0 endpoints"),
+    ] {
+        ensure!(says(&planted, name, "warning", found), "{name} should say {found:?}: {planted:#?}");
+    }
+
+    // What `check` says of a file, a live report says too.
+    let mut report = node.command(binary()?);
+    report.args(["report", "-o", "json", "--hook", "clsact", "--duration", "2s"]);
+    let output = output_of(&mut report, "", Duration::from_secs(60))?;
+    let told: Value = serde_json::from_slice(&output.stdout).context("no report")?;
+    let finding =
+        told["findings"].as_array().context("no findings")?.iter().find(|finding| finding["code"] == "DP501");
+    ensure!(
+        finding.is_some_and(|finding| finding["subject"]["pod"] == "shop/pod-001"),
+        "{:#}",
+        told["findings"]
+    );
+
+    let many: String = (0..160_000_u32)
+        .map(|n| format!("-A POSTROUTING -s 10.{}.{}.{}/32 -j RETURN\n", n >> 16, n >> 8 & 255, n & 255))
+        .collect();
+    restore(&format!("*nat\n{many}COMMIT\n"))?;
+    let started = clock::now();
+    let (_, checks) = check(&node)?;
+    let took = started.elapsed();
+    ensure!(says(&checks, "rules", "warning", "180003 rules"), "{checks:#?}");
+    ensure!(took < Duration::from_secs(5), "180,000 rules took {took:?}");
+    Ok(Outcome::Measured(format!("check with 180,000 rules took {:.1} s", took.as_secs_f64())))
 }
