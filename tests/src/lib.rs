@@ -19,6 +19,7 @@ pub mod client;
 pub mod clock;
 pub mod comparison;
 pub mod conntrack;
+pub mod containerd;
 pub mod drops;
 pub mod harness;
 pub mod lab;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -95,12 +96,19 @@ impl Tracer {
     /// # Errors
     /// As [`Tracer::stream`].
     pub fn start(directory: &Path, arguments: &[&str]) -> Result<Self> {
+        Self::start_by(bound_command(binary()?), directory, arguments)
+    }
+
+    /// As [`Tracer::start`], by a command that ends in the binary.
+    ///
+    /// # Errors
+    /// As [`Tracer::stream`].
+    pub fn start_by(mut command: Command, directory: &Path, arguments: &[&str]) -> Result<Self> {
         let (ready, output) = (directory.join("dnspath.ready"), directory.join("dnspath.out"));
         if ready.exists() {
             std::fs::remove_file(&ready).context("cannot remove the old ready file")?;
         }
         let stdout = std::fs::File::create(&output).context("cannot create dnspath's output file")?;
-        let mut command = bound_command(binary()?);
         command.args(arguments).arg("--ready-file").arg(&ready);
         let log = directory.join("dnspath.log");
         let mut process = Process::spawn_with_stdout("dnspath", &mut command, stdout.into(), &log)?;

@@ -1,46 +1,8 @@
 //! What this kernel and node let dnspath see: found out by trying.
 
 use super::{Btf, Capture, CaptureError, ClashMethod, Hook, Netns, Notes, Options, privileges};
-use crate::model::{Direction, InterfaceKind, Vantages};
+use crate::model::{Check, Direction, InterfaceKind, Vantages};
 use std::time::Duration;
-
-/// How one thing was found to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verdict {
-    /// As it should be.
-    Fine,
-    /// Capture works, but sees less.
-    Limited,
-    /// No capture.
-    Missing,
-}
-
-/// One thing that was looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
-    /// What: a word or two, stable.
-    pub name: &'static str,
-    /// How it is.
-    pub verdict: Verdict,
-    /// What was found.
-    pub found: String,
-    /// What to do; empty where there is nothing to do.
-    pub hint: String,
-}
-
-impl Check {
-    fn fine(name: &'static str, found: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Fine, found: found.into(), hint: String::new() }
-    }
-
-    fn limited(name: &'static str, found: impl Into<String>, hint: &str) -> Self {
-        Self { name, verdict: Verdict::Limited, found: found.into(), hint: hint.into() }
-    }
-
-    fn missing(name: &'static str, found: impl Into<String>, hint: &str) -> Self {
-        Self { name, verdict: Verdict::Missing, found: found.into(), hint: hint.into() }
-    }
-}
 
 /// Looks at everything; `monotonic_now` is CLOCK_MONOTONIC in nanoseconds.
 ///

@@ -25,7 +25,7 @@ mod record;
 mod symbols;
 
 pub use btf::{Btf, BtfError};
-pub use check::{Check, Verdict, check};
+pub use check::check;
 pub use drops::{ClashMethod, DropFacts};
 pub use links::Interfaces;
 pub use netns::Netns;

@@ -72,7 +72,10 @@ pub enum Command {
         Every DNS packet is recorded: select when reading (`dnspath report FILE --client …`).\n\
         What was captured is in the file at the latest half a second later, whatever happens to dnspath.")]
     Record(RecordArgs),
-    /// Say what this kernel and this node let dnspath see.
+    /// Say what this kernel and this node let dnspath see, and what on the node will cost lookups.
+    #[command(
+        after_help = "Exit status: 0 all fine, 1 no capture or something is wrong, 2 usage or run-time error."
+    )]
     Check(CheckArgs),
     /// Print a shell completion script.
     Completions {
@@ -210,6 +213,9 @@ pub struct CheckArgs {
     /// How to hook packets.
     #[arg(long, value_enum, value_name = "HOOK", default_value_t)]
     pub hook: Hook,
+    /// Ask the cluster's DNS service, too: one query to each of its addresses.
+    #[arg(long)]
+    pub probe: bool,
 }
 
 /// Octets of the flight recorder: 0, or enough to be of use.

@@ -3,7 +3,7 @@
 pub mod args;
 pub mod options;
 
-use crate::pipeline::{live, offline, record, replay};
+use crate::pipeline::{check, live, offline, record, replay};
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
 use options::{CheckOptions, ExitStatus, LiveOptions, ReplayOptions, Source};
@@ -64,7 +64,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitStatus> {
             }
         }
         Command::Record(args) => record::record(args.try_into()?),
-        Command::Check(args) => live::check(&CheckOptions::from(args)),
+        Command::Check(args) => check::check(&CheckOptions::from(args)),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "dnspath", &mut script);

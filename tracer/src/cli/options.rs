@@ -182,6 +182,8 @@ pub struct CheckOptions {
     pub netns: Vec<String>,
     /// How packets are hooked.
     pub hook: Hook,
+    /// Whether the cluster's DNS is asked.
+    pub probe: bool,
 }
 
 impl LiveOptions {
@@ -285,7 +287,13 @@ impl TryFrom<ReplayArgs> for ReplayOptions {
 
 impl From<CheckArgs> for CheckOptions {
     fn from(args: CheckArgs) -> Self {
-        Self { format: args.output, interfaces: args.interfaces, netns: args.netns, hook: args.hook }
+        Self {
+            format: args.output,
+            interfaces: args.interfaces,
+            netns: args.netns,
+            hook: args.hook,
+            probe: args.probe,
+        }
     }
 }
 

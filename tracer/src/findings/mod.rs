@@ -12,6 +12,7 @@ mod losses;
 mod packet_dropped;
 mod pods;
 mod reasons;
+mod resolv_conf;
 mod retry_gap;
 mod search;
 mod search_fan_out;
@@ -29,8 +30,8 @@ pub use pods::name_pods;
 pub use reasons::{fate, what_happened};
 
 use crate::model::{
-    Coverage, Hop, Lookup, Message, Misdirected, Observer, PacketDrop, Question, Timestamp, VantageId,
-    Vantages,
+    Coverage, Hop, Lookup, Message, Misdirected, Observer, PacketDrop, Question, Resolver, Timestamp,
+    VantageId, Vantages,
 };
 use losses::{Loss, Losses};
 use std::fmt;
@@ -204,6 +205,7 @@ pub struct Findings {
     untranslated_reply: untranslated_reply::UntranslatedReply,
     wrong_mac: wrong_mac::WrongMac,
     losses: Losses,
+    resolv_conf: resolv_conf::ResolvConf,
 }
 
 impl Findings {
@@ -220,6 +222,8 @@ impl Findings {
         let mut findings: Vec<Finding> = self.rules().into_iter().flat_map(Rule::findings).collect();
         findings.extend(self.table_full.with_counters(coverage, span));
         capture_loss::doubt(&mut findings, coverage);
+        // What a file says is no less true when frames were lost.
+        findings.extend(self.resolv_conf.findings());
         findings.extend(capture_loss::findings(coverage, span));
         findings.sort_by(groups::rank);
         findings
@@ -265,6 +269,10 @@ impl Observer for Findings {
         self.slow_server.question(question);
         self.untranslated_reply.question(question);
         self.losses(|losses, tell| losses.question(question, tell));
+        self.resolv_conf.question(question);
+    }
+    fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
+        self.resolv_conf.resolver(resolver, time);
     }
     fn packet_drop(&mut self, drop: &PacketDrop) {
         self.clash_resolved.packet_drop(drop);

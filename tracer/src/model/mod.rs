@@ -5,6 +5,7 @@
 //! joins sightings to [`Message`]s, messages to [`Question`]s and questions to [`Lookup`]s, and tells an
 //! [`Observer`] about each.
 
+mod check;
 mod dns;
 mod frame;
 mod kernel;
@@ -13,10 +14,12 @@ mod name;
 mod observer;
 mod pods;
 mod question;
+mod resolver;
 mod sighting;
 mod time;
 mod vantage;
 
+pub use check::{Check, Verdict};
 pub use dns::{AnswerSummary, Class, DnsMessage, Edns, Flags, Opcode, Rcode, Rtype};
 pub use frame::{Frame, LinkType, NatTuple};
 pub use kernel::{Conntrack, DropMark, Fate, Misdirected, PacketDrop, Rival};
@@ -28,6 +31,7 @@ pub use question::{
     Answer, Hop, Message, MessageKind, Question, QuestionId, QuestionOutcome, Retransmission,
     RetransmissionKind, Transmission, TransmissionKind, Unreachable,
 };
+pub use resolver::{Libc, Resolver};
 pub use sighting::{Flow, IcmpError, MacAddress, Sighting, SightingBody, Transport};
 pub use time::Timestamp;
 pub use vantage::{Direction, InterfaceKind, Vantage, VantageId, Vantages};

@@ -1,6 +1,6 @@
 //! What the engine tells, and what it could not see.
 
-use super::{Conntrack, Lookup, Message, Misdirected, PacketDrop, Question};
+use super::{Conntrack, Lookup, Message, Misdirected, PacketDrop, Question, Resolver, Timestamp};
 
 /// Why the engine let go of something before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,6 +24,8 @@ pub trait Observer {
     fn packet_drop(&mut self, _drop: &PacketDrop) {}
     /// A frame that was sent to a MAC address that is not its receiver's.
     fn misdirected(&mut self, _frame: &Misdirected) {}
+    /// A container's resolver as it was read at `time`; told by who follows the node, and not by the engine.
+    fn resolver(&mut self, _resolver: &Resolver, _time: Timestamp) {}
     /// Something was dropped for want of room.
     fn evicted(&mut self, _eviction: Eviction) {}
 }
@@ -52,6 +54,10 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
         self.0.misdirected(frame);
         self.1.misdirected(frame);
     }
+    fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
+        self.0.resolver(resolver, time);
+        self.1.resolver(resolver, time);
+    }
     fn evicted(&mut self, eviction: Eviction) {
         self.0.evicted(eviction);
         self.1.evicted(eviction);
@@ -73,6 +79,9 @@ impl<O: Observer + ?Sized> Observer for &mut O {
     }
     fn misdirected(&mut self, frame: &Misdirected) {
         (**self).misdirected(frame);
+    }
+    fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
+        (**self).resolver(resolver, time);
     }
     fn evicted(&mut self, eviction: Eviction) {
         (**self).evicted(eviction);

@@ -52,6 +52,14 @@ pub(super) type Peers = BTreeMap<i32, BTreeSet<u32>>;
 type NewsOfLinks =
     futures_util::stream::BoxStream<'static, (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>;
 
+/// Moves the calling thread into a watched namespace.
+pub(super) fn enter(watched: &Watched) -> io::Result<()> {
+    if let Some(path) = &watched.path {
+        move_into_link_name_space(File::open(path)?.as_fd(), Some(LinkNameSpaceType::Network))?;
+    }
+    Ok(())
+}
+
 /// What happened to the interfaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum News {
@@ -74,9 +82,7 @@ pub(super) struct Links {
 impl Links {
     /// Connects; must be called in a runtime. The calling thread is in the namespace afterwards.
     pub(super) fn connect(watched: &Watched) -> io::Result<Self> {
-        if let Some(path) = &watched.path {
-            move_into_link_name_space(File::open(path)?.as_fd(), Some(LinkNameSpaceType::Network))?;
-        }
+        enter(watched)?;
         let (mut connection, handle, news) = new_multicast_connection(&[MulticastGroup::Link])?;
         // Without it the kernel overlooks the number in a request for addresses, and tells those of this namespace.
         connection.socket_mut().socket_mut().set_netlink_get_strict_chk(true)?;

@@ -5,7 +5,8 @@
 //! 1. `links`: the kernel says which interfaces of a watched namespace lead to which other one, and its addresses.
 //! 2. `processes`, `cgroup`: the processes in that namespace, and the ids of their containers.
 //! 3. `runtimes`, `cni`: whose a container is, by the files that containerd, CRI-O, Docker, podman and CNI keep.
-//! 4. `naming` joins these, `census` tells. What is broken, unreadable or contradictory leaves an address without a
+//! 4. `resolvers`: what each container's libc reads of resolv.conf and its environment.
+//! 5. `naming` joins these, `census` tells. What is broken, unreadable or contradictory leaves an address without a
 //!    name; nothing gives it a wrong one.
 //!
 //! Nothing is entered, asked or changed: reading takes CAP_NET_ADMIN for addresses (which capture has) and
@@ -14,14 +15,18 @@
 mod addresses;
 mod census;
 mod cgroup;
+mod check;
 mod cni;
 mod links;
 mod naming;
 mod processes;
+mod resolvers;
 mod roots;
+mod rules;
 mod runtimes;
 mod watch;
 
+pub use check::check;
 pub use links::Watched;
 pub use roots::Roots;
 pub use watch::{Settings, Watch};

@@ -94,8 +94,8 @@ impl Namer {
         let pods = |wanted: fn(&Container) -> bool| {
             let mut pods: Vec<&PodName> = containers
                 .iter()
-                .filter(|container| wanted(container))
-                .map(|container| &container.pod)
+                .filter(|(_, container)| wanted(container))
+                .map(|(_, container)| &container.pod)
                 .collect();
             pods.sort_unstable();
             pods.dedup();
@@ -123,9 +123,9 @@ impl Namer {
         }
     }
 
-    /// The containers whose processes are in a namespace, each once.
-    pub(super) fn containers(&mut self, inode: u64, look: &Look) -> Vec<Container> {
-        let mut containers: Vec<Container> = Vec::new();
+    /// The containers whose processes are in a namespace, each once, with one of its processes.
+    pub(super) fn containers(&mut self, inode: u64, look: &Look) -> Vec<(u32, Container)> {
+        let mut containers: Vec<(u32, Container)> = Vec::new();
         for &pid in look.processes.of(inode) {
             let Ok(cgroup) = read_made(&self.roots.proc(&format!("{pid}/cgroup")), CGROUP_MAX) else {
                 continue;
@@ -134,9 +134,9 @@ impl Namer {
             // The number may be another process's by now.
             if let Some(container) = found
                 && netns_of(&self.roots, pid).is_ok_and(|now| now == inode)
-                && !containers.contains(&container)
+                && !containers.iter().any(|(_, known)| *known == container)
             {
-                containers.push(container);
+                containers.push((pid, container));
             }
         }
         containers

@@ -249,6 +249,3 @@ fn is_name(name: &str) -> bool {
         && name.len() <= NAME_MAX
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
-
-#[cfg(test)]
-mod tests;

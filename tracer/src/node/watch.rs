@@ -11,9 +11,11 @@ use super::{
     links::{Links, News, Peers, Watched},
     naming::{Look, Namer, Naming},
     processes::netns_of,
+    resolvers,
     roots::{Roots, read_made},
+    runtimes::Container,
 };
-use crate::model::{Pods, Timestamp};
+use crate::model::{Pods, Resolver, Timestamp};
 use futures_util::{FutureExt as _, future::select_all};
 use std::{
     collections::{BTreeSet, HashMap},
@@ -50,6 +52,8 @@ pub struct Settings {
     pub roots: Roots,
     /// Whom to tell.
     pub pods: Pods,
+    /// Takes the resolvers of containers, each as it is found or changes.
+    pub resolvers: mpsc::SyncSender<Resolver>,
     /// Takes what the user should know, once.
     pub note: Box<dyn Fn(&str) + Send>,
     /// The wall clock.
@@ -106,11 +110,8 @@ fn run(settings: Settings, stop: &Stop, looked: &mpsc::Sender<()>) {
         }
     };
     runtime.block_on(async {
-        match Watcher::new(settings) {
-            Ok(mut watcher) => watcher.watch(stop, looked).await,
-            Err((note, error)) => {
-                note(&format!("cannot follow the pods' interfaces: {error}: pods are shown by address"));
-            }
+        if let Some(mut watcher) = Watcher::new(settings) {
+            watcher.watch(stop, looked).await;
         }
     });
 }
@@ -141,6 +142,8 @@ struct Watcher {
     census: Census,
     neighbours: HashMap<Key, Neighbour>,
     elsewhere: Vec<Elsewhere>,
+    /// The resolvers told, by pod and container.
+    told: HashMap<(String, String), Resolver>,
     /// Inodes of the watched namespaces and of the node's own: nobody's.
     besides: Vec<u64>,
     own: Vec<BTreeSet<IpAddr>>,
@@ -149,7 +152,8 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn new(settings: Settings) -> Result<Self, (Box<dyn Fn(&str) + Send>, io::Error)> {
+    /// `None` where the kernel cannot be asked, which a note tells.
+    fn new(settings: Settings) -> Option<Self> {
         let mut besides: Vec<u64> = Vec::new();
         besides.extend(netns_of(&settings.roots, 1));
         besides.extend(netns_of(&Roots::at("/"), std::process::id()));
@@ -157,17 +161,23 @@ impl Watcher {
         for watched in &settings.watched {
             match Links::connect(watched) {
                 Ok(connected) => links.push(connected),
-                Err(error) => return Err((settings.note, error)),
+                Err(error) => {
+                    (settings.note)(&format!(
+                        "cannot follow the pods' interfaces: {error}: pods are shown by address"
+                    ));
+                    return None;
+                }
             }
             besides.extend(inode_of(watched));
         }
         besides.sort_unstable();
         besides.dedup();
-        Ok(Self {
+        Some(Self {
             namer: Namer::new(settings.roots.clone()),
             census: Census::new(settings.pods.clone()),
             neighbours: HashMap::new(),
             elsewhere: Vec::new(),
+            told: HashMap::new(),
             own: vec![BTreeSet::new(); links.len()],
             looked_at_all: Timestamp::EPOCH,
             noted_blind: false,
@@ -255,14 +265,17 @@ impl Watcher {
         }
         let nameless =
             |neighbour: &Neighbour| neighbour.naming.name().is_none() || all && !neighbour.naming.is_pod();
-        if all || self.neighbours.values().any(nameless) {
-            let look = self.namer.look(&self.besides);
-            self.name(&look, nameless).await;
+        let look = (all || self.neighbours.values().any(nameless)).then(|| self.namer.look(&self.besides));
+        if let Some(look) = &look {
+            self.name(look, nameless).await;
             if all {
-                self.look_elsewhere(&look).await;
+                self.look_elsewhere(look);
             }
         }
         self.ask_addresses(all, now).await;
+        if let Some(look) = &look {
+            self.tell_resolvers(look, all, now);
+        }
         let own = self
             .settings
             .watched
@@ -366,7 +379,7 @@ impl Watcher {
     }
 
     /// Pods that no watched interface leads to.
-    async fn look_elsewhere(&mut self, look: &Look) {
+    fn look_elsewhere(&mut self, look: &Look) {
         self.elsewhere.clear();
         let attached: BTreeSet<u64> = self.neighbours.values().map(|neighbour| neighbour.inode).collect();
         for inode in look.processes.namespaces().filter(|inode| !attached.contains(inode)) {
@@ -380,6 +393,45 @@ impl Watcher {
                 netns_of(&self.settings.roots, pid).is_ok_and(|now| now == inode).then_some(addresses)
             });
             self.elsewhere.push(Elsewhere { naming, addresses: of_process.unwrap_or_default() });
+        }
+    }
+
+    /// Reads how the containers of pods resolve: of young ones at each look, of all now and then.
+    fn tell_resolvers(&mut self, look: &Look, all: bool, now: Timestamp) {
+        let mut seen = HashMap::new();
+        for neighbour in self.neighbours.values() {
+            if !all && now.since(neighbour.born) >= RESYNC || neighbour.naming.name().is_none() {
+                continue;
+            }
+            let mut containers = self.namer.containers(neighbour.inode, look);
+            // A sandbox resolves nothing; where there is nothing else, it has its pod's file.
+            if containers.iter().any(|(_, container)| !container.sandbox) {
+                containers.retain(|(_, container)| !container.sandbox);
+            }
+            let read = |(pid, container): (u32, Container)| {
+                let read = resolvers::of_process(&self.settings.roots, pid)?;
+                // The number may be another process's by now.
+                netns_of(&self.settings.roots, pid).ok().filter(|inode| *inode == neighbour.inode)?;
+                let addresses = neighbour.addresses.iter().copied().collect();
+                Some(Resolver { pod: container.pod, container: container.name, addresses, ..read })
+            };
+            let mut resolvers: Vec<Resolver> = containers.into_iter().filter_map(read).collect();
+            let agree = resolvers.windows(2).all(|two| two[0].text() == two[1].text());
+            for resolver in &mut resolvers {
+                resolver.agrees = agree;
+            }
+            seen.extend(resolvers.into_iter().map(|it| ((it.pod.to_string(), it.container.clone()), it)));
+        }
+        for (key, resolver) in &seen {
+            // What finds no room now is told at the next look.
+            if self.told.get(key) != Some(resolver)
+                && self.settings.resolvers.try_send(resolver.clone()).is_ok()
+            {
+                self.told.insert(key.clone(), resolver.clone());
+            }
+        }
+        if all {
+            self.told.retain(|key, _| seen.contains_key(key));
         }
     }
 

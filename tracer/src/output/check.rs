@@ -1,6 +1,6 @@
 //! `dnspath check` as text and JSON.
 
-use crate::capture::{Check, Verdict};
+use crate::model::{Check, Verdict};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -12,7 +12,7 @@ pub fn to_text(checks: &[Check]) -> String {
         let mark = match check.verdict {
             Verdict::Fine => "✓",
             Verdict::Limited => "!",
-            Verdict::Missing => "✗",
+            Verdict::Wrong | Verdict::Missing => "✗",
         };
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{mark} {:<17} {}", check.name, one_line(&check.found));
@@ -39,7 +39,7 @@ pub fn to_json(checks: &[Check]) -> Value {
 const fn word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Fine => "ok",
-        Verdict::Limited => "warning",
+        Verdict::Limited | Verdict::Wrong => "warning",
         Verdict::Missing => "error",
     }
 }
@@ -63,6 +63,7 @@ mod tests {
         vec![
             check("kernel", Verdict::Fine, "Linux 6.18.0 on x86_64", ""),
             check("type information", Verdict::Limited, "the kernel has no BTF", "use one that has"),
+            check("rules", Verdict::Wrong, "20,000 rules", "take the copies away"),
             check("attachment", Verdict::Missing, "no \x1b[31minterface", "name one with -i"),
         ]
     }

@@ -15,23 +15,23 @@ use super::{
     sinks::{Covered, ReportSinks, StreamSinks},
 };
 use crate::{
-    capture::{self, Capture, Interfaces, Netns, Notes, Verdict},
+    capture::{self, Capture, Interfaces, Netns, Notes},
     cli::{
         args::ReportFormat,
-        options::{CheckOptions, ExitStatus, LiveOptions, ReportOptions, StreamOptions},
+        options::{ExitStatus, LiveOptions, ReportOptions, StreamOptions},
     },
     engine::{Config, SearchList},
     findings::Severity,
-    model::{Coverage, Direction, InterfaceKind, Observer, Pods, Timestamp, Vantages},
+    model::{Coverage, Direction, InterfaceKind, Observer, Pods, Resolver, Timestamp, Vantages},
     node,
-    output::{self, Format, Stream, Unit},
+    output::{Format, Stream, Unit},
     trace::Origin,
     tui::{self, Feed, Limits, Request, SharedFeed},
 };
 use anyhow::{Context as _, anyhow};
 use std::{
     io::{self, Write as _},
-    sync::atomic::Ordering,
+    sync::{atomic::Ordering, mpsc},
     thread,
     time::Duration,
 };
@@ -43,6 +43,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// A frame can reach the ring this much later than the time it carries: then time must not have passed it.
 pub(super) const IN_FLIGHT: Duration = Duration::from_millis(5);
 
+/// Resolvers that wait to be heeded: what finds no room is told at the next look.
+const RESOLVERS_WAITING: usize = 1_024;
+
 /// Rounds over the rings before the clock and the signals are looked at again.
 const MOST_ROUNDS: usize = 8;
 
@@ -52,6 +55,7 @@ pub(super) struct Live {
     /// Names pods for as long as it is there; `None` where it could not be started, of which a note tells.
     node: Option<node::Watch>,
     pods: Pods,
+    resolvers: mpsc::Receiver<Resolver>,
     session: Session,
     pub(super) recorder: Option<Recorder>,
     flight: Option<Flight>,
@@ -124,7 +128,8 @@ impl Live {
         let anchor = clock::Anchor::now();
         let capture = Capture::start(&capture_options, anchor.wall_minus_monotonic(), vantages, &notes)?;
         let pods = options.selection.pods.clone();
-        let node = watch_node(&capture_options.namespaces, &pods, &notes);
+        let (found, resolvers) = mpsc::sync_channel(RESOLVERS_WAITING);
+        let node = watch_node(&capture_options.namespaces, &pods, found, &notes);
         if let Err(reason) = capture.drop_facts() {
             notes.add(&format!("dropped packets and conntrack clashes are not seen: {reason}"));
         }
@@ -157,7 +162,7 @@ impl Live {
         let config = Config { resolv_conf, ..Config::default() };
         let session = Session::new(&options.ports, config, vantages.clone());
         let until = options.duration.map(|duration| started + duration);
-        Ok(Self { capture, node, pods, session, recorder, flight, notes, stop, started, until })
+        Ok(Self { capture, node, pods, resolvers, session, recorder, flight, notes, stop, started, until })
     }
 
     /// Runs until a signal, the end of the time given, or a sink that wants no more.
@@ -180,6 +185,7 @@ impl Live {
                 if let Some(flight) = &mut self.flight {
                     flight.save_if_asked(now, self.capture.lost());
                 }
+                self.heed_resolvers(now, out);
                 tick(out, &self.tick())?;
                 next_tick = now + TICK;
             }
@@ -190,6 +196,7 @@ impl Live {
         }
         self.capture.stop();
         self.node = None;
+        self.heed_resolvers(clock::wall_now(), out);
         let ended = clock::wall_now();
         self.drain(ended, out);
         self.session.finish(out);
@@ -198,6 +205,19 @@ impl Live {
         let counts = Counts::of(&self.capture);
         let recorded = self.recorder.take().map(|recorder| recorder.finish(ended, &counts));
         Ok(Ran { coverage: last.coverage, span: (self.started, ended), recorded })
+    }
+
+    /// Clients whose resolv.conf was read are understood by it.
+    fn heed_resolvers(&mut self, now: Timestamp, out: &mut impl Observer) {
+        for resolver in self.resolvers.try_iter() {
+            if resolver.agrees {
+                let list = SearchList::from_resolv_conf(&resolver.text());
+                for &address in &resolver.addresses {
+                    self.session.set_search_list(address, list.clone());
+                }
+            }
+            out.resolver(&resolver, now);
+        }
     }
 
     /// Empties the rings, then lets time pass: `now` was read before. When a flood keeps them from getting empty,
@@ -321,39 +341,19 @@ impl Problems {
     }
 }
 
-/// Says what this node lets dnspath see; [`ExitStatus::Findings`] where it cannot capture.
-///
-/// # Errors
-/// When an option makes no sense, or stdout cannot be written.
-pub fn check(options: &CheckOptions) -> anyhow::Result<ExitStatus> {
-    let capture_options = capture::Options {
-        interfaces: Interfaces::new(&options.interfaces)
-            .context("cannot use --interface; give names, or patterns with * ? [...]")?,
-        namespaces: namespaces(&options.netns),
-        hook: options.hook,
-        ..capture::Options::default()
-    };
-    let checks = capture::check(&capture_options, clock::monotonic_now);
-    let text = match options.format {
-        ReportFormat::Json => format!("{:#}\n", output::check::to_json(&checks)),
-        ReportFormat::Text => output::check::to_text(&checks),
-    };
-    io::stdout().lock().write_all(text.as_bytes()).context(CANNOT_PRINT)?;
-    let can_capture = checks.iter().all(|check| check.verdict != Verdict::Missing);
-    Ok(if can_capture { ExitStatus::Clean } else { ExitStatus::Findings })
-}
-
 /// Follows who is who beside capture. Without it pods are shown by address.
-fn watch_node(namespaces: &[Netns], pods: &Pods, notes: &Notes) -> Option<node::Watch> {
-    let watched = |netns: &Netns| match netns {
-        Netns::Own => node::Watched { name: node_name(), path: None },
-        Netns::Other { shown, path } => node::Watched { name: shown.clone(), path: Some(path.clone()) },
-    };
+pub(super) fn watch_node(
+    namespaces: &[Netns],
+    pods: &Pods,
+    resolvers: mpsc::SyncSender<Resolver>,
+    notes: &Notes,
+) -> Option<node::Watch> {
     let for_notes = notes.clone();
     let settings = node::Settings {
         watched: namespaces.iter().map(watched).collect(),
         roots: node::Roots::find(),
         pods: pods.clone(),
+        resolvers,
         note: Box::new(move |note| for_notes.add(note)),
         now: clock::wall_now,
     };
@@ -392,8 +392,16 @@ fn origin(capture: &Capture, anchor: &clock::Anchor, options: &LiveOptions) -> O
     }
 }
 
+/// A namespace as `node` is told of it.
+pub(super) fn watched(netns: &Netns) -> node::Watched {
+    match netns {
+        Netns::Own => node::Watched { name: node_name(), path: None },
+        Netns::Other { shown, path } => node::Watched { name: shown.clone(), path: Some(path.clone()) },
+    }
+}
+
 /// The namespaces to watch: those named, each once, else the own one.
-fn namespaces(named: &[String]) -> Vec<Netns> {
+pub(super) fn namespaces(named: &[String]) -> Vec<Netns> {
     if named.is_empty() {
         return vec![Netns::Own];
     }

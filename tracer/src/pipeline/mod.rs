@@ -1,5 +1,6 @@
 //! Source → wire → engine → sinks; the one place, with `cli`, that sees both I/O and pure code.
 
+pub mod check;
 pub mod clock;
 mod flight;
 pub mod live;

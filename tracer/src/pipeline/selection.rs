@@ -6,7 +6,7 @@
 use super::when::When;
 use crate::model::{
     DnsMessage, Eviction, Flow, Lookup, Message, Misdirected, Name, Observer, PacketDrop, PodName, Pods,
-    Question, Rcode, Rtype, Timestamp, Transmission,
+    Question, Rcode, Resolver, Rtype, Timestamp, Transmission,
 };
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use std::{net::IpAddr, str::FromStr};
@@ -383,6 +383,12 @@ impl<O: Observer> Observer for Selected<'_, O> {
     fn misdirected(&mut self, frame: &Misdirected) {
         if self.selection.admits_misdirected(frame) {
             self.observer.misdirected(frame);
+        }
+    }
+    fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
+        let admits = &self.selection.pod_filter;
+        if admits.admits_all() || admits.admits(&resolver.pod) {
+            self.observer.resolver(resolver, time);
         }
     }
     fn evicted(&mut self, eviction: Eviction) {

@@ -1,10 +1,11 @@
 //! Decoder and engine in a row: the part of the way that live capture and files share.
 
 use crate::{
-    engine::{Config, Engine, Macs},
+    engine::{Config, Engine, Macs, SearchList},
     model::{Coverage, Frame, Observer, Timestamp, Vantages},
     wire::Decoder,
 };
+use std::net::IpAddr;
 
 /// Frames in, what they mean out.
 pub struct Session {
@@ -37,6 +38,11 @@ impl Session {
             }
             engine.observe(sighting, out);
         });
+    }
+
+    /// Tells the search list of one client.
+    pub fn set_search_list(&mut self, client: IpAddr, list: SearchList) {
+        self.engine.set_search_list(client, list);
     }
 
     /// Says that every frame before `now` was given.

@@ -1,1 +1,57 @@
+//! Trees of state files as the runtimes leave them, below `tests/fixtures/node`: each has a file `expected` with the
+//! inode of each namespace and whose it is; `-` for nobody knows, `?` for sources that disagree.
 
+use super::*;
+use std::path::Path;
+
+fn fixtures() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/node")
+}
+
+/// A line as in `expected`.
+fn told(inode: u64, naming: &Naming) -> String {
+    match naming {
+        Naming::Named(name) => format!("{inode} {name}\n"),
+        Naming::Ambiguous => format!("{inode} ?\n"),
+        Naming::Unknown => format!("{inode} -\n"),
+    }
+}
+
+#[test]
+fn every_runtime_is_read_right_and_what_is_broken_names_nobody() {
+    let mut trees = 0;
+    for tree in fs::read_dir(fixtures()).unwrap().map(|entry| entry.unwrap().path()) {
+        let expected = fs::read_to_string(tree.join("expected")).unwrap();
+        let mut namer = Namer::new(Roots::at(&tree));
+        let look = namer.look(&[4_026_531_840]);
+        let mut inodes: Vec<u64> = look.processes.namespaces().collect();
+        inodes.sort_unstable();
+        let found: String = inodes.iter().map(|&inode| told(inode, &namer.name(inode, &look))).collect();
+        assert_eq!(found, expected, "{}", tree.display());
+        trees += 1;
+    }
+    assert_eq!(trees, 10);
+}
+
+#[test]
+fn containers_have_names_of_their_own() {
+    let mut namer = Namer::new(Roots::at(fixtures().join("k3s")));
+    let look = namer.look(&[]);
+    let containers = namer.containers(4_026_532_201, &look);
+    let shown: Vec<_> = containers.iter().map(|(_, c)| (c.name.as_str(), c.sandbox)).collect();
+    assert_eq!(shown, [("", true), ("app", false)]);
+}
+
+#[test]
+fn names_that_runtimes_make_up() {
+    for name in [
+        "cni-5f9c0d5e-14a2-6f0b-4f53-0a4b4c7f6f10",
+        "netns-5f9c0d5e-14a2-6f0b-4f53-0a4b4c7f6f10",
+        "5f9c0d5e-14a2-6f0b-4f53-0a4b4c7f6f10",
+    ] {
+        assert!(is_made_up(name), "{name}");
+    }
+    for name in ["node", "lab-7-web", "cni-0", "deadbeef-web"] {
+        assert!(!is_made_up(name), "{name}");
+    }
+}

@@ -1,0 +1,226 @@
+//! A node with a real containerd, runc and CNI bridge, in a network and a mount namespace of its own: nothing of it is
+//! seen outside, and all of it goes with its owner. Pods are made with containerd's own client, with the annotations,
+//! the cgroup and the network that the kubelet would ask for.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::clock::wait_until;
+use crate::process::{Process, bound_command, run};
+use crate::requirements::find;
+
+/// Long enough for runc on a loaded machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The bridge's address: pods ask it.
+pub const GATEWAY: &str = "10.98.0.1";
+
+/// So few addresses that pods soon use those of others that are gone.
+const NETWORK: &str = r#"{"cniVersion":"0.4.0","name":"lab","plugins":[{"type":"bridge","bridge":"cni0","isGateway":true,
+"ipMasq":false,"ipam":{"type":"host-local","ranges":[[{"subnet":"10.98.0.0/24","rangeStart":"10.98.0.10","rangeEnd":"10.98.0.40"}]]}}]}"#;
+
+const CONFIG: &str = r#"version = 2
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.aufs"]
+"#;
+
+/// Hides the machine's own directories, then becomes containerd. `$1` has the files, `$2` the CNI plugins.
+const NODE: &str = r#"
+for directory in /run/containerd /var/lib/containerd /var/lib/cni /etc/cni /opt; do
+  [ -d "$directory" ] || mkdir -p "$directory"
+  mount -t tmpfs none "$directory"
+done
+mkdir -p /etc/cni/net.d /opt/cni/bin
+cp "$1/lab.conflist" /etc/cni/net.d/
+cp "$2/bridge" "$2/host-local" "$2/loopback" /opt/cni/bin/
+ip link set lo up
+exec containerd -c "$1/config.toml"
+"#;
+
+/// The node.
+#[derive(Debug)]
+pub struct Containerd {
+    name: String,
+    files: tempfile::TempDir,
+    path: String,
+    process: Process,
+}
+
+/// Where containerd, its client, runc and the CNI plugins are; why not, where they are not.
+fn programs() -> Result<(String, PathBuf), String> {
+    let unpacked = std::env::var_os("DNSPATH_CONTAINERD").map(PathBuf::from);
+    let path = std::env::var("PATH").unwrap_or_default();
+    let (path, plugins) = match &unpacked {
+        Some(root) => (format!("{0}/usr/bin:{0}/usr/sbin:{path}", root.display()), root.join("usr/lib/cni")),
+        None => (path, PathBuf::from("/usr/lib/cni")),
+    };
+    let is_there =
+        |program: &str| std::env::split_paths(&path).any(|directory| directory.join(program).is_file());
+    for (program, package) in [("containerd", "containerd"), ("ctr", "containerd"), ("runc", "runc")] {
+        if !is_there(program) {
+            return Err(format!(
+                "{program} is missing (package {package}; DNSPATH_CONTAINERD may name a directory it is unpacked in)"
+            ));
+        }
+    }
+    if !plugins.join("bridge").is_file() {
+        return Err(format!(
+            "{} is missing (package containernetworking-plugins)",
+            plugins.join("bridge").display()
+        ));
+    }
+    match find("busybox") {
+        Some(_) => Ok((path, plugins)),
+        None => Err("busybox is missing (package busybox-static)".to_owned()),
+    }
+}
+
+impl Containerd {
+    /// Why there can be none here; `None` where there can.
+    pub fn why_not() -> Option<String> {
+        programs().err()
+    }
+
+    /// Starts the node.
+    ///
+    /// # Errors
+    /// A program is missing, or containerd does not come up: the message has what it said.
+    pub fn start() -> Result<Self> {
+        let (path, plugins) = programs().map_err(anyhow::Error::msg)?;
+        let name = format!("dp{}-containerd", std::process::id());
+        let files = tempfile::tempdir().context("cannot make a directory")?;
+        let write = |file: &str, text: &str| fs::write(files.path().join(file), text).context("cannot write");
+        write("lab.conflist", NETWORK)?;
+        write("config.toml", CONFIG)?;
+        let rootfs = files.path().join("rootfs");
+        for directory in ["bin", "dev", "etc", "proc", "sys", "tmp"] {
+            fs::create_dir_all(rootfs.join(directory)).context("cannot make the root of pods")?;
+        }
+        let busybox = find("busybox").context("busybox is missing")?;
+        fs::copy(busybox, rootfs.join("bin/busybox")).context("cannot copy busybox")?;
+        for applet in ["nslookup", "sh", "sleep"] {
+            std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(applet)).context("cannot link")?;
+        }
+        fs::write(
+            rootfs.join("etc/resolv.conf"),
+            format!("nameserver {GATEWAY}\nsearch a.example b.example\n"),
+        )
+        .context("cannot write the pods' resolv.conf")?;
+        run(bound_command("ip").args(["netns", "add", &name]), LIMIT)?;
+        let mut command = bound_command("unshare");
+        command
+            .args(["--mount", "nsenter"])
+            .arg(format!("--net=/run/netns/{name}"))
+            .args(["sh", "-e", "-c", NODE, "node"])
+            .arg(files.path())
+            .arg(plugins)
+            .env("PATH", &path);
+        let process = Process::spawn_with_stdout(
+            "containerd",
+            &mut command,
+            std::process::Stdio::null(),
+            &files.path().join("containerd.log"),
+        )?;
+        let node = Self { name, files, path, process };
+        let answers = || node.sh("ctr version >/dev/null 2>&1").is_ok();
+        if !wait_until(LIMIT, answers) {
+            bail!("containerd does not come up: {}", node.process.log()?.trim());
+        }
+        Ok(node)
+    }
+
+    /// A directory for the files of a test.
+    pub fn files(&self) -> &std::path::Path {
+        self.files.path()
+    }
+
+    /// A command on the node: in its network and mount namespaces.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let pid = self.process.pid();
+        let mut command = bound_command("nsenter");
+        command
+            .arg(format!("--net=/proc/{pid}/ns/net"))
+            .arg(format!("--mount=/proc/{pid}/ns/mnt"))
+            .arg("--")
+            .arg(program)
+            .env("PATH", &self.path);
+        command
+    }
+
+    /// Runs a line of shell on the node.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn sh(&self, line: &str) -> Result<String> {
+        let output = run(self.command("sh").args(["-e", "-c", line]), LIMIT)?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Makes pod number `number` of the namespace `shop`, which runs `script`; its name is [`pod_name`].
+    ///
+    /// # Errors
+    /// containerd refuses.
+    pub fn run_pod(&self, number: u32, script: &str) -> Result<()> {
+        let (id, name) = (id_of(number), pod_name(number));
+        let annotations = [
+            ("container-type", "sandbox"),
+            ("sandbox-id", &id),
+            ("sandbox-name", &name),
+            ("sandbox-namespace", "shop"),
+        ];
+        let mut command = self.command("ctr");
+        command.args(["run", "--detach", "--cni", "--rootfs"]);
+        for (key, value) in annotations {
+            command.arg("--annotation").arg(format!("io.kubernetes.cri.{key}={value}"));
+        }
+        command
+            .arg("--cgroup")
+            .arg(format!("/kubepods/burstable/pod0f3e2b5a-9a7b-4f5c-8c31-{number:012x}/{id}"))
+            .arg(self.files.path().join("rootfs"))
+            .arg(&id)
+            .args(["/bin/sh", "-c", script]);
+        run(&mut command, LIMIT)?;
+        Ok(())
+    }
+
+    /// Ends a pod, and gives its address back: what the kubelet asks CNI for, and `ctr` does not.
+    ///
+    /// # Errors
+    /// containerd refuses.
+    pub fn remove_pod(&self, number: u32) -> Result<()> {
+        let id = id_of(number);
+        self.sh(&format!(
+            "ctr task rm --force {id} >/dev/null; ctr container rm {id}
+             cd /var/lib/cni/networks/lab; rm -f $(grep -l {id} 10.*)"
+        ))?;
+        Ok(())
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        // What remains of the pods goes with their cgroups; nobody is told where that fails.
+        let _ = self.sh("ctr task ls -q | xargs -r -n1 ctr task rm --force; ctr container ls -q | xargs -r ctr container rm");
+        let _ = self.process.stop(rustix::process::Signal::TERM, LIMIT);
+        let _ = run(bound_command("ip").args(["netns", "del", &self.name]), LIMIT);
+        let _ = run(
+            bound_command("find")
+                .args(["/sys/fs/cgroup", "-depth", "-type", "d", "-path", "*/kubepods*", "-empty"])
+                .args(["-exec", "rmdir", "{}", "+"]),
+            LIMIT,
+        );
+    }
+}
+
+fn id_of(number: u32) -> String {
+    format!("{number:064x}")
+}
+
+/// What pod number `number` is called: always as many characters.
+pub fn pod_name(number: u32) -> String {
+    format!("pod-{number:03}")
+}

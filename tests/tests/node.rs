@@ -1,0 +1,285 @@
+//! Who is who, against a real containerd with runc and the CNI bridge: each pod asks for its own name, so that every
+//! lookup says itself whose it is.
+
+use std::collections::HashMap;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use dnspath_tests::clock;
+use dnspath_tests::containerd::{Containerd, GATEWAY, pod_name};
+use dnspath_tests::harness::{Outcome, run};
+use dnspath_tests::process::{Process, output_of, run_with_input};
+use dnspath_tests::tracer::{Tracer, binary};
+use serde_json::Value;
+
+fn main() -> ExitCode {
+    run(&[
+        ("a_pod_that_was_there_before_is_named", a_pod_that_was_there_before_is_named),
+        ("two_hundred_pods_come_and_go", two_hundred_pods_come_and_go),
+        ("check_names_what_is_planted", check_names_what_is_planted),
+    ])
+}
+
+/// Answers every query on the node with NXDOMAIN.
+const SERVER: &str = r#"
+import socket, sys
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.setsockopt(socket.SOL_IP, 15, 1)
+server.bind((sys.argv[1], 53))
+while True:
+    query, client = server.recvfrom(512)
+    server.sendto(query[:2] + b"\x81\x83" + query[4:6] + b"\0\0\0\0\0\0" + query[12:], client)
+"#;
+
+/// Asks for `NAME.example`, about twice a second.
+fn asking(number: u32) -> String {
+    format!("while :; do nslookup {}.example {GATEWAY}; sleep 0.5; done >/dev/null 2>&1", pod_name(number))
+}
+
+fn server(node: &Containerd) -> Result<Process> {
+    let mut command = node.command("python3");
+    command.args(["-c", SERVER, GATEWAY]);
+    Process::spawn_with_stdout(
+        "server",
+        &mut command,
+        std::process::Stdio::null(),
+        &node.files().join("server.log"),
+    )
+}
+
+/// How the lookups of a session were named.
+#[derive(Debug, Default)]
+struct Named {
+    right: usize,
+    wrong: Vec<String>,
+    /// Without a name, at least a second after the pod's first lookup.
+    missing: Vec<String>,
+    early: usize,
+    pods: usize,
+}
+
+fn judge(lines: &[Value]) -> Result<Named> {
+    let mut named = Named::default();
+    let mut first: HashMap<String, f64> = HashMap::new();
+    let mut lookups: Vec<(f64, String, Option<String>)> = Vec::new();
+    for line in lines.iter().filter(|line| line["unit"] == "lookup") {
+        let name = line["name"].as_str().context("a lookup without a name")?;
+        let Some(pod) = name.strip_suffix(".example") else { continue };
+        let start = seconds_of_day(line["start"].as_str().context("a lookup without a start")?)?;
+        lookups.push((start, pod.to_owned(), line["pod"].as_str().map(str::to_owned)));
+    }
+    lookups.sort_by(|a, b| a.0.total_cmp(&b.0));
+    for (start, pod, told) in lookups {
+        let since = start - *first.entry(pod.clone()).or_insert(start);
+        match told {
+            Some(told) if told == format!("shop/{pod}") => named.right += 1,
+            Some(told) => named.wrong.push(format!("{pod} as {told}")),
+            None if since >= 1.0 => named.missing.push(format!("{pod} after {since:.1} s")),
+            None => named.early += 1,
+        }
+    }
+    named.pods = first.len();
+    Ok(named)
+}
+
+/// `…T12:00:03.412…Z`; a test does not last over midnight twice.
+fn seconds_of_day(time: &str) -> Result<f64> {
+    let clock = time.split_once('T').context("no time")?.1.trim_end_matches('Z');
+    let mut seconds = 0.0;
+    for part in clock.split(':') {
+        seconds = seconds * 60.0 + part.parse::<f64>().context("no time")?;
+    }
+    Ok(seconds)
+}
+
+fn trace(node: &Containerd) -> Result<Tracer> {
+    Tracer::start_by(node.command(binary()?), node.files(), &["stream", "-o", "json", "--hook", "clsact"])
+}
+
+fn resident_kib(tracer: &mut Tracer) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", tracer.process().pid()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    line.trim().trim_end_matches(" kB").parse().context("no VmRSS")
+}
+
+fn a_pod_that_was_there_before_is_named() -> Result<Outcome> {
+    if let Some(reason) = Containerd::why_not() {
+        return Ok(Outcome::LeftOut(reason));
+    }
+    let node = Containerd::start()?;
+    node.run_pod(1, &asking(1))?;
+    let _server = server(&node)?;
+    let tracer = trace(&node)?;
+    std::thread::sleep(Duration::from_secs(4));
+    let told = tracer.finish()?;
+    let named = judge(&told.lines)?;
+    ensure!(named.right >= 2 && named.wrong.is_empty(), "{named:?}");
+    ensure!(named.missing.is_empty() && named.early == 0, "{named:?}");
+    let line = told.unit("lookup").next().context("no lookup")?;
+    ensure!(line["k8s.namespace.name"] == "shop" && line["k8s.pod.name"] == "pod-001", "{line}");
+    Ok(Outcome::Passed)
+}
+
+/// Pods at a time, for each of those who make them.
+const AT_A_TIME: usize = 5;
+const MAKERS: u32 = 4;
+const PODS: u32 = 200;
+
+fn two_hundred_pods_come_and_go() -> Result<Outcome> {
+    if let Some(reason) = Containerd::why_not() {
+        return Ok(Outcome::LeftOut(reason));
+    }
+    let node = Containerd::start()?;
+    // The bridge, and with it the address that the server binds, comes with the first pod.
+    node.run_pod(0, &asking(0))?;
+    let _server = server(&node)?;
+    let mut tracer = trace(&node)?;
+    std::thread::sleep(Duration::from_secs(3));
+    let before = resident_kib(&mut tracer)?;
+    let started = clock::now();
+    std::thread::scope(|scope| {
+        let makers: Vec<_> = (0..MAKERS)
+            .map(|maker| {
+                let node = &node;
+                scope.spawn(move || -> Result<()> {
+                    let mut alive = std::collections::VecDeque::new();
+                    for number in (1..=PODS).filter(|number| number % MAKERS == maker) {
+                        node.run_pod(number, &asking(number))?;
+                        alive.push_back(number);
+                        if alive.len() > AT_A_TIME
+                            && let Some(oldest) = alive.pop_front()
+                        {
+                            node.remove_pod(oldest)?;
+                        }
+                    }
+                    std::thread::sleep(Duration::from_secs(2));
+                    alive.into_iter().try_for_each(|number| node.remove_pod(number))
+                })
+            })
+            .collect();
+        makers
+            .into_iter()
+            .try_for_each(|maker| maker.join().map_err(|_| anyhow::anyhow!("a maker of pods panicked"))?)
+    })?;
+    let took = started.elapsed();
+    std::thread::sleep(Duration::from_secs(2));
+    let after = resident_kib(&mut tracer)?;
+    let told = tracer.finish()?;
+    let named = judge(&told.lines)?;
+    let figures = format!(
+        "{} pods, {} lookups named right, {} too early for a name, {:.0} s, {} KiB more",
+        named.pods,
+        named.right,
+        named.early,
+        took.as_secs_f64(),
+        after.saturating_sub(before)
+    );
+    ensure!(named.wrong.is_empty(), "{figures}; wrong: {:?}", named.wrong);
+    ensure!(named.missing.is_empty(), "{figures}; missing: {:?}", named.missing);
+    ensure!(named.pods as u32 > PODS * 9 / 10, "{figures}: most pods should have asked");
+    ensure!(after < before + 8 * 1024, "{figures}: from {before} to {after} KiB");
+    Ok(Outcome::Measured(figures))
+}
+
+/// `dnspath check -o json` on the node: its exit status and its lines.
+fn check(node: &Containerd) -> Result<(Option<i32>, Vec<Value>)> {
+    let mut command = node.command(binary()?);
+    command.args(["check", "-o", "json", "--hook", "clsact"]);
+    let output = output_of(&mut command, "", Duration::from_secs(60))?;
+    let told: Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("no JSON: {}", String::from_utf8_lossy(&output.stderr)))?;
+    Ok((output.status.code(), told["checks"].as_array().context("no checks")?.clone()))
+}
+
+/// Whether a line of this name is as bad as `status`, and says `found`.
+fn says(checks: &[Value], name: &str, status: &str, found: &str) -> bool {
+    checks.iter().any(|check| {
+        check["name"] == name
+            && check["status"] == status
+            && check["found"].as_str().is_some_and(|it| it.contains(found))
+    })
+}
+
+/// A stub's address, and a search line that musl leaves out.
+fn broken_resolv_conf() -> String {
+    format!("nameserver 127.0.0.53\nsearch {}\n", "division.example ".repeat(18))
+}
+
+/// kube-proxy's rules for a cluster DNS with one endpoint.
+const KUBE_DNS: &str = r#"*nat
+:KUBE-SERVICES - [0:0]
+:KUBE-SVC-DNS - [0:0]
+:KUBE-SEP-DNS - [0:0]
+-A PREROUTING -j KUBE-SERVICES
+-A KUBE-SERVICES -d 10.96.0.10/32 -p udp -m comment --comment "kube-system/kube-dns:dns cluster IP" -m udp --dport 53 -j KUBE-SVC-DNS
+-A KUBE-SVC-DNS -m comment --comment "kube-system/kube-dns:dns -> 10.98.0.1:53" -j KUBE-SEP-DNS
+-A KUBE-SEP-DNS -p udp -m udp -j DNAT --to-destination 10.98.0.1:53
+COMMIT
+"#;
+
+fn check_names_what_is_planted() -> Result<Outcome> {
+    if let Some(reason) = Containerd::why_not() {
+        return Ok(Outcome::LeftOut(reason));
+    }
+    let node = Containerd::start()?;
+    node.run_pod(1, "sleep 600")?;
+    let restore = |rules: &str| -> Result<()> {
+        let mut command = node.command("iptables-nft-restore");
+        run_with_input(command.arg("--noflush"), rules, Duration::from_secs(120)).map(drop)
+    };
+    restore(KUBE_DNS)?;
+    node.sh("echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables")?;
+    let (status, healthy) = check(&node)?;
+    ensure!(
+        healthy.iter().all(|check| check["status"] == "ok") && status == Some(0),
+        "{status:?} {healthy:#?}"
+    );
+    ensure!(says(&healthy, "pods", "ok", "1 by name"), "{healthy:#?}");
+    ensure!(says(&healthy, "CNI", "ok", "lab: bridge"), "{healthy:#?}");
+    ensure!(says(&healthy, "kube-proxy", "ok", "iptables: 1 service"), "{healthy:#?}");
+    ensure!(
+        says(&healthy, "cluster DNS", "ok", "kube-system/kube-dns:dns at 10.96.0.10:53, 1 endpoint"),
+        "{healthy:#?}"
+    );
+
+    std::fs::write(node.files().join("rootfs/etc/resolv.conf"), broken_resolv_conf())?;
+    node.sh("echo 0 > /proc/sys/net/bridge/bridge-nf-call-iptables")?;
+    restore(&format!("*nat\n{}COMMIT\n", "-A POSTROUTING -s 10.98.0.0/24 -j MASQUERADE\n".repeat(20_000)))?;
+    node.sh("iptables-nft -t nat -F KUBE-SEP-DNS")?;
+    let (status, planted) = check(&node)?;
+    ensure!(status == Some(1), "{status:?} {planted:#?}");
+    for (name, found) in [
+        ("resolv.conf", "shop/pod-001 has the nameserver 127.0.0.53"),
+        ("resolv.conf", "shop/pod-001 has a line of 313 octets"),
+        ("bridge netfilter", "bridge-nf-call-iptables is 0"),
+        ("rules", "19999 of them duplicates"),
+        ("cluster DNS", "kube-system/kube-dns:dns at 10.96.0.10:53, 0 endpoints"),
+    ] {
+        ensure!(says(&planted, name, "warning", found), "{name} should say {found:?}: {planted:#?}");
+    }
+
+    // What `check` says of a file, a live report says too.
+    let mut report = node.command(binary()?);
+    report.args(["report", "-o", "json", "--hook", "clsact", "--duration", "2s"]);
+    let output = output_of(&mut report, "", Duration::from_secs(60))?;
+    let told: Value = serde_json::from_slice(&output.stdout).context("no report")?;
+    let finding =
+        told["findings"].as_array().context("no findings")?.iter().find(|finding| finding["code"] == "DP501");
+    ensure!(
+        finding.is_some_and(|finding| finding["subject"]["pod"] == "shop/pod-001"),
+        "{:#}",
+        told["findings"]
+    );
+
+    let many: String = (0..160_000_u32)
+        .map(|n| format!("-A POSTROUTING -s 10.{}.{}.{}/32 -j RETURN\n", n >> 16, n >> 8 & 255, n & 255))
+        .collect();
+    restore(&format!("*nat\n{many}COMMIT\n"))?;
+    let started = clock::now();
+    let (_, checks) = check(&node)?;
+    let took = started.elapsed();
+    ensure!(says(&checks, "rules", "warning", "180003 rules"), "{checks:#?}");
+    ensure!(took < Duration::from_secs(5), "180,000 rules took {took:?}");
+    Ok(Outcome::Measured(format!("check with 180,000 rules took {:.1} s", took.as_secs_f64())))
+}

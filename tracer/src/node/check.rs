@@ -1,0 +1,294 @@
+//! What of this node bears on DNS, for `dnspath check`: looked at from inside a watched network namespace.
+
+use super::{
+    links::{Watched, enter},
+    roots::{Roots, read_made},
+    rules::Rules,
+};
+use crate::model::Check;
+use serde::Deserialize;
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    path::Path,
+    time::Duration,
+};
+
+/// Where CNI's configuration is; the first by name is used.
+const CNI: &str = "/etc/cni/net.d";
+const CNI_MAX: u64 = 1 << 20;
+/// A number, or a table of a line a CPU.
+const SYSCTL_MAX: u64 = 1 << 20;
+/// From so many duplicates on, somebody adds rules again and again.
+const MANY_DUPLICATES: u64 = 100;
+/// From so many rules on, each new connection and each change of a service takes noticeably long.
+const MANY_RULES: u64 = 50_000;
+/// How full a connection table may be, in percent.
+const NEARLY_FULL: u64 = 90;
+/// How long the cluster's DNS may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Looks at a namespace; with `probe` the cluster's DNS is asked.
+#[must_use]
+pub fn check(watched: &Watched, roots: &Roots, probe: bool) -> Vec<Check> {
+    std::thread::scope(|scope| {
+        // A thread of its own: entering a namespace is for good, and a process started here is in it too.
+        let looked = scope.spawn(|| {
+            if let Err(error) = enter(watched) {
+                let hint = "CAP_SYS_ADMIN enters other namespaces; `ip netns` lists those with a name";
+                return vec![Check::limited("node", format!("cannot enter {}: {error}", watched.name), hint)];
+            }
+            let rules = Rules::list();
+            let mut checks = vec![cni(roots), kube_proxy(rules.as_ref().ok())];
+            checks.extend(bridge(rules.as_ref().is_ok_and(|rules| rules.kube_proxy)));
+            checks.push(conntrack());
+            checks.push(rule_count(&rules));
+            checks.extend(cluster_dns(rules.as_ref().ok(), probe));
+            checks
+        });
+        looked.join().unwrap_or_default()
+    })
+}
+
+fn cni(roots: &Roots) -> Check {
+    #[derive(Deserialize)]
+    struct Network {
+        name: String,
+        #[serde(default)]
+        plugins: Vec<Plugin>,
+        #[serde(default, rename = "type")]
+        kind: Option<String>,
+    }
+    #[derive(Deserialize)]
+    struct Plugin {
+        #[serde(rename = "type")]
+        kind: String,
+    }
+    let is_network = |name: &String| [".conf", ".conflist", ".json"].iter().any(|end| name.ends_with(end));
+    let Some(file) = roots.list(CNI, 256).into_iter().find(is_network) else {
+        return Check::fine("CNI", format!("none in {CNI}"));
+    };
+    let path = format!("{CNI}/{file}");
+    let network =
+        roots.read(&path, CNI_MAX).ok().and_then(|json| serde_json::from_slice::<Network>(&json).ok());
+    match network {
+        Some(Network { name, plugins, kind }) => {
+            let kinds: Vec<String> =
+                kind.into_iter().chain(plugins.into_iter().map(|plugin| plugin.kind)).collect();
+            Check::fine("CNI", format!("{name}: {} ({path})", kinds.join(", ")))
+        }
+        None => {
+            Check::wrong("CNI", format!("{path} cannot be read"), "new pods get no network: restore the file")
+        }
+    }
+}
+
+fn kube_proxy(rules: Option<&Rules>) -> Check {
+    let ipvs = read_made(Path::new("/proc/thread-self/net/ip_vs"), SYSCTL_MAX).is_ok_and(|table| {
+        String::from_utf8_lossy(&table)
+            .lines()
+            .any(|line| line.starts_with("UDP ") || line.starts_with("TCP "))
+    });
+    match rules {
+        _ if ipvs => Check::limited(
+            "kube-proxy",
+            "IPVS",
+            "translation by IPVS is seen by its result alone: which backend was chosen is told by the packets",
+        ),
+        Some(rules) if rules.kube_proxy => {
+            let backends: usize = rules.services.values().map(|service| service.backends.len()).sum();
+            Check::fine(
+                "kube-proxy",
+                format!("iptables: {} service addresses, {backends} endpoints", rules.services.len()),
+            )
+        }
+        Some(_) => {
+            Check::fine("kube-proxy", "none of its chains are here: none, nftables mode, or another's proxy")
+        }
+        None => {
+            Check::limited("kube-proxy", "the rules cannot be read", "install iptables where dnspath runs")
+        }
+    }
+}
+
+fn number(path: &str) -> Option<u64> {
+    String::from_utf8(read_made(Path::new(path), SYSCTL_MAX).ok()?).ok()?.trim().parse().ok()
+}
+
+/// `None` where there are no bridges.
+fn bridge(by_iptables: bool) -> Option<Check> {
+    match number("/proc/sys/net/bridge/bridge-nf-call-iptables") {
+        Some(0) if by_iptables => Some(Check::wrong(
+            "bridge netfilter",
+            "bridge-nf-call-iptables is 0, and services are made by iptables",
+            "a pod that asks a service gets the answer from a backend on its own bridge untranslated, and drops it \
+             (DP206): sysctl -w net.bridge.bridge-nf-call-iptables=1",
+        )),
+        Some(value) => Some(Check::fine("bridge netfilter", format!("bridge-nf-call-iptables is {value}"))),
+        None => None,
+    }
+}
+
+fn conntrack() -> Check {
+    let (Some(entries), Some(max)) = (
+        number("/proc/sys/net/netfilter/nf_conntrack_count"),
+        number("/proc/sys/net/netfilter/nf_conntrack_max"),
+    ) else {
+        return Check::fine("conntrack", "not in use");
+    };
+    let table =
+        read_made(Path::new("/proc/thread-self/net/stat/nf_conntrack"), SYSCTL_MAX).unwrap_or_default();
+    let table = String::from_utf8_lossy(&table);
+    let counters = counters(&table);
+    let counted: Vec<String> = counters
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    let counted = if counted.is_empty() {
+        "nothing lost".into()
+    } else {
+        format!("since the start {}", counted.join(", "))
+    };
+    let found = format!("{entries} of {max} connections; {counted}");
+    if max > 0 && entries.saturating_mul(100) >= max.saturating_mul(NEARLY_FULL) {
+        let hint = "when the table is full, packets of new connections are dropped, DNS first (DP302): raise \
+                    net.netfilter.nf_conntrack_max, or look who opens so many";
+        return Check::wrong("conntrack", found, hint);
+    }
+    Check::fine("conntrack", found)
+}
+
+/// What cost packets, all CPUs together: a line of names, then a line of hexadecimal numbers for each CPU.
+fn counters(table: &str) -> Vec<(&str, u64)> {
+    const TELLING: [&str; 4] = ["insert_failed", "drop", "early_drop", "clash_resolve"];
+    let mut lines = table.lines();
+    let names: Vec<&str> = lines.next().unwrap_or_default().split_ascii_whitespace().collect();
+    let mut sums = vec![0_u64; names.len()];
+    for line in lines {
+        for (sum, number) in sums.iter_mut().zip(line.split_ascii_whitespace()) {
+            *sum = sum.saturating_add(u64::from_str_radix(number, 16).unwrap_or(0));
+        }
+    }
+    names.into_iter().zip(sums).filter(|(name, _)| TELLING.contains(name)).collect()
+}
+
+fn rule_count(rules: &io::Result<Rules>) -> Check {
+    let rules = match rules {
+        Ok(rules) => rules,
+        Err(error) => {
+            return Check::limited(
+                "rules",
+                format!("cannot be listed: {error}"),
+                "install iptables where dnspath runs: rules are counted by iptables-nft-save and iptables-legacy-save",
+            );
+        }
+    };
+    let found = format!("{} rules, {} of them duplicates", rules.count, rules.duplicates);
+    if rules.duplicates >= MANY_DUPLICATES {
+        let (rule, times) = rules.worst.clone().unwrap_or_default();
+        let shown: String = rule.chars().take(160).collect();
+        return Check::wrong(
+            "rules",
+            format!("{found}; {times} times: {shown}"),
+            "DP502: somebody adds this rule again and again; find who, then take the copies away: every packet passes \
+             them one by one",
+        );
+    }
+    if rules.count >= MANY_RULES {
+        let hint = "DP502: each new connection passes them one by one, and each change of a service writes them all; \
+                    nftables mode of kube-proxy scales better";
+        return Check::wrong("rules", found, hint);
+    }
+    Check::fine("rules", found)
+}
+
+fn cluster_dns(rules: Option<&Rules>, probe: bool) -> Vec<Check> {
+    const NAME: &str = "cluster DNS";
+    let Some(rules) = rules else { return Vec::new() };
+    let dns = rules.dns();
+    let check = |(at, service): &(SocketAddr, &super::rules::Service)| {
+        let count = service.backends.len();
+        let found =
+            format!("{} at {at}, {count} endpoint{}", service.name, if count == 1 { "" } else { "s" });
+        if count == 0 {
+            let hint = "DP202: every query to it is rejected; see that its pods run and are ready";
+            return Check::wrong(NAME, found, hint);
+        }
+        if !probe {
+            return Check::fine(NAME, format!("{found} (--probe asks it)"));
+        }
+        match ask(*at) {
+            Ok(()) => Check::fine(NAME, format!("{found}; answers")),
+            Err(error) => Check::wrong(
+                NAME,
+                format!("{found}; does not answer: {error}"),
+                "see `dnspath report --duration 1m` for where its packets are lost",
+            ),
+        }
+    };
+    // IPv4 and IPv6 addresses of the service, and few others.
+    dns.iter().take(8).map(check).collect()
+}
+
+/// Asks for the root's nameservers: any server answers that, with something.
+fn ask(server: SocketAddr) -> io::Result<()> {
+    const QUERY: [u8; 17] = [0xd5, 0x9a, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
+    let any: IpAddr = if server.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(server)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.send(&QUERY)?;
+    let mut answer = [0; 512];
+    let length = socket.recv(&mut answer)?;
+    if length >= 12 && answer[..2] == QUERY[..2] && answer[2] & 0x80 != 0 {
+        return Ok(());
+    }
+    Err(io::Error::other("what came is no answer"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Verdict;
+
+    fn rules(listing: &str) -> io::Result<Rules> {
+        let mut rules = Rules::default();
+        rules.parse(listing.as_bytes())?;
+        rules.join();
+        Ok(rules)
+    }
+
+    #[test]
+    fn planted_rules_are_named() {
+        let same = "*nat\n".to_owned() + &"-A POSTROUTING -s 10.0.0.0/8 -j MASQUERADE\n".repeat(20_000);
+        let check = rule_count(&rules(&same));
+        assert_eq!(check.verdict, Verdict::Wrong);
+        assert!(
+            check.found.contains("20000 rules, 19999 of them duplicates; 20000 times"),
+            "{}",
+            check.found
+        );
+        assert_eq!(rule_count(&rules("-A INPUT -j ACCEPT\n")).verdict, Verdict::Fine);
+        assert_eq!(rule_count(&Err(io::Error::other("x"))).verdict, Verdict::Limited);
+    }
+
+    #[test]
+    fn a_service_without_endpoints_is_named() {
+        let listing = "-A KUBE-SERVICES -d 10.96.0.10/32 -p udp -m comment --comment \"kube-system/kube-dns:dns has no endpoints\" -m udp --dport 53 -j REJECT\n";
+        let checks = cluster_dns(rules(listing).ok().as_ref(), false);
+        assert_eq!(checks.len(), 1);
+        assert_eq!(checks[0].verdict, Verdict::Wrong);
+        assert_eq!(checks[0].found, "kube-system/kube-dns:dns at 10.96.0.10:53, 0 endpoints");
+    }
+
+    #[test]
+    fn counters_of_all_cpus() {
+        let table = "entries  found insert_failed drop early_drop clash_resolve\n0a 00 02 01 00 10\n0a 00 03 00 00 00\n";
+        assert_eq!(
+            counters(table),
+            [("insert_failed", 5), ("drop", 1), ("early_drop", 0), ("clash_resolve", 16)]
+        );
+        assert!(counters("").is_empty());
+    }
+}

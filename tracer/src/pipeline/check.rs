@@ -1,0 +1,101 @@
+//! `dnspath check`: what capture finds out by trying, then what of the node bears on DNS.
+
+use super::{
+    clock,
+    live::{namespaces, watch_node, watched},
+    offline::CANNOT_PRINT,
+};
+use crate::{
+    capture::{self, Interfaces, Netns, Notes},
+    cli::{
+        args::ReportFormat,
+        options::{CheckOptions, ExitStatus},
+    },
+    findings::{Findings, Severity},
+    model::{Check, Coverage, Observer as _, Pods, Verdict},
+    node, output,
+};
+use anyhow::Context as _;
+use std::{
+    io::{self, Write as _},
+    sync::mpsc,
+};
+
+/// Containers whose resolvers are looked at.
+const MOST_RESOLVERS: usize = 8_192;
+/// Findings about them that have a line of their own.
+const LINES: usize = 10;
+
+/// Says what this node lets dnspath see and what is wrong with it; [`ExitStatus::Findings`] where it cannot capture, or
+/// something is wrong.
+///
+/// # Errors
+/// When an option makes no sense, or stdout cannot be written.
+pub fn check(options: &CheckOptions) -> anyhow::Result<ExitStatus> {
+    let capture_options = capture::Options {
+        interfaces: Interfaces::new(&options.interfaces)
+            .context("cannot use --interface; give names, or patterns with * ? [...]")?,
+        namespaces: namespaces(&options.netns),
+        hook: options.hook,
+        ..capture::Options::default()
+    };
+    let mut checks = capture::check(&capture_options, clock::monotonic_now);
+    checks.extend(pods(&capture_options.namespaces));
+    let roots = node::Roots::find();
+    let several = capture_options.namespaces.len() > 1;
+    for netns in &capture_options.namespaces {
+        let watched = watched(netns);
+        checks.extend(node::check(&watched, &roots, options.probe).into_iter().map(|check| Check {
+            found: if several { format!("{}: {}", watched.name, check.found) } else { check.found },
+            ..check
+        }));
+    }
+    let text = match options.format {
+        ReportFormat::Json => format!("{:#}\n", output::check::to_json(&checks)),
+        ReportFormat::Text => output::check::to_text(&checks),
+    };
+    io::stdout().lock().write_all(text.as_bytes()).context(CANNOT_PRINT)?;
+    let bad = checks.iter().any(|check| check.verdict >= Verdict::Wrong);
+    Ok(if bad { ExitStatus::Findings } else { ExitStatus::Clean })
+}
+
+/// Who is here, and how they resolve.
+fn pods(namespaces: &[Netns]) -> Vec<Check> {
+    let (pods, notes) = (Pods::new(), Notes::default());
+    let (found, resolvers) = mpsc::sync_channel(MOST_RESOLVERS);
+    // One look is enough: it is over when the watch has started.
+    drop(watch_node(namespaces, &pods, found, &notes));
+    let named: std::collections::BTreeSet<String> = pods
+        .told_since(0)
+        .into_iter()
+        .filter(|(_, pod)| !pod.namespace.is_empty())
+        .map(|(_, pod)| pod.to_string())
+        .collect();
+    let mut checks = vec![match notes.take_fresh().first() {
+        Some(note) => Check::limited("pods", note.clone(), ""),
+        None if named.is_empty() => Check::fine("pods", "none of Kubernetes is here"),
+        None => Check::fine("pods", format!("{} by name", named.len())),
+    }];
+    let now = clock::wall_now();
+    let mut findings = Findings::default();
+    let mut looked_at = 0;
+    for resolver in resolvers.try_iter() {
+        looked_at += 1;
+        findings.resolver(&resolver, now);
+    }
+    let ranked = findings.ranked(&Coverage::default(), (now, now));
+    let of_files: Vec<_> = ranked.iter().filter(|finding| finding.code == "DP501").collect();
+    if of_files.is_empty() {
+        checks.push(Check::fine("resolv.conf", format!("{looked_at} containers, nothing wrong")));
+    }
+    checks.extend(of_files.iter().take(LINES).map(|finding| {
+        let verdict = if finding.severity > Severity::Info { Verdict::Wrong } else { Verdict::Limited };
+        let hint = format!("{}: {}", finding.code, finding.advice);
+        Check { name: "resolv.conf", verdict, found: finding.summary.clone(), hint }
+    }));
+    if of_files.len() > LINES {
+        let more = format!("{} faults more", of_files.len() - LINES);
+        checks.push(Check::wrong("resolv.conf", more, "mend those above, then look again"));
+    }
+    checks
+}
