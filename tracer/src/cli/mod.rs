@@ -3,7 +3,7 @@
 pub mod args;
 pub mod options;
 
-use crate::pipeline::{live, offline};
+use crate::pipeline::{live, offline, race};
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
 use options::{CheckOptions, ExitStatus, LiveOptions, Source};
@@ -52,6 +52,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitStatus> {
             (Source::Files(files), options) => offline::report(files, &options, io::stdout().lock()),
             (Source::Live(live), options) => live::report(live, options),
         },
+        Command::Race(args) => {
+            let (live, options) = args.into_options()?;
+            race::race(live, options)
+        }
         Command::Check(args) => live::check(&CheckOptions::from(args)),
         Command::Completions { shell } => {
             let mut script = Vec::new();

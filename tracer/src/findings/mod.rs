@@ -2,6 +2,7 @@
 
 mod capture_loss;
 mod cause;
+mod clash_rules;
 mod empty_noerror;
 mod groups;
 mod late_answer;
@@ -16,6 +17,7 @@ pub(crate) mod testing;
 mod truncated;
 
 pub use cause::cause;
+pub use clash_rules::{KernelVersion, clash_rule};
 
 use crate::model::{Coverage, Hop, Lookup, Message, Observer, Question, Timestamp, VantageId, Vantages};
 use std::fmt;

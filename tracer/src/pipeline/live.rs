@@ -38,31 +38,31 @@ const TICK: Duration = Duration::from_millis(100);
 const IN_FLIGHT: Duration = Duration::from_millis(5);
 
 /// What a full disk is told with.
-const CANNOT_PRINT: &str = "cannot print to stdout; see that it can be written";
+pub(super) const CANNOT_PRINT: &str = "cannot print to stdout; see that it can be written";
 
 /// Rounds over the rings before the clock and the signals are looked at again.
 const MOST_ROUNDS: usize = 8;
 
 /// Live capture with its session.
-struct Live {
+pub(super) struct Live {
     capture: Capture,
     session: Session,
     notes: Notes,
-    stop: Stop,
+    pub(super) stop: Stop,
     started: Timestamp,
     until: Option<Timestamp>,
 }
 
 /// What the sinks are told ten times a second.
-struct Tick {
+pub(super) struct Tick {
     coverage: Coverage,
     attached: usize,
     notes: Vec<String>,
 }
 
 /// What a session says of itself at its end.
-struct Ran {
-    coverage: Coverage,
+pub(super) struct Ran {
+    pub(super) coverage: Coverage,
     span: (Timestamp, Timestamp),
 }
 
@@ -81,11 +81,14 @@ impl Ran {
 
 impl Live {
     /// Attaches, tells that it has, and gives up the privileges of this thread. Relative times become absolute.
-    fn start(options: &mut LiveOptions, vantages: &Vantages) -> anyhow::Result<Self> {
+    pub(super) fn start(options: &mut LiveOptions, vantages: &Vantages) -> anyhow::Result<Self> {
         options.selection.window = options.times.resolve(clock::wall_now())?;
         let stop = signals::watch().context("cannot watch for signals")?;
         let notes = Notes::default();
-        let namespaces = namespaces(&options.netns);
+        let mut namespaces = namespaces(&options.netns);
+        if options.also_own && !namespaces.iter().any(|netns| netns.identity() == Netns::Own.identity()) {
+            namespaces.push(Netns::Own);
+        }
         let interfaces = Interfaces::new(&options.interfaces)
             .context("cannot use --interface; give names, or patterns with * ? [...]")?;
         let capture_options = capture::Options {
@@ -114,7 +117,7 @@ impl Live {
     }
 
     /// Runs until a signal, the end of the time given, or a sink that wants no more.
-    fn run<O: Observer>(
+    pub(super) fn run<O: Observer>(
         mut self,
         out: &mut O,
         mut tick: impl FnMut(&mut O, &Tick) -> anyhow::Result<()>,
@@ -227,12 +230,12 @@ pub fn lines(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
 
 /// Tells what goes wrong while it goes on, each thing once.
 #[derive(Default)]
-struct Problems {
+pub(super) struct Problems {
     lost: u64,
 }
 
 impl Problems {
-    fn tell(&mut self, tick: &Tick) {
+    pub(super) fn tell(&mut self, tick: &Tick) {
         for note in &tick.notes {
             tell(note);
         }
@@ -339,12 +342,12 @@ fn interfaces(vantages: &Vantages, attached: usize) -> String {
 }
 
 /// One line to the person at the terminal.
-fn tell(line: &str) {
+pub(super) fn tell(line: &str) {
     // A closed stderr is no reason to stop.
     let _ = writeln!(io::stderr(), "dnspath: {line}");
 }
 
-fn covered(coverage: &Coverage) -> String {
+pub(super) fn covered(coverage: &Coverage) -> String {
     let Coverage { frames, dns_messages, lost, truncated, malformed, evicted, conntrack: _ } = coverage;
     format!(
         "coverage: frames={frames} dns_messages={dns_messages} lost={lost} truncated={truncated} \

@@ -3,6 +3,8 @@
 pub mod clock;
 pub mod live;
 pub mod offline;
+pub mod provoke;
+pub mod race;
 pub mod selection;
 pub mod session;
 pub mod signals;
