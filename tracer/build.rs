@@ -6,7 +6,8 @@ use std::{
     process::{Command, ExitCode},
 };
 
-const OBJECT: &str = "dnspath-kernel";
+/// The classifiers, and the probes of drops: an old kernel that refuses the second still loads the first.
+const OBJECTS: [&str; 2] = ["dnspath-kernel", "dnspath-drops"];
 const SET_UP: &str = "the kernel side cannot be built yet: run `cargo xtask setup` once, then this again";
 
 fn main() -> ExitCode {
@@ -42,6 +43,7 @@ fn build() -> Result<(), String> {
     let flags = [
         format!("--cfg=bpf_target_arch=\"{architecture}\""),
         "-Cdebuginfo=2".into(),
+        "-Ctarget-cpu=v2".into(),
         "-Clink-arg=--btf".into(),
     ];
 
@@ -49,7 +51,7 @@ fn build() -> Result<(), String> {
     cargo
         .current_dir(root)
         .args(["build", "--quiet", "--locked", "--profile", "kernel", "--package", "dnspath-ebpf"])
-        .args(["--features", "kernel", "--bin", OBJECT])
+        .args(["--features", "kernel", "--bins"])
         .args(["--target", "bpfel-unknown-none", "-Z", "build-std=core", "--target-dir"])
         .arg(&target)
         .env("PATH", path)
@@ -71,8 +73,10 @@ fn build() -> Result<(), String> {
             String::from_utf8_lossy(&output.stderr).replace('\n', "  ")
         ));
     }
-    fs::copy(target.join("bpfel-unknown-none/kernel").join(OBJECT), out.join(OBJECT))
-        .map_err(|error| format!("cannot copy the kernel side's object: {error}"))?;
+    for object in OBJECTS {
+        fs::copy(target.join("bpfel-unknown-none/kernel").join(object), out.join(object))
+            .map_err(|error| format!("cannot copy the kernel side's object {object}: {error}"))?;
+    }
     Ok(())
 }
 

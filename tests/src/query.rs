@@ -1,7 +1,8 @@
 //! The smallest DNS client: one question over UDP, for waiting until a server answers and for tests that need a
 //! message of their own making.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -53,6 +54,34 @@ pub fn ask(socket: &UdpSocket, server: SocketAddr, query: &[u8], limit: Duration
         }
     }
     Ok(None)
+}
+
+/// Sends one query over a TCP connection of its own, from the calling thread's namespace, and returns the response
+/// (RFC 7766 section 8: two octets of length before each message).
+///
+/// # Errors
+/// The server cannot be reached or does not answer within `limit`.
+pub fn ask_over_tcp(server: SocketAddr, query: &[u8], limit: Duration) -> Result<Vec<u8>> {
+    let mut stream = TcpStream::connect_timeout(&server, limit)
+        .with_context(|| format!("cannot connect to {server} over TCP"))?;
+    stream.set_read_timeout(Some(limit)).context("cannot set the time limit")?;
+    stream.write_all(&framed(query)).with_context(|| format!("cannot send to {server} over TCP"))?;
+    read_framed(&mut stream).with_context(|| format!("no answer from {server} over TCP"))
+}
+
+/// A message as it stands in a TCP stream.
+pub(crate) fn framed(message: &[u8]) -> Vec<u8> {
+    // Messages here are far shorter than 64 KiB.
+    [&(message.len() as u16).to_be_bytes(), message].concat()
+}
+
+/// The next message of a TCP stream.
+pub(crate) fn read_framed(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut length = [0_u8; 2];
+    stream.read_exact(&mut length)?;
+    let mut message = vec![0_u8; u16::from_be_bytes(length).into()];
+    stream.read_exact(&mut message)?;
+    Ok(message)
 }
 
 /// Waits until `server` answers `name` as seen from inside `namespace`.

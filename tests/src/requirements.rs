@@ -87,6 +87,19 @@ pub fn why_no_lab() -> Option<String> {
     (!missing.is_empty()).then(|| missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }
 
+/// Whether the running kernel has tcx links: from 6.6 on.
+///
+/// # Errors
+/// Its release cannot be read.
+pub fn kernel_has_tcx() -> anyhow::Result<bool> {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor) >= (6, 6)),
+        _ => anyhow::bail!("not a kernel release: {release}"),
+    }
+}
+
 impl std::fmt::Display for Missing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} is missing, needed for {}", self.what, self.needed_for)?;

@@ -15,7 +15,7 @@ use dnspath_tests::clock::{now, wait_until};
 use dnspath_tests::harness::{Outcome, run};
 use dnspath_tests::process::{Process, bound_command, run as run_command};
 use dnspath_tests::query::{Qtype, query};
-use dnspath_tests::requirements::find;
+use dnspath_tests::requirements::{find, kernel_has_tcx};
 use dnspath_tests::topology::VIP4;
 use dnspath_tests::tracer::{Tracer, binary};
 use dnspath_tests::{Client, Lab, LabOptions, Namespace, Pod};
@@ -156,7 +156,12 @@ fn why_not() -> Option<String> {
     if let Err(reason) = binary() {
         return Some(format!("{reason:#}"));
     }
-    find("bpftool").is_none().then(|| "bpftool is missing (package bpftool)".to_owned())
+    if find("bpftool").is_none() {
+        return Some("bpftool is missing (package bpftool)".to_owned());
+    }
+    let without_tcx =
+        || "this kernel has no tcx links to count: by_clsact tells about its filters".to_owned();
+    (!kernel_has_tcx().unwrap_or(true)).then(without_tcx)
 }
 
 fn quiet_lab() -> Result<Lab> {

@@ -26,7 +26,7 @@ const ICMP_HEADER: u32 = 8;
 /// Extension headers that are followed; RFC 8200 lets each stand once, destination options twice.
 const MAX_EXTENSIONS: u32 = 6;
 
-const TCP_FIN_SYN_RST: u8 = 0x07;
+const TCP_FIN_SYN_RST: u16 = 0x07;
 
 /// Read access to a frame; `None` past its end. Multi-octet values are in network byte order on the wire and in
 /// host order here.
@@ -222,9 +222,9 @@ fn either_port(bytes: &impl Bytes, transport: u32, ports: &impl Ports) -> Option
 /// A segment with payload, or one that opens or ends a connection: bare acknowledgements are left out.
 #[inline(always)]
 fn tcp_says_something(bytes: &impl Bytes, transport: &Transport) -> Option<bool> {
-    let header = u32::from(bytes.u8(transport.at + 12)? >> 4) * 4;
-    let flags = bytes.u8(transport.at + 13)?;
-    Some(flags & TCP_FIN_SYN_RST != 0 || transport.at + header < transport.end)
+    let length_and_flags = bytes.u16(transport.at + 12)?;
+    let header = u32::from(length_and_flags >> 12) * 4;
+    Some(length_and_flags & TCP_FIN_SYN_RST != 0 || transport.at + header < transport.end)
 }
 
 /// Whether the packet that an ICMP error quotes is DNS.

@@ -6,9 +6,15 @@
 #![no_std]
 
 mod classify;
+mod drop;
 mod record;
 
 pub use classify::{Bytes, Fragments, Link, MAX_PORTS, Ports, classify};
+pub use drop::{
+    Baseline, CLASH_RESOLVE, DROP, DROP_CLASSES, DROP_HEADER_LEN, DropHeader, FATE_CLASH_RESOLVED,
+    FATE_DROPPED, FATE_INSERT_FAILED, FATE_TABLE_FULL, FLAG_CONNECTION, INSERT_FAILED, MAX_BASELINES,
+    MAX_DROP_CAPTURED, NO_REASON, UNCLAIMED_SINCE,
+};
 pub use record::{
     CLASSES, FLAG_EGRESS, FLAG_NAT, FLAG_RAW_IP, FragmentKey, HEADER_LEN, LOST_ELSEWHERE, LostKey,
     MAX_CAPTURED, NAT_LEN, RecordHeader,

@@ -4,8 +4,12 @@
 //! interest becomes one record of the ring `FRAMES`; where the ring is full, the loss is counted per CPU and vantage.
 #![no_std]
 #![no_main]
+// The kernel side is built with RUSTC_BOOTSTRAP, for `core`; inline assembly for this target comes with it.
+#![feature(asm_experimental_arch)]
 #![expect(unsafe_code, reason = "kernel boundary: helpers, maps and packet memory")]
 #![expect(missing_docs, unreachable_pub, reason = "the classifier macro makes functions of its own")]
+
+mod ports;
 
 use aya_ebpf::{
     EbpfContext as _, Global,
@@ -19,11 +23,12 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use aya_log_ebpf::warn;
-use core::ffi::c_void;
+use core::{arch::asm, ffi::c_void};
 use dnspath_ebpf::{
     Bytes, CLASSES, FLAG_EGRESS, FLAG_NAT, FLAG_RAW_IP, FragmentKey, Fragments, LOST_ELSEWHERE, Link,
-    LostKey, MAX_PORTS, NAT_LEN, Ports, RecordHeader, classify,
+    LostKey, NAT_LEN, RecordHeader, classify,
 };
+use ports::DnsPorts;
 
 /// Records for user space; the loader sets the size.
 #[map]
@@ -35,9 +40,6 @@ static LOST: PerCpuHashMap<LostKey, u64> = PerCpuHashMap::with_max_entries(4096,
 #[map]
 static FRAGMENTS: LruHashMap<FragmentKey, u8> = LruHashMap::with_max_entries(1024, 0);
 
-/// The DNS ports; 0 is an unused place.
-#[unsafe(no_mangle)]
-static PORTS: Global<[u16; MAX_PORTS]> = Global::new([0; MAX_PORTS]);
 /// Offset of `sk_buff._nfct`; `u32::MAX` where the kernel has none or its BTF does not tell.
 #[unsafe(no_mangle)]
 static SKB_NFCT: Global<u32> = Global::new(u32::MAX);
@@ -102,10 +104,6 @@ fn capture<const EGRESS: bool>(packet: &TcContext, link: Link) {
 #[inline(always)]
 fn by_size<const EGRESS: bool, const NAT_WORDS: usize>(packet: &TcContext, link: Link, tuples: u64) {
     let frame = packet.len();
-    // Never so for an interesting packet; the verifier wants it said.
-    if frame == 0 {
-        return;
-    }
     macro_rules! smallest_of {
         ($($class:literal)*) => {
             $(if frame <= CLASSES[$class] as u32 {
@@ -138,7 +136,7 @@ fn write<const EGRESS: bool, const NAT_WORDS: usize, const FRAME: usize>(
         return count_lost(packet, skb.ifindex, EGRESS);
     };
     let record = entry.as_mut_ptr();
-    let captured = if frame_len > FRAME as u32 { FRAME as u32 } else { frame_len };
+    let captured = within::<FRAME>(frame_len);
     let mut flags = if EGRESS { FLAG_EGRESS } else { 0 };
     if link == Link::RawIp {
         flags |= FLAG_RAW_IP;
@@ -174,6 +172,29 @@ fn write<const EGRESS: bool, const NAT_WORDS: usize, const FRAME: usize>(
         return count_lost(packet, skb.ifindex, EGRESS);
     }
     entry.submit(BPF_RB_NO_WAKEUP);
+}
+
+/// The length of a frame's copy: at least [`HEAD`], at most `MAX`.
+///
+/// In assembly, because verifiers before 6.8 want both bounds compared on the very register that the helper gets; the
+/// compiler, which knows the bounds from before, would leave the comparisons out or make them on a copy.
+#[inline(always)]
+fn within<const MAX: usize>(frame_len: u32) -> u32 {
+    let mut length = u64::from(frame_len);
+    // SAFETY: it compares and sets one register.
+    unsafe {
+        asm!(
+            "if {length} <= {max} goto +1",
+            "{length} = {max}",
+            "if {length} >= {min} goto +1",
+            "{length} = {min}",
+            length = inout(reg) length,
+            max = const MAX,
+            min = const HEAD,
+            options(pure, nomem, nostack),
+        );
+    }
+    length as u32
 }
 
 /// Address of the connection's tuples, where conntrack translates it: then the addresses here differ from those at
@@ -274,24 +295,6 @@ impl Bytes for Skb<'_> {
     #[inline(always)]
     fn len(&self) -> u32 {
         self.packet.len()
-    }
-}
-
-/// The ports of [`PORTS`].
-struct DnsPorts;
-
-impl Ports for DnsPorts {
-    #[inline(always)]
-    fn contains(&self, port: u16) -> bool {
-        let ports = PORTS.load();
-        let mut index = 0;
-        while index < MAX_PORTS {
-            if ports[index] == port && port != 0 {
-                return true;
-            }
-            index += 1;
-        }
-        false
     }
 }
 

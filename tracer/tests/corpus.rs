@@ -114,7 +114,7 @@ const TOTALS: [&str; 9] = [
 const FLOORS: [(&str, usize); 13] = [
     ("answered by", 165),
     ("candidates", 166),
-    ("family", 157),
+    ("family", 158),
     ("family not wrong", 166),
     ("gaps", 164),
     ("lookups", 166),
@@ -123,7 +123,7 @@ const FLOORS: [(&str, usize); 13] = [
     ("result", 165),
     ("retransmissions", 166),
     ("suspicious", 166),
-    ("totals", 165),
+    ("totals", 166),
     ("wasted", 165),
 ];
 
@@ -358,6 +358,10 @@ fn captures_merged_into_one_give_the_sums_of_their_counts() {
     totals.insert("lookups".into(), i64::try_from(told.lookups.len()).unwrap());
     for (key, count) in &sums {
         println!("{key:24} expected {count:6}, merged {:6}", totals.get(key).copied().unwrap_or(0));
+    }
+    // Exact, each of them: what was told of the captures one by one is no excuse.
+    for (key, count) in sums.iter().filter(|(key, _)| *key != "lookups") {
+        assert_eq!(totals.get(key).copied().unwrap_or(0), *count, "{key} of the captures merged");
     }
     for (key, count) in &apart {
         assert_eq!(totals.get(key), Some(count), "{key} differs between captures merged and apart");

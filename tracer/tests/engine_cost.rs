@@ -52,6 +52,7 @@ fn sighting(query: Query, name: Name, vantage: u16, frame: u64) -> Sighting {
         transport: Transport::Udp,
         flow: if response { asked.reversed() } else { asked },
         destination_mac: None,
+        source_mac: None,
         ttl: 64,
         ip_id: 0,
         dont_fragment: true,

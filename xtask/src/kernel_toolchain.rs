@@ -4,7 +4,10 @@
 //! standard library's source, `target/setup/bin/bpf-linker` the linker, built against the LLVM that rustc ships.
 //! `tracer/build.rs` reads the same two and fails with one sentence where they are missing.
 
-use crate::command::{cargo, output, root, run, say};
+use crate::{
+    command::{cargo, output, root, run, say},
+    debian::Suite,
+};
 use anyhow::{Context, Result, bail};
 use std::{
     fs,
@@ -16,7 +19,6 @@ use std::{
 const BPF_LINKER_VERSION: &str = "0.13.0";
 /// Debian suites that may hold the source of a given Rust release, tried after the machine's own.
 const DEBIAN_SUITES: [&str; 4] = ["trixie-backports", "testing", "bookworm-backports", "unstable"];
-const DEBIAN_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// What `rustc -vV` says.
 struct Rustc {
@@ -98,100 +100,27 @@ fn from_debian(release: &str, setup: &Path) -> Result<PathBuf> {
     if library.join("core/src/lib.rs").is_file() {
         return Ok(library);
     }
-    let archive = debian_archive()?;
     let mut last_error = None;
     for suite in DEBIAN_SUITES {
-        match download_rust_src(release, &archive, suite, setup) {
-            Ok(package) => {
-                run(Command::new("dpkg").arg("-x").arg(&package).arg(&unpacked))?;
-                fs::remove_file(&package).with_context(|| format!("cannot remove {}", package.display()))?;
-                if library.join("core/src/lib.rs").is_file() {
-                    return Ok(library);
-                }
-                bail!("Debian's rust-src holds no library/core");
-            }
+        match unpack_rust_src(release, suite, setup, &unpacked) {
+            Ok(()) if library.join("core/src/lib.rs").is_file() => return Ok(library),
+            Ok(()) => bail!("Debian's rust-src holds no library/core"),
             Err(error) => last_error = Some(error),
         }
     }
     Err(last_error.unwrap_or_else(|| anyhow::anyhow!("no Debian suite was tried")))
 }
 
-fn download_rust_src(release: &str, archive: &str, suite: &str, setup: &Path) -> Result<PathBuf> {
-    let apt = setup.join("apt");
-    for folder in ["state/lists/partial", "cache/archives/partial"] {
-        fs::create_dir_all(apt.join(folder))
-            .with_context(|| format!("cannot make {}", apt.join(folder).display()))?;
-    }
-    let list = apt.join("sources.list");
-    fs::write(&list, format!("deb [signed-by={DEBIAN_KEYRING}] {archive} {suite} main\n"))
-        .with_context(|| format!("cannot write {}", list.display()))?;
-    let with_our_lists = |program: &str| {
-        let mut command = Command::new(program);
-        for (option, value) in [
-            ("Dir::Etc::sourcelist", list.as_path()),
-            ("Dir::Etc::sourceparts", Path::new("/dev/null")),
-            ("Dir::State", &apt.join("state")),
-            ("Dir::State::status", Path::new("/dev/null")),
-            ("Dir::Cache", &apt.join("cache")),
-        ] {
-            command.arg("-o").arg(format!("{option}={}", value.display()));
-        }
-        command.args(["-o", "APT::Sandbox::User=root", "-o", "APT::Get::List-Cleanup=0"]).current_dir(&apt);
-        command
-    };
-    output(with_our_lists("apt-get").arg("update"))?;
-    let offered = output(with_our_lists("apt-cache").args(["madison", "rust-src"]))?;
-    let version = offered
-        .lines()
-        .filter_map(|line| line.split('|').nth(1).map(str::trim))
+fn unpack_rust_src(release: &str, suite: &str, setup: &Path, unpacked: &Path) -> Result<()> {
+    let suite = Suite::fetch(suite, &setup.join("apt"))?;
+    let version = suite
+        .versions("rust-src")?
+        .into_iter()
         .find(|version| {
             version.starts_with(&format!("{release}+")) || version.starts_with(&format!("{release}-"))
         })
-        .with_context(|| format!("Debian {suite} has no rust-src {release}"))?;
-    output(with_our_lists("apt-get").args(["download", &format!("rust-src={version}")]))?;
-    fs::read_dir(&apt)
-        .with_context(|| format!("cannot read {}", apt.display()))?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .with_context(|| format!("apt-get left no package in {}", apt.display()))
-}
-
-/// The archive's address as this machine's apt knows it: of the entry for the running Debian release.
-fn debian_archive() -> Result<String> {
-    let mut sources = vec![PathBuf::from("/etc/apt/sources.list")];
-    if let Ok(folder) = fs::read_dir("/etc/apt/sources.list.d") {
-        sources.extend(folder.filter_map(|entry| Some(entry.ok()?.path())));
-    }
-    let texts: Vec<String> = sources.iter().filter_map(|path| fs::read_to_string(path).ok()).collect();
-    let release = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
-    let codename =
-        release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).unwrap_or("stable");
-    texts
-        .iter()
-        .find_map(|text| archive_of(text, codename))
-        .with_context(|| format!("this machine's apt sources name no archive for {codename}"))
-}
-
-/// The first archive that `text`, in the one-line or the deb822 format, gives for `codename`.
-fn archive_of(text: &str, codename: &str) -> Option<String> {
-    let one_line = text.lines().find_map(|line| {
-        let words: Vec<&str> =
-            line.strip_prefix("deb ")?.split_whitespace().filter(|w| !is_option(w)).collect();
-        (words.get(1) == Some(&codename)).then(|| words.first().map(ToString::to_string))?
-    });
-    one_line.or_else(|| {
-        text.split("\n\n").find_map(|stanza| {
-            let field = |name: &str| {
-                stanza.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.split_whitespace())
-            };
-            let mut suites = field("Suites:")?;
-            suites.any(|suite| suite == codename).then(|| field("URIs:")?.next().map(ToString::to_string))?
-        })
-    })
-}
-
-fn is_option(word: &str) -> bool {
-    word.starts_with('[') || word.ends_with(']')
+        .with_context(|| format!("Debian {} has no rust-src {release}", suite.name()))?;
+    suite.unpack(&format!("rust-src={version}"), unpacked)
 }
 
 /// Builds bpf-linker against the LLVM inside rustc's own sysroot, so that no LLVM development package is needed.
@@ -230,20 +159,4 @@ fn install_linker(rustc: &Rustc, setup: &Path) -> Result<()> {
 
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn archives_are_found_in_either_format() {
-        let one_line = "# c\ndeb [arch=amd64] http://archive.example/debian bookworm main\n";
-        assert_eq!(archive_of(one_line, "bookworm").as_deref(), Some("http://archive.example/debian"));
-        assert_eq!(archive_of(one_line, "trixie"), None);
-        let deb822 = "Types: deb\nURIs: http://archive.example/debian\nSuites: bookworm bookworm-updates\n\n\
-                      Types: deb\nURIs: http://other.example/x\nSuites: nodistro\n";
-        assert_eq!(archive_of(deb822, "bookworm").as_deref(), Some("http://archive.example/debian"));
-        assert_eq!(archive_of(deb822, "nodistro").as_deref(), Some("http://other.example/x"));
-    }
 }

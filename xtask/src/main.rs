@@ -3,10 +3,12 @@
 //! Each step looks first whether its work is done, so a second run is quick and silent.
 
 mod command;
+mod debian;
 mod demo;
 mod kernel_toolchain;
 mod packages;
 mod test;
+mod vm;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -30,6 +32,8 @@ enum Task {
     Demo(demo::Options),
     /// Format check, lints, unit tests, documentation tests, end-to-end tests in the lab
     Test(test::Options),
+    /// Tests on Debian's kernels, each in a virtual machine (QEMU)
+    VmTest(vm::Options),
     /// Build dnspath and run it with the privileges it needs
     Run {
         /// Arguments for dnspath
@@ -60,6 +64,7 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Demo(options) => return demo::run(&options),
         Task::Test(options) => return test::run(&options),
+        Task::VmTest(options) => return vm::run(&options),
         Task::Run { arguments } => {
             command::build_release(&["dnspath"])?;
             return command::run_privileged(&arguments);

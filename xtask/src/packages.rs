@@ -2,31 +2,52 @@
 
 use crate::command::{is_root, on_path, output, run, say};
 use anyhow::Result;
-use dnspath_tests::requirements;
+use dnspath_tests::{requirements, requirements::find};
 use std::process::{Command, Stdio};
 
 /// Debian's Go is older than CoreDNS takes: whoever has a newer one has it from elsewhere, the others do without.
 const NOT_FROM_DEBIAN: &str = "golang-go";
 
-/// Installs what is missing, or names it.
+/// Installs what the lab lacks, or names it.
 pub(crate) fn ensure() -> Result<()> {
-    let missing = missing();
-    if missing.is_empty() {
+    install(&missing(), "the lab lacks")
+}
+
+/// Installs the packages of those programs that are not here, or names them.
+pub(crate) fn ensure_programs(programs: &[(&str, &str)]) -> Result<()> {
+    install(&missing_programs(programs), "the virtual machines lack")
+}
+
+/// The packages of those programs that are not here.
+pub(crate) fn missing_programs(programs: &[(&str, &str)]) -> Vec<String> {
+    let mut packages: Vec<String> = programs
+        .iter()
+        .filter(|(program, _)| find(program).is_none())
+        .map(|(_, package)| (*package).to_owned())
+        .collect();
+    packages.sort();
+    packages.dedup();
+    packages
+}
+
+fn install(packages: &[String], who_lacks: &str) -> Result<()> {
+    if packages.is_empty() {
         return Ok(());
     }
+    let names = packages.join(" ");
     if !is_root() || !on_path("apt-get") {
-        say(&format!("setup: the lab lacks these packages (Debian's names): {}", missing.join(" ")));
+        say(&format!("setup: {who_lacks} these packages (Debian's names): {names}"));
         say("setup: install them, or run this as root on Debian; what needs them is left out");
         return Ok(());
     }
-    say(&format!("setup: installing {}", missing.join(" ")));
+    say(&format!("setup: installing {names}"));
     let apt = || {
         let mut command = Command::new("apt-get");
         command.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
         command
     };
     output(apt().arg("update"))?;
-    run(apt().args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing).stdout(Stdio::null()))
+    run(apt().args(["install", "-y", "-qq", "--no-install-recommends"]).args(packages).stdout(Stdio::null()))
 }
 
 /// Packages whose program or file is not here.

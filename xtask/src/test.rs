@@ -2,7 +2,7 @@
 
 use crate::{
     command::{build_release, cargo, is_root, say},
-    packages,
+    packages, vm,
 };
 use anyhow::{Context, Result};
 use std::{
@@ -16,14 +16,18 @@ pub(crate) struct Options {
     /// Leave out the end-to-end tests in the lab
     #[arg(long)]
     no_lab: bool,
+
+    /// Leave out the tests on Debian's kernels in virtual machines
+    #[arg(long)]
+    no_vm: bool,
 }
 
 /// Test results, added up over all runners.
 #[derive(Default)]
-struct Counts {
-    passed: u64,
-    failed: u64,
-    skipped: u64,
+pub(crate) struct Counts {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    pub(crate) skipped: u64,
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
@@ -73,10 +77,27 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             cargo().args(["test", "--locked", "--package", "dnspath-tests", "--no-fail-fast"]),
         )?;
     }
+    on_other_kernels(&mut counts, options)?;
     let Counts { passed, failed, skipped } = counts;
     // CI reads this line.
     writeln!(std::io::stdout(), "{passed} passed, {failed} failed, {skipped} skipped")?;
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The kernel matrix, where it can be had.
+fn on_other_kernels(counts: &mut Counts, options: &Options) -> Result<()> {
+    let reason = if options.no_vm { Some("--no-vm".to_owned()) } else { vm::why_not()? };
+    if let Some(reason) = reason {
+        say(&format!("left out: tests on Debian's kernels in virtual machines ({reason})"));
+        counts.skipped += 1;
+        return Ok(());
+    }
+    say("== tests on Debian's kernels in virtual machines");
+    let of_all = vm::matrix(&vm::Options::default())?;
+    counts.passed += of_all.passed;
+    counts.failed += of_all.failed;
+    counts.skipped += of_all.skipped;
+    Ok(())
 }
 
 /// One check that passes or fails as a whole.
@@ -118,7 +139,7 @@ fn tests(counts: &mut Counts, what: &str, command: &mut Command) -> Result<()> {
 impl Counts {
     /// Adds a result line: cargo's `test result: ok. 3 passed; 0 failed; 1 ignored`, or the lab's
     /// `3 passed, 0 failed, 1 left out`.
-    fn add(&mut self, line: &str) {
+    pub(crate) fn add(&mut self, line: &str) {
         let summary =
             line.strip_prefix("test result:").or_else(|| line.contains(" passed, ").then_some(line));
         let Some(summary) = summary else { return };

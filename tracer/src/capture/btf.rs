@@ -1,7 +1,9 @@
-//! Offsets of kernel struct members, from the running kernel's BTF (Documentation/bpf/btf.rst).
+//! Offsets of kernel struct members, values of enums and arguments of tracepoints, from the running kernel's BTF
+//! (Documentation/bpf/btf.rst).
 //!
 //! BPF programs in Rust have no CO-RE relocations: the loader reads the offsets here and passes them as globals.
-//! Only what that needs is read: names, struct and union members, sizes.
+//! Only what that needs is read. A module's own BTF is a second part: its ids and string offsets go on where the
+//! kernel's end.
 
 use std::{fs, io, path::Path};
 
@@ -10,10 +12,12 @@ const HEADER: usize = 24;
 const TYPE: usize = 12;
 
 const KIND_INT: u32 = 1;
+const KIND_POINTER: u32 = 2;
 const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_ENUM: u32 = 6;
+const KIND_TYPEDEF: u32 = 8;
 const KIND_FUNC_PROTO: u32 = 13;
 const KIND_VAR: u32 = 14;
 const KIND_DATASEC: u32 = 15;
@@ -26,10 +30,31 @@ const MAX_NESTING: u32 = 8;
 /// A kernel's type information.
 #[derive(Debug)]
 pub struct Btf {
+    /// The kernel's own, then a module's.
+    parts: Vec<Part>,
+}
+
+/// One file of BTF.
+#[derive(Debug)]
+struct Part {
     data: Vec<u8>,
     strings: usize,
-    /// Offset of each type's record; index 0 is type 1.
+    strings_len: usize,
+    /// Offset of each type's record; in the first part index 0 is type 1.
     types: Vec<usize>,
+}
+
+/// A type's record, or a member's: which part it is in, and where.
+#[derive(Clone, Copy, Debug)]
+struct At {
+    part: usize,
+    at: usize,
+}
+
+impl At {
+    const fn plus(self, octets: usize) -> Self {
+        Self { part: self.part, at: self.at + octets }
+    }
 }
 
 /// Why BTF could not be used.
@@ -64,6 +89,17 @@ impl Btf {
         Self::read(Path::new("/sys/kernel/btf/vmlinux"))
     }
 
+    /// Adds what the module `name` defines, where it has BTF of its own (`/sys/kernel/btf/NAME`).
+    ///
+    /// # Errors
+    /// When there is none, which is so for a module that is built in or not loaded, or it cannot be read.
+    pub fn add_module(&mut self, name: &str) -> Result<(), BtfError> {
+        let module = Self::read(&Path::new("/sys/kernel/btf").join(name))?;
+        self.parts.truncate(1);
+        self.parts.extend(module.parts);
+        Ok(())
+    }
+
     fn read(path: &Path) -> Result<Self, BtfError> {
         let shown = path.display().to_string();
         let data = fs::read(path).map_err(|source| BtfError::Read { path: shown.clone(), source })?;
@@ -78,7 +114,7 @@ impl Btf {
         }
         let word = |at| u32_at(&data, at).map(|value| value as usize).ok_or(at);
         let (types_at, types_len) = (header_len.saturating_add(word(8)?), word(12)?);
-        let strings = header_len.saturating_add(word(16)?);
+        let (strings, strings_len) = (header_len.saturating_add(word(16)?), word(20)?);
         let end = types_at.checked_add(types_len).filter(|&end| end <= data.len()).ok_or(12_usize)?;
         let mut types = Vec::new();
         let mut at = types_at;
@@ -87,7 +123,7 @@ impl Btf {
             let info = u32_at(&data, at + 4).ok_or(at)?;
             at += TYPE + tail_len(info);
         }
-        Ok(Self { data, strings, types })
+        Ok(Self { parts: vec![Part { data, strings, strings_len, types }] })
     }
 
     /// Offset in octets of `member` in the struct or union `name`; a member may lie in anonymous members.
@@ -101,23 +137,65 @@ impl Btf {
     /// Octets of the struct or union `name`.
     #[must_use]
     pub fn size_of(&self, name: &str) -> Option<u32> {
-        self.structs_named(name).find_map(|at| u32_at(&self.data, at + 8))
+        self.structs_named(name).find_map(|at| self.word(at.plus(8)))
     }
 
-    fn structs_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = usize> + 'a {
-        self.types.iter().copied().filter(move |&at| {
-            u32_at(&self.data, at + 4)
-                .is_some_and(|info| matches!(kind(info), KIND_STRUCT | KIND_UNION) && vlen(info) > 0)
-                && self.name_at(at) == Some(name.as_bytes())
-        })
+    /// Names and values of the enum `name`; empty where there is none. Values of more than 32 bits are left out.
+    #[must_use]
+    pub fn enum_values(&self, name: &str) -> Vec<(String, u32)> {
+        let value = |at: At, wide: bool| {
+            let value = self.word(at.plus(4))?;
+            let high = if wide { self.word(at.plus(8))? } else { 0 };
+            let name = String::from_utf8_lossy(self.name_at(at)?).into_owned();
+            (high == 0).then_some((name, value))
+        };
+        let Some((at, info)) = self.named(name, |kind| matches!(kind, KIND_ENUM | KIND_ENUM64)).next() else {
+            return Vec::new();
+        };
+        let wide = kind(info) == KIND_ENUM64;
+        let size = if wide { 12 } else { 8 };
+        (0..vlen(info)).filter_map(|index| value(at.plus(TYPE + size * index), wide)).collect()
+    }
+
+    /// How many arguments the tracepoint `name` hands to a program.
+    #[must_use]
+    pub fn tracepoint_arguments(&self, name: &str) -> Option<u32> {
+        // typedef void (*btf_trace_NAME)(void *, the arguments)
+        let (typedef, _) = self.named(&format!("btf_trace_{name}"), |kind| kind == KIND_TYPEDEF).next()?;
+        let pointer = self.type_at(self.word(typedef.plus(8))?)?;
+        let prototype = self.type_at(self.word(pointer.plus(8))?)?;
+        let (of_pointer, info) = (self.word(pointer.plus(4))?, self.word(prototype.plus(4))?);
+        let as_expected = kind(of_pointer) == KIND_POINTER && kind(info) == KIND_FUNC_PROTO;
+        u32::try_from(vlen(info).checked_sub(1)?).ok().filter(|_| as_expected)
+    }
+
+    fn structs_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = At> + 'a {
+        self.named(name, |kind| matches!(kind, KIND_STRUCT | KIND_UNION))
+            .filter(|(_, info)| vlen(*info) > 0)
+            .map(|(at, _)| at)
+    }
+
+    /// Types of that name and kind, each with its `info`.
+    fn named<'a>(
+        &'a self,
+        name: &'a str,
+        is_kind: impl Fn(u32) -> bool + 'a,
+    ) -> impl Iterator<Item = (At, u32)> + 'a {
+        let all = self.parts.iter().enumerate();
+        all.flat_map(|(part, types)| types.types.iter().map(move |&at| At { part, at })).filter_map(
+            move |at| {
+                let info = self.word(at.plus(4))?;
+                (is_kind(kind(info)) && self.name_at(at) == Some(name.as_bytes())).then_some((at, info))
+            },
+        )
     }
 
     /// The member's offset in bits.
-    fn offset_within(&self, struct_at: usize, member: &str, depth: u32) -> Option<u32> {
-        let info = u32_at(&self.data, struct_at + 4)?;
+    fn offset_within(&self, of: At, member: &str, depth: u32) -> Option<u32> {
+        let info = self.word(of.plus(4))?;
         for index in 0..vlen(info) {
-            let at = struct_at + TYPE + 12 * index;
-            let raw = u32_at(&self.data, at + 8)?;
+            let at = of.plus(TYPE + 12 * index);
+            let raw = self.word(at.plus(8))?;
             // With the kind flag the upper octet is a bit field's size.
             let offset = if info >> 31 == 1 { raw & 0x00ff_ffff } else { raw };
             let name = self.name_at(at)?;
@@ -125,25 +203,44 @@ impl Btf {
                 return Some(offset);
             }
             if name.is_empty() && depth > 0 {
-                let inner = self.type_at(u32_at(&self.data, at + 4)?)?;
-                let is_composite = u32_at(&self.data, inner + 4)
-                    .is_some_and(|i| matches!(kind(i), KIND_STRUCT | KIND_UNION));
+                let inner = self.type_at(self.word(at.plus(4))?)?;
+                let is_composite =
+                    self.word(inner.plus(4)).is_some_and(|i| matches!(kind(i), KIND_STRUCT | KIND_UNION));
                 if is_composite && let Some(within) = self.offset_within(inner, member, depth - 1) {
-                    return Some(offset + within);
+                    return offset.checked_add(within);
                 }
             }
         }
         None
     }
 
-    fn type_at(&self, id: u32) -> Option<usize> {
-        self.types.get((id as usize).checked_sub(1)?).copied()
+    fn type_at(&self, id: u32) -> Option<At> {
+        let mut index = (id as usize).checked_sub(1)?;
+        for (part, types) in self.parts.iter().enumerate() {
+            match types.types.get(index) {
+                Some(&at) => return Some(At { part, at }),
+                None => index -= types.types.len(),
+            }
+        }
+        None
+    }
+
+    fn word(&self, at: At) -> Option<u32> {
+        u32_at(&self.parts.get(at.part)?.data, at.at)
     }
 
     /// The name that the first word at `at` points to.
-    fn name_at(&self, at: usize) -> Option<&[u8]> {
-        let start = self.strings.checked_add(u32_at(&self.data, at)? as usize)?;
-        let rest = self.data.get(start..)?;
+    fn name_at(&self, at: At) -> Option<&[u8]> {
+        let mut offset = self.word(at)? as usize;
+        // A module's string offsets go on where the kernel's end.
+        let part = match self.parts.first() {
+            Some(kernel) if at.part > 0 && offset >= kernel.strings_len => {
+                offset -= kernel.strings_len;
+                self.parts.get(at.part)?
+            }
+            kernel => kernel?,
+        };
+        let rest = part.data.get(part.strings.checked_add(offset)?..)?;
         rest.iter().position(|&byte| byte == 0).map(|end| &rest[..end])
     }
 }
@@ -187,6 +284,10 @@ mod tests {
         types.extend([0, KIND_STRUCT << 24 | 2, 8, 7, 1, 0, 9, 1, 32]); // 2: struct { c; d }
         types.extend([0, KIND_UNION << 24 | 2, 8, 5, 1, 0, 0, 2, 0]); // 3: union { b; 2 }
         types.extend([1, 1 << 31 | KIND_STRUCT << 24 | 3, 16, 3, 1, 0, 0, 3, 32, 15, 1, 3 << 24 | 96]); // 4: s
+        file(&types, strings)
+    }
+
+    fn file(types: &[u32], strings: &[u8]) -> Vec<u8> {
         let types: Vec<u8> = types.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let mut data = MAGIC.to_ne_bytes().to_vec();
         data.extend([1, 0]);
@@ -205,6 +306,32 @@ mod tests {
         assert_eq!(offsets, [Some(0), Some(4), Some(4), Some(8), Some(12), None]);
         assert_eq!(btf.size_of("s"), Some(16));
         assert_eq!(btf.member_offset("no_such", "a"), None);
+    }
+
+    /// As a module: `enum e { A = 7 }`, `typedef void (*btf_trace_t)(void *, int)`, `struct m { int n; struct s s; }`.
+    fn module() -> Vec<u8> {
+        let (first_string, first_id) = (23, 5);
+        let strings = b"\0e\0A\0btf_trace_t\0m\0n\0";
+        let string = |at: u32| first_string + at;
+        let mut types: Vec<u32> = vec![string(1), KIND_ENUM << 24 | 1, 4, string(3), 7];
+        types.extend([0, KIND_FUNC_PROTO << 24 | 2, 0, 0, 0, 0, 1]);
+        types.extend([0, KIND_POINTER << 24, first_id + 1]);
+        types.extend([string(5), KIND_TYPEDEF << 24, first_id + 2]);
+        types.extend([string(17), KIND_STRUCT << 24 | 2, 20, string(19), 1, 0, 1, 4, 32]);
+        file(&types, strings)
+    }
+
+    #[test]
+    fn a_modules_types_go_on_where_the_kernels_end() {
+        let mut btf = Btf::parse(example()).unwrap();
+        assert_eq!(btf.parts[0].strings_len, 23);
+        btf.parts.extend(Btf::parse(module()).unwrap().parts);
+        assert_eq!(btf.enum_values("e"), [("A".to_owned(), 7)]);
+        assert_eq!(btf.tracepoint_arguments("t"), Some(1));
+        assert_eq!((btf.member_offset("m", "n"), btf.member_offset("m", "s")), (Some(0), Some(4)));
+        assert_eq!(btf.member_offset("s", "d"), Some(8));
+        assert!(btf.enum_values("s").is_empty());
+        assert_eq!(btf.tracepoint_arguments("e"), None);
     }
 
     #[test]

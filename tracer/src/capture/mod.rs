@@ -3,28 +3,41 @@
 //! [`Capture::start`] makes one thread for each watched network namespace (`namespace`), which loads the kernel side
 //! (`program`) and attaches it to every interface that carries pod or node traffic (`links`). [`Capture::drain`] hands
 //! over what is in the rings. Dropping the capture detaches everything.
+//!
+//! Dropped packets and conntrack clashes come from probes that see the whole node (`drops`), so they are loaded once,
+//! beside the namespaces' programs, and a kernel that refuses them is captured on all the same.
 
 mod btf;
 mod check;
+mod counters;
+mod drops;
 mod links;
 mod namespace;
 mod netns;
 mod notes;
+mod offsets;
 mod privileges;
 mod program;
+mod reasons;
 mod record;
+mod symbols;
 
 pub use btf::{Btf, BtfError};
 pub use check::{Check, Verdict, check};
+pub use drops::{ClashMethod, DropFacts};
 pub use links::Interfaces;
 pub use netns::Netns;
 pub use notes::Notes;
-pub use privileges::{Privilege, drop_all, missing};
+pub use privileges::{Privilege, drop_all, drop_all_but_files, missing};
 pub use program::Facts;
 
-use crate::model::{Frame, LinkType, Timestamp, VantageId, Vantages};
+use crate::model::{
+    Conntrack, Direction, DropMark, Fate, Frame, LinkType, Timestamp, Vantage, VantageId, Vantages,
+};
+use dnspath_ebpf::{FATE_CLASH_RESOLVED, FATE_INSERT_FAILED, FATE_TABLE_FULL};
+use drops::{CONFIRM, DropProbe};
 use namespace::{Namespace, Settings};
-use record::Record;
+use record::{DropRecord, Record};
 use std::{collections::HashMap, io};
 
 /// Octets of a ring: 16 MiB hold a tenth of a second at a million packets a second.
@@ -149,6 +162,10 @@ impl Default for Options {
 pub struct Capture {
     namespaces: Vec<Namespace>,
     vantages_seen: Vec<HashMap<u32, VantageId>>,
+    /// Or why there are none.
+    drops: Result<DropProbe, String>,
+    /// Devices that packets were dropped at, by namespace and index.
+    devices: Devices,
     wall_minus_monotonic: u64,
     frames: u64,
     broken_records: u64,
@@ -169,6 +186,10 @@ impl Capture {
     ) -> Result<Self, CaptureError> {
         privileges::require(options.namespaces.iter().any(|netns| *netns != Netns::Own))?;
         privileges::lift_memory_lock();
+        let drops = DropProbe::start(&options.ports, &options.namespaces, notes);
+        if let Err(reason) = &drops {
+            notes.add(&format!("dropped packets and conntrack clashes cannot be seen: {reason}"));
+        }
         let watch = |netns: &Netns| {
             Namespace::watch(Settings {
                 netns: netns.clone(),
@@ -183,7 +204,16 @@ impl Capture {
         };
         let namespaces = options.namespaces.iter().map(watch).collect::<Result<Vec<_>, _>>()?;
         let vantages_seen = vec![HashMap::new(); namespaces.len()];
-        Ok(Self { namespaces, vantages_seen, wall_minus_monotonic, frames: 0, broken_records: 0 })
+        let devices = Devices { vantages: vantages.clone(), known: HashMap::new() };
+        Ok(Self {
+            namespaces,
+            vantages_seen,
+            drops,
+            devices,
+            wall_minus_monotonic,
+            frames: 0,
+            broken_records: 0,
+        })
     }
 
     /// Hands over every frame that is in the rings now, ring after ring, and returns how many there were.
@@ -224,14 +254,55 @@ impl Capture {
                 });
             }
         }
+        self.drain_drops(&mut each);
         self.frames - before
+    }
+
+    fn drain_drops(&mut self, each: &mut impl FnMut(&Frame<'_>)) {
+        let Ok(probe) = &mut self.drops else { return };
+        for _ in 0..MOST_IN_ONE_DRAIN {
+            let Some(item) = probe.ring.next() else { break };
+            let Some(record) = DropRecord::parse(&item) else {
+                self.broken_records += 1;
+                continue;
+            };
+            let (reason, mut place) =
+                (probe.reasons.name(record.reason), probe.symbols.function_at(record.place));
+            let fate = match record.fate {
+                FATE_CLASH_RESOLVED => Fate::ClashResolved,
+                FATE_INSERT_FAILED => Fate::InsertFailed,
+                FATE_TABLE_FULL => Fate::TableFull,
+                _ => Fate::Dropped,
+            };
+            match fate {
+                Fate::Dropped if !reasons::is_loss(reason, place, record.is_tcp()) => continue,
+                Fate::Dropped => {}
+                // What refused the packet says more than what freed it.
+                Fate::ClashResolved | Fate::InsertFailed => place = CONFIRM,
+                Fate::TableFull => place = "nf_conntrack_in",
+            }
+            let vantage = self.devices.vantage(&record, &self.namespaces);
+            self.frames += 1;
+            each(&Frame {
+                number: self.frames,
+                time: Timestamp::from_nanos(record.time.wrapping_add(self.wall_minus_monotonic)),
+                vantage,
+                link: LinkType::RawIp,
+                original_len: record.original_len(),
+                bytes: record.packet,
+                segment_size: 0,
+                nat: record.connection,
+                drop: Some(DropMark { fate, cpu: record.cpu, reason, place }),
+            });
+        }
     }
 
     /// Frames lost so far: those that found the ring full, and records that could not be read.
     #[must_use]
     pub fn lost(&self) -> u64 {
         let full: u64 = self.namespaces.iter().flat_map(|n| n.shared.lost()).map(|(_, count)| count).sum();
-        full + self.broken_records
+        let drops = self.drops.as_ref().map_or(0, DropProbe::lost);
+        full + drops + self.broken_records
     }
 
     /// Frames lost because the ring was full, by vantage; `None` for an interface that was never named.
@@ -252,11 +323,90 @@ impl Capture {
         self.namespaces.first().map(|namespace| namespace.facts.clone()).unwrap_or_default()
     }
 
+    /// How dropped packets and conntrack clashes are seen.
+    ///
+    /// # Errors
+    /// Why they are not.
+    pub fn drop_facts(&self) -> Result<&DropFacts, &str> {
+        self.drops.as_ref().map(|probe| &probe.facts).map_err(String::as_str)
+    }
+
+    /// What conntrack counted in the watched namespaces since the start; `None` where none of them lets it be read.
+    #[must_use]
+    pub fn conntrack(&self) -> Option<Conntrack> {
+        let mut sum = None;
+        for counted in self.namespaces.iter().filter_map(|namespace| namespace.shared.conntrack()) {
+            let sum = sum.get_or_insert_with(Conntrack::default);
+            counted.cpus.iter().for_each(|cpu| counters::add(sum, cpu));
+            let (entries, max) = counted.table;
+            counters::add(sum, &Conntrack { entries, max, ..Conntrack::default() });
+        }
+        sum
+    }
+
+    /// The same by CPU, all watched namespaces together; how full the table is, is not told by CPU. Empty where it
+    /// cannot be read.
+    #[must_use]
+    pub fn conntrack_per_cpu(&self) -> Vec<Conntrack> {
+        let mut sums = Vec::new();
+        for counted in self.namespaces.iter().filter_map(|namespace| namespace.shared.conntrack()) {
+            sums.resize(sums.len().max(counted.cpus.len()), Conntrack::default());
+            sums.iter_mut().zip(&counted.cpus).for_each(|(sum, cpu)| counters::add(sum, cpu));
+        }
+        sums
+    }
+
     /// Detaches everything; what is in the rings can still be drained, and the counts are final.
     pub fn stop(&mut self) {
+        if let Ok(probe) = &mut self.drops {
+            probe.stop();
+        }
         for namespace in &mut self.namespaces {
             namespace.stop();
         }
+    }
+}
+
+/// Vantages of the devices that packets were dropped at.
+struct Devices {
+    vantages: Vantages,
+    known: HashMap<(u32, u32), VantageId>,
+}
+
+impl Devices {
+    /// Devices kept by their numbers; a node has fewer.
+    const MOST: usize = 65_536;
+
+    fn vantage(&mut self, record: &DropRecord<'_>, namespaces: &[Namespace]) -> VantageId {
+        let key = (record.netns, record.ifindex);
+        if let Some(id) = self.known.get(&key) {
+            return *id;
+        }
+        let id = self.vantages.intern(self.describe(record, namespaces));
+        if self.known.len() == Self::MOST {
+            self.known.clear();
+        }
+        self.known.insert(key, id);
+        id
+    }
+
+    /// An interface of a watched namespace is called as its frames are; another one by its namespace as well.
+    fn describe(&self, record: &DropRecord<'_>, namespaces: &[Namespace]) -> Vantage {
+        let name = String::from_utf8_lossy(record.device).into_owned();
+        let interface = if name.is_empty() { "(no device)".into() } else { name };
+        let unnamed = Vantage {
+            interface,
+            ifindex: record.ifindex,
+            direction: Direction::Unknown,
+            ..Vantage::default()
+        };
+        let watched = namespaces.iter().find(|namespace| namespace.inode == Some(record.netns));
+        let Some(namespace) = watched else {
+            return Vantage { netns: (record.netns != 0).then(|| netns::name_of(record.netns)), ..unnamed };
+        };
+        let attached = namespace.shared.vantage(record.ifindex << 1).and_then(|id| self.vantages.lookup(id));
+        let kind = attached.map_or(unnamed.kind, |attached| attached.kind);
+        Vantage { kind, netns: namespace.shown_as.clone(), ..unnamed }
     }
 }
 

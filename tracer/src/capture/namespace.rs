@@ -6,12 +6,13 @@
 
 use super::{
     CaptureError, Hook,
+    counters::{self, Counted},
     links::{Interfaces, Link},
     netns::Netns,
     notes::Notes,
     program::{Facts, Program, with_causes},
 };
-use crate::model::{Direction, Vantage, VantageId, Vantages};
+use crate::model::{Conntrack, Direction, Vantage, VantageId, Vantages};
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
 use dnspath_ebpf::LostKey;
@@ -59,12 +60,26 @@ pub(super) struct Settings {
 pub(super) struct Shared {
     vantages: RwLock<HashMap<LostKey, VantageId>>,
     lost: Mutex<HashMap<LostKey, u64>>,
+    conntrack: Mutex<Option<NamespaceCounters>>,
     attached: AtomicUsize,
     stop: Notify,
     stopping: AtomicBool,
 }
 
+/// What conntrack counted in one namespace.
+#[derive(Clone, Debug)]
+pub(super) struct NamespaceCounters {
+    pub(super) cpus: Vec<Conntrack>,
+    /// Connections in the table, and how many it can hold.
+    pub(super) table: (u64, u64),
+}
+
 impl Shared {
+    /// What conntrack counted since the start; `None` where it cannot be read.
+    pub(super) fn conntrack(&self) -> Option<NamespaceCounters> {
+        self.conntrack.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(super) fn vantage(&self, key: LostKey) -> Option<VantageId> {
         self.vantages.read().unwrap_or_else(PoisonError::into_inner).get(&key).copied()
     }
@@ -85,6 +100,9 @@ pub(super) struct Namespace {
     pub(super) ring: RingBuf<MapData>,
     pub(super) shared: Arc<Shared>,
     pub(super) facts: Facts,
+    /// Its inode number.
+    pub(super) inode: Option<u32>,
+    pub(super) shown_as: Option<String>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -92,6 +110,8 @@ impl Namespace {
     /// Starts the thread and waits until every interface that is there is attached.
     pub(super) fn watch(settings: Settings) -> Result<Self, CaptureError> {
         let shared = Arc::new(Shared::default());
+        let inode = settings.netns.identity().and_then(|(_, inode)| u32::try_from(inode).ok());
+        let shown_as = settings.shown_as.clone();
         let (report, started) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("dnspath-netns".into())
@@ -102,7 +122,7 @@ impl Namespace {
             .map_err(|source| CaptureError::Thread { source })?;
         let gone = || CaptureError::Load { reason: "the thread that attaches ended early".into() };
         let (ring, facts) = started.recv().map_err(|_| gone())??;
-        Ok(Self { ring, shared, facts, thread: Some(thread) })
+        Ok(Self { ring, shared, facts, inode, shown_as, thread: Some(thread) })
     }
 
     /// Detaches everything and ends the thread.
@@ -129,6 +149,7 @@ struct Watcher {
     settings: Settings,
     shared: Arc<Shared>,
     program: Program,
+    counted: Counted,
     logger: Option<EbpfLogger<Notes>>,
 }
 
@@ -148,7 +169,11 @@ impl Watcher {
             }
         };
         let logger = EbpfLogger::init_with_logger(program.ebpf_mut(), settings.notes.clone()).ok();
-        let mut watcher = Self { settings, shared, program, logger };
+        let counted = Counted::start();
+        if counted.per_cpu().is_none() {
+            settings.notes.add("conntrack's counters cannot be read (/proc/net/stat/nf_conntrack)");
+        }
+        let mut watcher = Self { settings, shared, program, counted, logger };
         runtime.block_on(watcher.watch(facts, report));
     }
 
@@ -281,6 +306,8 @@ impl Watcher {
 
     fn publish(&mut self) {
         *self.shared.lost.lock().unwrap_or_else(PoisonError::into_inner) = self.program.lost();
+        let now = self.counted.per_cpu().map(|cpus| NamespaceCounters { cpus, table: counters::table_use() });
+        *self.shared.conntrack.lock().unwrap_or_else(PoisonError::into_inner) = now;
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }

@@ -3,6 +3,7 @@
 use super::CaptureError;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::{
+    collections::HashSet,
     fs::File,
     os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
@@ -65,6 +66,44 @@ impl Netns {
         move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
             .map_err(|errno| failed(errno.into()))
     }
+}
+
+impl Netns {
+    /// Calls `work` in a thread of its own that has entered the namespace; `None` where it cannot be entered.
+    pub(super) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Option<T> {
+        std::thread::scope(|scope| {
+            let inside =
+                std::thread::Builder::new().spawn_scoped(scope, || self.enter().ok().map(|()| work()));
+            inside.ok()?.join().ok()?
+        })
+    }
+}
+
+/// The namespaces that have a name below `/run/netns`.
+pub(super) fn named() -> Vec<Netns> {
+    let entries = std::fs::read_dir(NAMED).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some(Netns::from_argument(entry.file_name().to_str()?))).collect()
+}
+
+/// What a namespace is called that has this inode number: its name below `/run/netns`, else as the kernel shows it.
+pub(super) fn name_of(inode: u32) -> String {
+    let is_it = |netns: &Netns| netns.identity().is_some_and(|(_, number)| number == u64::from(inode));
+    let known = named().into_iter().find(is_it);
+    known.and_then(|netns| netns.name().map(Into::into)).unwrap_or_else(|| format!("net:[{inode}]"))
+}
+
+/// Every namespace that a process is in: its inode number, and the directory in `/proc` of one such process.
+pub(super) fn of_processes() -> Vec<(u64, PathBuf)> {
+    let mut known = HashSet::new();
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let is_process = |name: &std::ffi::OsStr| name.as_encoded_bytes().first().is_some_and(u8::is_ascii_digit);
+    entries
+        .filter(|entry| is_process(&entry.file_name()))
+        .filter_map(|entry| {
+            let inode = std::fs::metadata(entry.path().join("ns/net")).ok()?.ino();
+            known.insert(inode).then(|| (inode, entry.path()))
+        })
+        .collect()
 }
 
 #[cfg(test)]

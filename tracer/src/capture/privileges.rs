@@ -75,6 +75,22 @@ pub fn drop_all() -> Result<(), String> {
     Ok(())
 }
 
+/// Gives up every capability of the calling thread but the one that opens files of others: for whoever writes files
+/// and sees no packet.
+///
+/// # Errors
+/// When the kernel refuses, as a line to show.
+pub fn drop_all_but_files() -> Result<(), String> {
+    let told = |error: caps::errors::CapsError| format!("cannot drop privileges: {error}");
+    let wanted = Capability::CAP_DAC_OVERRIDE;
+    let is_held = caps::has_cap(None, CapSet::Permitted, wanted).map_err(told)?;
+    let kept = if is_held { [wanted].into() } else { caps::CapsHashSet::new() };
+    for set in [CapSet::Effective, CapSet::Permitted] {
+        caps::set(None, set, &kept).map_err(told)?;
+    }
+    caps::clear(None, CapSet::Inheritable).map_err(told)
+}
+
 /// Kernels before 5.11 charge BPF maps against RLIMIT_MEMLOCK.
 pub(super) fn lift_memory_lock() {
     use rustix::process::{Resource, Rlimit, setrlimit};

@@ -1,6 +1,6 @@
 //! The kernel side: loading it, and attaching it to interfaces of the calling thread's namespace.
 
-use super::{CaptureError, Hook, btf::Btf, links::Link, record::TUPLE_STRIDE};
+use super::{CaptureError, Hook, btf::Btf, links::Link, offsets};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{MapData, PerCpuHashMap, PerCpuValues, RingBuf},
@@ -45,36 +45,8 @@ pub struct Facts {
     pub no_nat: Option<String>,
 }
 
-/// Offsets by which the kernel side reads a packet's connection.
-struct ConntrackOffsets {
-    skb_nfct: u32,
-    status: u32,
-    tuple: u32,
-}
-
-impl ConntrackOffsets {
-    /// Marks "cannot be read" for the kernel side.
-    const NONE: Self = Self { skb_nfct: u32::MAX, status: 0, tuple: 0 };
-
-    fn of_kernel() -> Result<Self, String> {
-        let btf = Btf::of_kernel().map_err(|error| error.to_string())?;
-        let member = |name: &str, member: &str| {
-            btf.member_offset(name, member)
-                .ok_or_else(|| format!("the kernel's BTF knows no {name}.{member}"))
-        };
-        let stride = btf.size_of("nf_conntrack_tuple_hash").unwrap_or(0);
-        if stride as usize != TUPLE_STRIDE {
-            return Err(format!(
-                "struct nf_conntrack_tuple_hash has {stride} octets here, not {TUPLE_STRIDE}"
-            ));
-        }
-        Ok(Self {
-            skb_nfct: member("sk_buff", "_nfct")?,
-            status: member("nf_conn", "status")?,
-            tuple: member("nf_conn", "tuplehash")? + member("nf_conntrack_tuple_hash", "tuple")?,
-        })
-    }
-}
+/// What the loader sets for kernels that do not tell the offsets of translation.
+const NO_TRANSLATION: [(&str, u32); 3] = [("SKB_NFCT", u32::MAX), ("CT_STATUS", 0), ("CT_TUPLE", 0)];
 
 impl Program {
     /// Loads the kernel side.
@@ -82,22 +54,19 @@ impl Program {
     /// # Errors
     /// When the kernel refuses: the error says what to do.
     pub(super) fn load(ports: &[u16], ring_octets: u32, hook: Hook) -> Result<(Self, Facts), CaptureError> {
-        let (offsets, no_nat) = match ConntrackOffsets::of_kernel() {
+        let btf = Btf::of_kernel().map_err(|error| error.to_string());
+        let (offsets, no_nat) = match btf.and_then(|btf| offsets::of_translation(&btf)) {
             Ok(offsets) => (offsets, None),
-            Err(reason) => (ConntrackOffsets::NONE, Some(reason)),
+            Err(reason) => (NO_TRANSLATION.to_vec(), Some(reason)),
         };
-        let mut all_ports = [0_u16; MAX_PORTS];
-        for (place, port) in all_ports.iter_mut().zip(ports) {
-            *place = *port;
+        let all_ports = globals_of_ports(ports);
+        let mut loader = EbpfLoader::new();
+        loader.override_global("PORTS", all_ports.as_slice(), true).map_max_entries("FRAMES", ring_octets);
+        for (name, offset) in &offsets {
+            loader.override_global(name, offset, true);
         }
-        let mut ebpf = EbpfLoader::new()
-            .override_global("PORTS", all_ports.as_slice(), true)
-            .override_global("SKB_NFCT", &offsets.skb_nfct, true)
-            .override_global("CT_STATUS", &offsets.status, true)
-            .override_global("CT_TUPLE", &offsets.tuple, true)
-            .map_max_entries("FRAMES", ring_octets)
-            .load(OBJECT)
-            .map_err(|error| CaptureError::Load { reason: with_causes(&error) })?;
+        let mut ebpf =
+            loader.load(OBJECT).map_err(|error| CaptureError::Load { reason: with_causes(&error) })?;
         for name in ETHERNET.iter().chain(&RAW_IP) {
             classifier(&mut ebpf, name)?
                 .load()
@@ -196,6 +165,15 @@ impl Program {
     pub(super) fn own_qdiscs(&self) -> &[u32] {
         &self.own_qdiscs
     }
+}
+
+/// The ports as the kernel side has them.
+pub(super) fn globals_of_ports(ports: &[u16]) -> [u16; MAX_PORTS] {
+    let mut all = [0; MAX_PORTS];
+    for (place, port) in all.iter_mut().zip(ports) {
+        *place = *port;
+    }
+    all
 }
 
 /// Makes the entry that counts losses of interfaces which the table has no room for.

@@ -1,7 +1,9 @@
 //! Reads a ring record back; the layout is [`dnspath_ebpf::RecordHeader`]'s.
 
 use crate::model::{Flow, NatTuple};
-use dnspath_ebpf::{FLAG_EGRESS, FLAG_NAT, FLAG_RAW_IP, HEADER_LEN, NAT_LEN};
+use dnspath_ebpf::{
+    DROP_HEADER_LEN, FLAG_CONNECTION, FLAG_EGRESS, FLAG_NAT, FLAG_RAW_IP, HEADER_LEN, NAT_LEN,
+};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Octets from one `nf_conntrack_tuple_hash.tuple` to the next; the loader checks it against the kernel's BTF.
@@ -41,6 +43,73 @@ impl<'a> Record<'a> {
             nat: bytes.get(HEADER_LEN..frame_at).filter(|tuples| !tuples.is_empty()).and_then(nat_tuple),
             frame: bytes.get(frame_at..frame_at.checked_add(captured)?)?,
         })
+    }
+}
+
+/// One record of the ring of drops; the layout is [`dnspath_ebpf::DropHeader`]'s.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct DropRecord<'a> {
+    /// CLOCK_MONOTONIC in nanoseconds.
+    pub(super) time: u64,
+    /// Where in the kernel's code.
+    pub(super) place: u64,
+    pub(super) reason: u32,
+    pub(super) cpu: u32,
+    /// Inode number of the device's namespace; 0 where unknown.
+    pub(super) netns: u32,
+    pub(super) ifindex: u32,
+    /// `FATE_*`.
+    pub(super) fate: u16,
+    pub(super) device: &'a [u8],
+    pub(super) connection: Option<NatTuple>,
+    /// From the network header on.
+    pub(super) packet: &'a [u8],
+}
+
+impl<'a> DropRecord<'a> {
+    /// `None` for a record shorter than it claims: then the two sides are of different builds.
+    pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let header = bytes.get(..DROP_HEADER_LEN)?;
+        let long = |at: usize| Some(u64::from_ne_bytes(header.get(at..at + 8)?.try_into().ok()?));
+        let word = |at: usize| Some(u32::from_ne_bytes(header.get(at..at + 4)?.try_into().ok()?));
+        let half = |at: usize| Some(u16::from_ne_bytes(header.get(at..at + 2)?.try_into().ok()?));
+        let packet_at = DROP_HEADER_LEN + NAT_LEN;
+        let captured = word(32)? as usize;
+        let tuples = bytes.get(DROP_HEADER_LEN..packet_at)?;
+        let name = header.get(40..)?;
+        Some(Self {
+            time: long(0)?,
+            place: long(8)?,
+            reason: word(16)?,
+            cpu: word(20)?,
+            netns: word(24)?,
+            ifindex: word(28)?,
+            fate: half(36)?,
+            device: name.split(|octet| *octet == 0).next().unwrap_or_default(),
+            connection: if half(38)? & FLAG_CONNECTION == 0 { None } else { nat_tuple(tuples) },
+            packet: bytes.get(packet_at..packet_at.checked_add(captured)?)?,
+        })
+    }
+
+    /// Whether the packet's own header says TCP; extension headers of IPv6 are not looked behind.
+    pub(super) fn is_tcp(&self) -> bool {
+        const TCP: u8 = 6;
+        let protocol_at = if self.packet.first().is_some_and(|first| first >> 4 == 6) { 6 } else { 9 };
+        self.packet.get(protocol_at) == Some(&TCP)
+    }
+
+    /// Octets the packet has from its network header on, by that header; what was captured where it does not say.
+    pub(super) fn original_len(&self) -> u32 {
+        let half = |at: usize| {
+            let octets = self.packet.get(at..at + 2)?;
+            Some(u32::from(u16::from_be_bytes(octets.try_into().ok()?)))
+        };
+        let says = match self.packet.first().map(|first| first >> 4) {
+            Some(4) => half(2),
+            Some(6) => half(4).map(|payload| payload + 40),
+            _ => None,
+        };
+        says.unwrap_or(0).max(u32::try_from(self.packet.len()).unwrap_or(u32::MAX))
     }
 }
 
@@ -108,6 +177,49 @@ mod tests {
         assert_eq!(nat.original.destination.to_string(), "10.96.0.10:53");
         assert_eq!(nat.reply.source.to_string(), "10.1.0.2:4000");
         assert_eq!(record.frame, [42]);
+    }
+
+    fn drop_record(flags: u16, packet: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for long in [7_u64, 0xffff_ffff_8100_0010] {
+            bytes.extend(long.to_ne_bytes());
+        }
+        for word in [12_u32, 1, 4_026_531_840, 3, packet.len() as u32] {
+            bytes.extend(word.to_ne_bytes());
+        }
+        for half in [dnspath_ebpf::FATE_INSERT_FAILED, flags] {
+            bytes.extend(half.to_ne_bytes());
+        }
+        bytes.extend(*b"veth-web\0\0junk\0\0");
+        bytes.resize(DROP_HEADER_LEN + NAT_LEN, 0);
+        bytes.extend(packet);
+        bytes
+    }
+
+    #[test]
+    fn a_dropped_packet() {
+        let mut packet = vec![0x45, 0, 0, 60];
+        packet.resize(24, 9);
+        let bytes = drop_record(0, &packet);
+        let record = DropRecord::parse(&bytes).unwrap();
+        assert_eq!((record.time, record.place, record.reason), (7, 0xffff_ffff_8100_0010, 12));
+        assert_eq!((record.cpu, record.netns, record.ifindex), (1, 4_026_531_840, 3));
+        assert_eq!(record.fate, dnspath_ebpf::FATE_INSERT_FAILED);
+        assert_eq!((record.device, record.connection), (&b"veth-web"[..], None));
+        assert_eq!((record.packet, record.original_len(), record.is_tcp()), (&packet[..], 60, false));
+        // Tuples of no known family are none.
+        let bytes = drop_record(FLAG_CONNECTION, &[]);
+        let record = DropRecord::parse(&bytes).unwrap();
+        assert_eq!((record.connection, record.original_len()), (None, 0));
+    }
+
+    #[test]
+    fn a_drop_shorter_than_it_claims_is_refused_at_every_length() {
+        let whole = drop_record(FLAG_CONNECTION, &[0x60; 44]);
+        assert_eq!(DropRecord::parse(&whole).unwrap().original_len(), 0x6060 + 40);
+        for length in 0..whole.len() {
+            assert_eq!(DropRecord::parse(&whole[..length]), None, "{length}");
+        }
     }
 
     #[test]

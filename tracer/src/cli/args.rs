@@ -8,14 +8,17 @@ use crate::{
     output::{Format, Unit},
     pipeline::{
         provoke::MOST_PAIRS,
-        selection::{NameGlob, Network},
+        replay::Speed,
+        selection::{NameGlob, Network, PodGlob},
         when::{Ago, When},
     },
+    trace::LEAST_FLIGHT_OCTETS,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    str::FromStr,
 };
 
 /// See every DNS lookup of this node: search paths, waits, empty answers, losses.
@@ -50,6 +53,13 @@ pub enum Command {
         dnspath stream -o json --unit message   every DNS message with its hops\n  \
         dnspath stream --rcode SERVFAIL,REFUSED capture.pcapng")]
     Stream(StreamArgs),
+    /// Show capture files on the screen as if they were live; prints lines when stdout is no terminal.
+    #[command(after_help = "Examples:\n  \
+        dnspath replay capture.pcapng            everything at once; then back with the arrows or t\n  \
+        dnspath replay --speed 1 a.pcapng b.pcapng\n  \
+        dnspath replay --follow growing.pcapng   as it is written\n\n\
+        Keys: space pause, + - speed, ← → 10 s, t a time, n N findings, ? all keys.")]
+    Replay(ReplayArgs),
     /// Say what is wrong in a time window, live or in capture files.
     #[command(after_help = "Examples:\n  \
         dnspath report capture.pcapng           what is wrong in this file\n  \
@@ -75,8 +85,11 @@ pub enum Command {
 }
 
 /// Options of `live`.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Args)]
 pub struct LiveArgs {
+    /// Memory that keeps the last packets for ctrl-s to save, like 64MiB; 0: none.
+    #[arg(long, value_name = "SIZE", default_value = "64MiB")]
+    pub flight_recorder: FlightSize,
     /// What to attach to.
     #[command(flatten)]
     pub capture: CaptureArgs,
@@ -94,6 +107,9 @@ pub struct StreamArgs {
     /// Capture files instead of live capture: pcap or pcapng, also .gz or .zst; "-" is stdin.
     #[arg(value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = LIVE_ONLY)]
     pub files: Vec<PathBuf>,
+    /// Go on reading files that grow, until a signal.
+    #[arg(long, requires = "files")]
+    pub follow: bool,
     /// How to print events.
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     pub output: Format,
@@ -103,6 +119,26 @@ pub struct StreamArgs {
     /// What to attach to.
     #[command(flatten)]
     pub capture: CaptureArgs,
+    /// What to decode.
+    #[command(flatten)]
+    pub decode: DecodeArgs,
+    /// What to show.
+    #[command(flatten)]
+    pub select: SelectArgs,
+}
+
+/// Options of `replay`.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// Capture files, merged by time: pcap or pcapng, also .gz or .zst; "-" is stdin, where there is no way back.
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath, required = true)]
+    pub files: Vec<PathBuf>,
+    /// How fast to begin with: seconds of the files in one second, or max, which is at the end at once.
+    #[arg(long, value_name = "X|max", default_value = "max")]
+    pub speed: Speed,
+    /// Go on reading files that grow, until a signal.
+    #[arg(long)]
+    pub follow: bool,
     /// What to decode.
     #[command(flatten)]
     pub decode: DecodeArgs,
@@ -188,6 +224,37 @@ pub struct CheckArgs {
     pub hook: Hook,
 }
 
+/// Octets of the flight recorder: 0, or enough to be of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlightSize(pub u64);
+
+impl FromStr for FlightSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is no size; write it like 64MiB or 1GiB, or 0 for none");
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let scale: u64 = match unit.to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "k" | "kb" => 1_000,
+            "kib" => 1 << 10,
+            "m" | "mb" => 1_000_000,
+            "mib" => 1 << 20,
+            "g" | "gb" => 1_000_000_000,
+            "gib" => 1 << 30,
+            _ => return Err(wrong()),
+        };
+        let octets = number.parse::<u64>().ok().and_then(|n| n.checked_mul(scale)).ok_or_else(wrong)?;
+        if octets > 0 && octets < LEAST_FLIGHT_OCTETS {
+            return Err(format!(
+                "{text:?} is too small to keep anything of use; give 2MiB or more, or 0 for none"
+            ));
+        }
+        Ok(Self(octets))
+    }
+}
+
 /// How `report` and `check` print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ReportFormat {
@@ -238,6 +305,12 @@ pub struct DecodeArgs {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Selecting")]
 pub struct SelectArgs {
+    /// Only pods of this namespace: * any characters, ? one; repeatable.
+    #[arg(short, long = "namespace", value_name = "GLOB")]
+    pub namespaces: Vec<PodGlob>,
+    /// Only pods with this name, or namespace/name: * any characters, ? one; repeatable.
+    #[arg(short, long = "pod", value_name = "GLOB")]
+    pub pods: Vec<PodGlob>,
     /// Only this client's; repeatable.
     #[arg(long = "client", value_name = "IP|CIDR", value_delimiter = ',')]
     pub clients: Vec<Network>,

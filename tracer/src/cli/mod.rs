@@ -3,10 +3,10 @@
 pub mod args;
 pub mod options;
 
-use crate::pipeline::{live, offline, race};
+use crate::pipeline::{live, offline, race, replay};
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
-use options::{CheckOptions, ExitStatus, LiveOptions, Source};
+use options::{CheckOptions, ExitStatus, LiveOptions, ReplayOptions, Source};
 use std::{
     io::{self, IsTerminal, Write},
     process::ExitCode,
@@ -45,6 +45,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitStatus> {
             if io::stdout().is_terminal() { live::tui(options) } else { live::lines(options) }
         }
         Command::Stream(args) => match args.into_options()? {
+            (Source::Files(files), options) if options.follow => {
+                replay::follow(files, &options, io::stdout().lock())
+            }
             (Source::Files(files), options) => offline::stream(files, &options, io::stdout().lock()),
             (Source::Live(live), options) => live::stream(live, options),
         },
@@ -55,6 +58,14 @@ fn run(cli: Cli) -> anyhow::Result<ExitStatus> {
         Command::Race(args) => {
             let (live, options) = args.into_options()?;
             race::race(live, options)
+        }
+        Command::Replay(args) => {
+            let options = ReplayOptions::try_from(args)?;
+            if io::stdout().is_terminal() {
+                replay::tui(options)
+            } else {
+                replay::lines(options, io::stdout().lock())
+            }
         }
         Command::Check(args) => live::check(&CheckOptions::from(args)),
         Command::Completions { shell } => {

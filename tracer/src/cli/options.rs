@@ -1,7 +1,8 @@
 //! What an action is given: arguments, checked and joined.
 
 use super::args::{
-    CaptureArgs, CheckArgs, DecodeArgs, LiveArgs, RaceArgs, ReportArgs, ReportFormat, SelectArgs, StreamArgs,
+    CaptureArgs, CheckArgs, DecodeArgs, LiveArgs, RaceArgs, ReplayArgs, ReportArgs, ReportFormat, SelectArgs,
+    StreamArgs,
 };
 use crate::{
     capture::{Hook, MAX_PORTS, Netns},
@@ -9,7 +10,8 @@ use crate::{
     output::{Format, Unit},
     pipeline::{
         provoke::Plan,
-        selection::{Selection, Times},
+        replay::Speed,
+        selection::{PodFilter, Selection, Times},
     },
 };
 use anyhow::{Context, bail};
@@ -64,6 +66,8 @@ pub struct LiveOptions {
     pub times: Times,
     /// The text of the clients' resolv.conf, where one was given.
     pub resolv_conf: Option<String>,
+    /// Octets of the flight recorder; 0: none. Only the screen has one.
+    pub flight_recorder: u64,
     /// Whether colours are wanted: neither `NO_COLOR` nor `TERM=dumb` is set.
     pub color: bool,
 }
@@ -83,6 +87,31 @@ pub struct FileOptions {
     pub resolv_conf: Option<String>,
 }
 
+/// How files are replayed.
+#[derive(Debug)]
+pub struct ReplayOptions {
+    /// The files, and what to show of them.
+    pub files: FileOptions,
+    /// How fast to begin with.
+    pub speed: Speed,
+    /// The files still grow.
+    pub follow: bool,
+}
+
+impl ReplayOptions {
+    /// Whether standard input is one of the files: it is read once.
+    #[must_use]
+    pub fn reads_stdin(&self) -> bool {
+        self.files.files.iter().any(|file| file.as_os_str() == "-")
+    }
+
+    /// Whether more may come where there is nothing yet.
+    #[must_use]
+    pub fn is_growing(&self) -> bool {
+        self.follow || self.reads_stdin()
+    }
+}
+
 /// Where frames come from.
 #[derive(Debug)]
 pub enum Source {
@@ -99,6 +128,8 @@ pub struct StreamOptions {
     pub format: Format,
     /// Which events.
     pub units: Vec<Unit>,
+    /// The files still grow.
+    pub follow: bool,
 }
 
 /// How `report` prints and judges.
@@ -152,6 +183,7 @@ impl LiveOptions {
             duration: capture.duration.map(|ago| ago.0),
             selection,
             times,
+            flight_recorder: 0,
             color: color_wanted(),
         })
     }
@@ -160,7 +192,8 @@ impl LiveOptions {
 impl TryFrom<LiveArgs> for LiveOptions {
     type Error = anyhow::Error;
     fn try_from(args: LiveArgs) -> anyhow::Result<Self> {
-        Self::new(args.capture, args.decode, args.select)
+        let options = Self::new(args.capture, args.decode, args.select)?;
+        Ok(Self { flight_recorder: args.flight_recorder.0, ..options })
     }
 }
 
@@ -171,7 +204,7 @@ impl StreamArgs {
     /// As [`LiveOptions::new`].
     pub fn into_options(self) -> anyhow::Result<(Source, StreamOptions)> {
         let source = source(self.files, self.capture, self.decode, self.select)?;
-        Ok((source, StreamOptions { format: self.output, units: self.units }))
+        Ok((source, StreamOptions { format: self.output, units: self.units, follow: self.follow }))
     }
 }
 
@@ -209,6 +242,14 @@ impl RaceArgs {
     }
 }
 
+impl TryFrom<ReplayArgs> for ReplayOptions {
+    type Error = anyhow::Error;
+    fn try_from(args: ReplayArgs) -> anyhow::Result<Self> {
+        let files = file_options(args.files, args.decode, args.select)?;
+        Ok(Self { files, speed: args.speed, follow: args.follow })
+    }
+}
+
 impl From<CheckArgs> for CheckOptions {
     fn from(args: CheckArgs) -> Self {
         Self { format: args.output, interfaces: args.interfaces, netns: args.netns, hook: args.hook }
@@ -224,9 +265,13 @@ fn source(
     if files.is_empty() {
         return LiveOptions::new(capture, decode, select).map(Source::Live);
     }
+    file_options(files, decode, select).map(Source::Files)
+}
+
+fn file_options(files: Vec<PathBuf>, decode: DecodeArgs, select: SelectArgs) -> anyhow::Result<FileOptions> {
     let (selection, times) = selection(select)?;
     let resolv_conf = resolv_conf(&decode)?;
-    Ok(Source::Files(FileOptions { files, ports: decode.ports, selection, times, resolv_conf }))
+    Ok(FileOptions { files, ports: decode.ports, selection, times, resolv_conf })
 }
 
 fn selection(args: SelectArgs) -> anyhow::Result<(Selection, Times)> {
@@ -234,8 +279,10 @@ fn selection(args: SelectArgs) -> anyhow::Result<(Selection, Times)> {
         Some(ago) => Times { since: Some(ago.into()), until: None },
         None => Times { since: args.since, until: args.until },
     };
-    let selection = Selection::new(args.clients, args.servers, &args.names, args.qtypes, args.rcodes)
+    let mut selection = Selection::new(args.clients, args.servers, &args.names, args.qtypes, args.rcodes)
         .context("cannot use --name; give fewer or simpler patterns")?;
+    selection.pod_filter = PodFilter::new(&args.namespaces, &args.pods)
+        .context("cannot use --namespace or --pod; give fewer or simpler patterns")?;
     Ok((selection, times))
 }
 

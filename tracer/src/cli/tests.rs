@@ -29,7 +29,7 @@ fn long_help(name: Option<&str>) -> String {
 #[test]
 fn help_of_every_command() {
     insta::assert_snapshot!("help", long_help(None));
-    for name in ["live", "stream", "report", "check", "completions", "man"] {
+    for name in ["live", "stream", "replay", "report", "check", "completions", "man"] {
         insta::assert_snapshot!(format!("help-{name}"), long_help(Some(name)));
     }
 }

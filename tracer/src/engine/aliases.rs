@@ -1,8 +1,9 @@
 //! Source addresses that NAT gave to clients: needed for answers that are seen before they are translated back.
+//! And the addresses that are asked as servers.
 
-use super::intern::Endpoint;
+use super::intern::{Address, Endpoint};
 use foldhash::fast::FixedState;
-use hashbrown::{HashMap, hash_map};
+use hashbrown::{HashMap, HashSet, hash_map};
 
 /// Entries of one generation, and how long it lasts (more than a resolver waits for an answer).
 const MOST: usize = 16_384;
@@ -49,5 +50,42 @@ impl Aliases {
 
     pub(super) fn memory(&self) -> usize {
         (self.young.capacity() + self.old.capacity()) * 18
+    }
+}
+
+/// Addresses that are told apart as servers.
+const MOST_SERVERS: usize = 4_096;
+
+/// The addresses that were asked, service addresses and backends.
+#[derive(Debug)]
+pub(super) struct Servers {
+    all: HashSet<Address, FixedState>,
+    /// The one noted last: most queries go to the same.
+    last: Option<Address>,
+}
+
+impl Servers {
+    pub(super) fn new(hasher: FixedState) -> Self {
+        Self { all: HashSet::with_hasher(hasher), last: None }
+    }
+
+    pub(super) fn note(&mut self, server: Endpoint) {
+        let address = server.address();
+        if self.last != Some(address) && (self.all.len() < MOST_SERVERS || self.has(address)) {
+            self.all.insert(address);
+            self.last = Some(address);
+        }
+    }
+
+    pub(super) fn has(&self, address: Address) -> bool {
+        self.all.contains(&address)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = Address> {
+        self.all.iter().copied()
+    }
+
+    pub(super) fn memory(&self) -> usize {
+        self.all.capacity() * 9
     }
 }

@@ -1,7 +1,7 @@
 //! Responses and ICMP errors: which query message they belong to, and whether they came too late.
 //!
 //! One response answers one message: the oldest without an answer that fits in transport, client address and
-//! port, server, id, name and type. A response is late when the client had moved on before: to another socket, to
+//! port, server, id, name and type; one that the kernel dropped only where there is no other. A response is late when the client had moved on before: to another socket, to
 //! the next candidate, past its resolver's limit — or when it drew an ICMP error from the client.
 
 use super::{
@@ -59,6 +59,7 @@ impl Engine {
     /// The oldest query without an answer that this response fits.
     fn query_answered(&self, packet: &Packet, sides: &Sides) -> Place {
         let (mut exact, mut translated, mut other_source) = (NONE, NONE, NONE);
+        let mut dropped = NONE;
         let mut server_known = false;
         let mut place = self.by_id.newest(&self.messages, &packet.dns.key());
         for _ in 0..LONGEST_WALK {
@@ -79,7 +80,9 @@ impl Engine {
                 || (sides.asked.is_some() && sides.asked == record.server);
             if record.client == sides.client {
                 server_known |= from_server;
-                if record.peer == NONE && from_server {
+                if record.peer == NONE && from_server && record.bits.has(Bits::DROPPED) {
+                    dropped = here;
+                } else if record.peer == NONE && from_server {
                     exact = here;
                 } else if record.peer == NONE && sides.far.port() == record.server.port() {
                     translated = here;
@@ -90,6 +93,8 @@ impl Engine {
         }
         if exact != NONE {
             exact
+        } else if dropped != NONE {
+            dropped
         } else if !server_known && translated != NONE {
             translated
         } else {
@@ -169,7 +174,8 @@ impl Engine {
         self.touch(self.questions.at(question).lookup);
     }
 
-    /// The client's socket was closed when the answer came: late, unless another answer had closed it.
+    /// The client's socket was closed when the answer came: late, unless another answer had closed it, or nearly in
+    /// time.
     fn note_socket_closed(&mut self, query: Place, time: u64) {
         let asked = self.messages.at(query);
         let answer = self.messages.at(asked.peer);
@@ -178,7 +184,8 @@ impl Engine {
             return;
         }
         let (place, question) = (asked.peer, asked.question);
-        self.messages.at_mut(place).bits.set(Bits::LATE, true);
+        let what = if self.was_just_open(asked) { Bits::PASSED_OVER } else { Bits::LATE };
+        self.messages.at_mut(place).bits.set(what, true);
         let lookup = self.questions.at(question).lookup;
         self.note_answer(lookup, place);
     }
@@ -196,9 +203,35 @@ impl Engine {
                 let other = self.messages.at(message.peer);
                 let earlier = message.peer != NONE && message.peer != asked.peer && other.time <= answer.time;
                 let copy = earlier && question == asked.question && self.has_copy(place);
-                if (copy && !other.bits.has(Bits::LATE))
+                if (copy && !other.bits.has(Bits::USELESS))
                     || message.bits.has(Bits::TCP)
                     || (message.peer != NONE && other.dns.truncated())
+                {
+                    return true;
+                }
+                place = message.next;
+            }
+            question = record.next;
+        }
+        false
+    }
+
+    /// Whether the socket took another answer a moment before this query's answer found it closed: the client
+    /// gave up in between, within less than any resolver's timeout. That is a dead heat, no late answer.
+    fn was_just_open(&self, asked: &MessageRecord) -> bool {
+        let answered = self.messages.at(asked.peer).time;
+        let mut question = self.lookups.at(self.questions.at(asked.question).lookup).first_question;
+        while question != NONE {
+            let record = self.questions.at(question);
+            let mut place = record.first;
+            while place != NONE {
+                let message = self.messages.at(place);
+                let other = self.messages.at(message.peer);
+                if message.client == asked.client
+                    && message.peer != NONE
+                    && message.peer != asked.peer
+                    && !other.bits.has(Bits::LATE)
+                    && answered.checked_sub(other.time).is_some_and(|since| since < SHORTEST_TIMEOUT)
                 {
                     return true;
                 }

@@ -43,8 +43,19 @@ impl Engine {
         self.wheel.set(&mut self.lookups, lookup, self.now.saturating_add(soon));
     }
 
-    /// Ends the lookups that nothing can continue.
+    /// Joins the drops whose time has come, each between what is due before and after it, and ends the lookups that
+    /// nothing can continue.
     pub(super) fn run_timers(&mut self, out: &mut impl Observer) {
+        while self.drops.next_due <= self.now {
+            let now = std::mem::replace(&mut self.now, self.drops.next_due);
+            self.fire_timers(out);
+            self.join_next_drop(out);
+            self.now = now;
+        }
+        self.fire_timers(out);
+    }
+
+    fn fire_timers(&mut self, out: &mut impl Observer) {
         let now = self.now;
         let mut fired = std::mem::take(&mut self.fired);
         while let Some(slot_end) = self.wheel.fire(&mut self.lookups, now, &mut fired) {

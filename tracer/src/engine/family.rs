@@ -26,6 +26,8 @@ const MILLISECOND: u64 = 1_000_000;
 /// The lead over the second that a family needs; glibc's ids are easily taken for random ones and back.
 const LEAD: i32 = 10;
 const LEAD_OF_GLIBC: i32 = 20;
+/// Ids that a program takes from its C library count so much for it at most.
+const MOST_OF_ANOTHERS_IDS: i32 = 25;
 /// A score is kept within these bounds, so that a client that changes its resolver is known again soon.
 const BOUND: i32 = 600;
 
@@ -40,7 +42,7 @@ const FAMILIES: [(Family, i32); 9] = [
     (Family::CAresBefore120, 0),
     (Family::CAresFrom120, 0),
     (Family::BindTools, 0),
-    (Family::BusyboxNslookup, -10),
+    (Family::BusyboxNslookup, -20),
     (Family::Haproxy, -10),
     (Family::Nginx, -10),
 ];
@@ -184,7 +186,8 @@ impl Engine {
                         gaps.push(gap);
                     }
                 }
-                Role::First | Role::TcpFallback => {}
+                Role::TcpFallback => votes.add(&[(Family::BusyboxNslookup, -60)]),
+                Role::First => {}
             }
             place = message.next;
         }
@@ -226,6 +229,9 @@ fn vote_for_retry(
         let slept_in_one = gap >= 5_002_500_000;
         votes.add(&[(Family::Glibc, if slept_in_one { 8 } else { -14 })]);
         votes.add(&[(Family::CAresBefore120, if slept_in_one { -20 } else { 14 })]);
+    } else if server_changed && kind == RetransmissionKind::Timeout && (about(3_000) || about(6_000)) {
+        // glibc alone divides its timeout among the servers: 5, 3 and 6 s for three.
+        votes.add(&[(Family::Glibc, 15), (Family::CAresBefore120, -15), (Family::BusyboxNslookup, -15)]);
     } else if !same_port && !server_changed && kind == RetransmissionKind::Timeout {
         votes.add(&[(Family::CAresFrom120, 10), (Family::Musl, -60), (Family::CAresBefore120, -20)]);
     }
@@ -328,13 +334,20 @@ fn vote_for_ids(a: u16, b: u16, first_pair: bool, votes: &mut Votes) {
     let musl = match apart {
         100..512 => 70,
         20..100 => 30,
-        1..20 | 512..2048 => 0,
+        1..20 => 0,
+        // Of 800 pairs none was held up so long.
+        512..1024 => -20,
+        1024..2048 => -30,
         _ => -80,
     };
     votes.add(&[(Family::Musl, musl)]);
     let octet = usize::from((a ^ b) & 0xff);
     let table = if first_pair { &COLD } else { &WARM };
-    votes.add(&[(Family::Glibc, i32::from(table.get(octet).copied().unwrap_or(0)))]);
+    let weight = |table: &[i16; 256]| i32::from(table.get(octet).copied().unwrap_or(0));
+    votes.add(&[
+        (Family::Glibc, weight(table)),
+        (Family::BusyboxNslookup, weight(&BUSYBOX).max(musl - 20).min(MOST_OF_ANOTHERS_IDS)),
+    ]);
 }
 
 /// How one candidate's messages differ from the next one's.
@@ -383,6 +396,9 @@ fn vote_for_candidates(asked: &[Asked<'_>], votes: &mut Votes) {
 /// pair of a process, with its code not in the cache yet, and later pairs.
 const COLD_STEPS: [u32; 13] = [5, 70, 310, 240, 120, 100, 60, 40, 20, 15, 5, 5, 5];
 const WARM_STEPS: [u32; 13] = [200, 400, 180, 80, 40, 30, 20, 15, 10, 10, 5, 5, 5];
+/// busybox makes its queries with the C library that it is built with, and does more between them.
+const BUSYBOX_STEPS: [u32; 13] = [5, 5, 20, 60, 90, 150, 180, 130, 100, 80, 60, 40, 30];
+static BUSYBOX: [i16; 256] = likelihoods(&BUSYBOX_STEPS);
 static COLD: [i16; 256] = likelihoods(&COLD_STEPS);
 static WARM: [i16; 256] = likelihoods(&WARM_STEPS);
 

@@ -142,7 +142,7 @@ impl Engine {
             Some(lookup) => {
                 let last = self.questions.at(self.lookups.at(lookup).last_question).name;
                 if self.lookups.at(lookup).positive && last != self.questions.at(question).name {
-                    self.refuse_late_answers(lookup);
+                    self.pass_over_answers(lookup);
                 }
                 let record = self.lookups.at_mut(lookup);
                 record.questions += 1;
@@ -302,7 +302,7 @@ impl Engine {
             let message = self.messages.at(place);
             let answer = self.messages.at(message.peer);
             if message.peer != NONE
-                && !answer.bits.has(Bits::LATE)
+                && !answer.bits.has(Bits::USELESS)
                 && answer.dns.is_positive()
                 && answer.time.saturating_sub(message.time) > GIVEN_UP
             {
@@ -314,12 +314,12 @@ impl Engine {
     }
 
     /// The client went on to its next candidate although an address had come: it did not take it.
-    fn refuse_late_answers(&mut self, lookup: Place) {
+    fn pass_over_answers(&mut self, lookup: Place) {
         let mut question = self.lookups.at(lookup).first_question;
         while question != NONE {
             while let Some(query) = self.slowest_positive(question) {
                 let answer = self.messages.at(query).peer;
-                self.messages.at_mut(answer).bits.set(Bits::LATE, true);
+                self.messages.at_mut(answer).bits.set(Bits::PASSED_OVER, true);
             }
             question = self.questions.at(question).next;
         }
@@ -343,19 +343,19 @@ impl Engine {
         search::continues(&names, self.names.wire(name), &self.knowledge(record.client), prompt)
     }
 
-    /// Notes a response that was matched, or found late.
+    /// Notes a response that was matched, or found late or dropped.
     pub(super) fn note_answer(&mut self, lookup: Place, response: Place) {
         let answer = self.messages.at(response);
-        let (late, time) = (answer.bits.has(Bits::LATE), answer.time);
+        let (useless, time) = (answer.bits.has(Bits::USELESS), answer.time);
         let large = answer.dns.counts[1] >= LARGE_ANSWER;
-        let positive = if late {
+        let positive = if useless {
             self.has_address(lookup)
         } else {
             self.lookups.at(lookup).positive || self.is_positive(answer.question)
         };
         let record = self.lookups.at_mut(lookup);
         record.positive = positive;
-        if !late {
+        if !useless {
             record.last_answer = record.last_answer.max(time);
             record.large |= large;
         }
@@ -383,7 +383,7 @@ impl Engine {
             let message = self.messages.at(place);
             if message.peer != NONE {
                 let answer = self.messages.at(message.peer);
-                if !answer.bits.has(Bits::LATE) && answer.dns.is_positive() {
+                if !answer.bits.has(Bits::USELESS) && answer.dns.is_positive() {
                     return true;
                 }
             }

@@ -169,7 +169,11 @@ impl Engine {
         self.by_id.push(&mut self.messages, place);
         self.add_hop(place, packet, sides);
         self.counters.queries += 1;
+        self.servers.note(server);
         self.ask(place, out);
+        if self.drops.awaits_tcp() && packet.bits.has(Bits::TCP) {
+            self.join_syns(place, out);
+        }
     }
 
     /// Makes the record of a message whose first sighting this is; it takes over what the packet holds.
@@ -267,6 +271,9 @@ impl Engine {
             self.hops.at_mut(hop).flow = way;
             hop = next;
         }
+        if backend.is_some() {
+            self.servers.note(backend);
+        }
         let record = self.messages.at_mut(place);
         record.server = server;
         record.backend = backend;
@@ -327,6 +334,9 @@ impl Engine {
         }
         if bits.has(Bits::CHAINED) {
             self.by_id.remove(&mut self.messages, place);
+        }
+        if bits.has(Bits::HAS_DROP) {
+            self.drops.forget(place);
         }
         let record = self.messages.remove(place);
         let mut hop = record.first_hop;

@@ -6,7 +6,8 @@
 //! 3. `questions`, `answers`: a query joins its question or opens one; a response and an ICMP error find the query
 //!    they belong to.
 //! 4. `lookups` (with `search`, `clients`): a question joins its lookup or opens one.
-//! 5. Telling. A message is told when its hop window has passed; a lookup and its questions when nothing can
+//! 5. `drops`: what the kernel dropped finds its message.
+//! 6. Telling. A message is told when its hop window has passed; a lookup and its questions when nothing can
 //!    continue it (`deadlines`, `timers`). `tell` builds what observers see, `outcome` and `family` judge it.
 //!
 //! Everything is bounded by [`Config::capacity`]: where there is no room, the oldest lookup is told as incomplete,
@@ -16,6 +17,7 @@ mod aliases;
 mod answers;
 mod clients;
 mod deadlines;
+mod drops;
 mod family;
 mod intern;
 mod lookups;
@@ -106,6 +108,8 @@ pub struct EngineCounters {
     pub sightings: u64,
     /// Query messages.
     pub queries: u64,
+    /// Of those, messages whose question cannot be read: they belong to no question.
+    pub unreadable: u64,
     /// Response messages, those without a query included.
     pub responses: u64,
     /// Response messages without a query.
@@ -130,6 +134,8 @@ pub struct EngineCounters {
     pub evicted: u64,
     /// Lookups told.
     pub lookups: u64,
+    /// Packets told that the kernel dropped.
+    pub drops: u64,
 }
 
 /// Why a lookup ends.
@@ -166,8 +172,11 @@ pub struct Engine {
     by_id: Chains,
     by_key: Chains,
     by_label: Chains,
+    drops: drops::Drops,
     client_index: HashTable<Place>,
     sweep_clients_at: usize,
+    /// Addresses that were asked: what these ask themselves, they ask for others.
+    servers: aliases::Servers,
     /// Open lookups in the order they were opened: the ends of the list.
     oldest_lookup: Place,
     youngest_lookup: Place,
@@ -190,6 +199,7 @@ impl Engine {
         let hasher = FixedState::with_seed(config.seed);
         Self {
             reorder: Reorder::new(nanos(config.slack)),
+            drops: drops::Drops::new(nanos(config.slack), hasher.clone()),
             config,
             hasher: hasher.clone(),
             names: Names::new(hasher.clone()),
@@ -210,6 +220,7 @@ impl Engine {
             by_label: Chains::new(hasher.clone()),
             client_index: HashTable::new(),
             sweep_clients_at: 16_384,
+            servers: aliases::Servers::new(hasher.clone()),
             oldest_lookup: NONE,
             youngest_lookup: NONE,
             now: 0,
@@ -261,7 +272,8 @@ impl Engine {
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let window = self.config.hop_window_nanos();
         let message = self.window.front().map(|&m| self.messages.at(m).time.saturating_add(window));
-        let decided = [message, self.wheel.next_deadline()].into_iter().flatten().min();
+        let drop = (self.drops.next_due != u64::MAX).then_some(self.drops.next_due);
+        let decided = [message, self.wheel.next_deadline(), drop].into_iter().flatten().min();
         let deadline = decided.map(|d| d.saturating_add(self.reorder.lag()));
         [deadline, self.reorder.next_deadline()].into_iter().flatten().min().map(Timestamp::from_nanos)
     }
@@ -271,6 +283,7 @@ impl Engine {
         while let Some(bucket) = self.reorder.take(u64::MAX) {
             self.process_bucket(bucket, out);
         }
+        self.join_all_drops(out);
         self.tell_messages(u64::MAX, out);
         while self.oldest_lookup != NONE {
             self.end_lookup(self.oldest_lookup, Ended::Session, out);
@@ -304,7 +317,9 @@ impl Engine {
             + self.by_id.memory()
             + self.by_key.memory()
             + self.by_label.memory()
+            + self.drops.memory()
             + self.client_index.capacity() * 6
+            + self.servers.memory()
     }
 
     /// Passes on what is older than `now` by the slack.
@@ -354,6 +369,8 @@ impl Engine {
     }
 
     fn evict_oldest(&mut self, out: &mut impl Observer) {
+        // A drop is told before its question.
+        self.join_all_drops(out);
         if self.oldest_lookup != NONE {
             self.end_lookup(self.oldest_lookup, Ended::Evicted, out);
         }
@@ -446,7 +463,8 @@ impl Engine {
             .filter(|e| e.is_some())
             .map(Endpoint::address)
             .chain(self.questions.iter().map(|q| q.client))
-            .chain(self.clients.iter().map(|c| c.address));
+            .chain(self.clients.iter().map(|c| c.address))
+            .chain(self.servers.iter());
         self.addresses.sweep(held);
     }
 }

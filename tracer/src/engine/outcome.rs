@@ -31,7 +31,7 @@ pub(super) fn of_question(question: &Question, cut_off: bool) -> QuestionOutcome
 fn deciding_answer(question: &Question) -> Option<&Answer> {
     let asked_again = question.transmissions.len() > 1;
     let from_server = |a: &Answer| question.transmissions.iter().any(|t| t.server == a.from);
-    let in_time = || question.answers.iter().filter(|a| !a.late && (!asked_again || from_server(a)));
+    let in_time = || question.answers.iter().filter(|a| a.counts() && (!asked_again || from_server(a)));
     in_time()
         .find(|a| !a.truncated && matches!(a.rcode, Rcode::NOERROR | Rcode::NXDOMAIN))
         .or_else(|| in_time().next_back())
@@ -171,7 +171,7 @@ fn fill_times(lookup: &mut Lookup) {
     lookup.gaps.clear();
     lookup.gaps.extend(gaps.filter(|gap| *gap >= GAP));
     let answers = lookup.steps.iter().flat_map(|s| &s.questions).flat_map(|q| &q.answers);
-    let end = answers.filter(|a| !a.late).map(|a| a.time).max().or(sent.last().copied());
+    let end = answers.filter(|a| a.counts()).map(|a| a.time).max().or(sent.last().copied());
     lookup.duration = end.unwrap_or_default().since(lookup.start);
 }
 
@@ -230,7 +230,7 @@ fn fill_suspicious(lookup: &mut Lookup) {
         let service_label = step.name.labels().any(|label| label.first() == Some(&b'_'));
         let no_terminal = depth.is_some_and(|depth| depth <= 1);
         let too_deep = depth.is_some_and(|depth| depth >= 4) && !service_label;
-        let no_soa = step.questions.iter().flat_map(|q| &q.answers).any(|a| !a.late && !a.authority_soa);
+        let no_soa = step.questions.iter().flat_map(|q| &q.answers).any(|a| a.counts() && !a.authority_soa);
         let walked_on = lookup.steps.len() > 1 && (sibling_missing || lookup.answered_by.is_some());
         if !no_terminal && (walked_on || too_deep || no_soa || depth.is_none()) {
             lookup.suspicious_names.push(step.name);

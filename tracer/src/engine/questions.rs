@@ -6,7 +6,7 @@
 //!   long where the capture cut it off) and the last try failed or has been silent.
 //!
 //! An id used again when its question has its final answer is a new question, unless another question of that
-//! lookup still waits: glibc then asks the pair again.
+//! lookup still waits: glibc then asks the pair again. A query whose question cannot be read opens none.
 
 use super::{
     Engine,
@@ -22,6 +22,11 @@ pub(super) const COPY_WINDOW: u64 = 50 * MILLISECOND;
 pub(super) const REACTION: u64 = 50 * MILLISECOND;
 /// No resolver takes silence for a loss sooner.
 pub(super) const SHORTEST_TIMEOUT: u64 = 200 * MILLISECOND;
+/// Go reads its timeout in whole seconds.
+const SHORTEST_TIMEOUT_OF_GO: u64 = 950 * MILLISECOND;
+/// A resolver tries so often with new ids at most (5 attempts at 3 servers); what goes on is somebody asking again
+/// and again.
+const MOST_TRIES: u16 = 15;
 /// No resolver waits longer between two messages of a question.
 const LONGEST_TIMEOUT: u64 = 45_000 * MILLISECOND;
 /// Questions of one client, name and type, and messages of one question, that are looked at.
@@ -58,6 +63,11 @@ impl Engine {
             self.evict_oldest(out);
         }
         let known = self.question_of(place);
+        if known.is_none() && !self.messages.at(place).dns.bits.has(DnsBits::HAS_QUESTION) {
+            // Malformed, or cut off by the capture: it is told as a message, and asks nothing that could be named.
+            self.counters.unreadable += 1;
+            return;
+        }
         self.messages.at_mut(place).bits.set(Bits::OWNED, true);
         match known {
             Some((question, role)) => {
@@ -200,6 +210,9 @@ impl Engine {
         if gap > LONGEST_TIMEOUT || record.messages >= MOST_MESSAGES {
             return None;
         }
+        if !same_id && record.messages >= MOST_TRIES {
+            return None;
+        }
         let standing = self.standing(question, message.time);
         let (tcp, last_tcp) = (message.bits.has(Bits::TCP), last.bits.has(Bits::TCP));
         let same_port = message.client.port() == last.client.port();
@@ -234,7 +247,7 @@ impl Engine {
                 RetransmissionKind::Icmp
             }
             Standing::Unreachable(_) | Standing::Waiting | Standing::Truncated => {
-                if !same_id && gap < SHORTEST_TIMEOUT {
+                if !same_id && gap < SHORTEST_TIMEOUT_OF_GO {
                     return None;
                 }
                 RetransmissionKind::Timeout
@@ -282,7 +295,7 @@ impl Engine {
                 continue;
             }
             let answer = self.messages.at(message.peer);
-            if answer.time > now || answer.bits.has(Bits::LATE) {
+            if answer.time > now || answer.bits.has(Bits::USELESS) {
                 continue;
             }
             match Rcode(answer.dns.rcode) {

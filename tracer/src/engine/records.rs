@@ -102,7 +102,16 @@ impl Bits {
     pub(super) const CHAINED: Self = Self(128);
     /// Observers know it.
     pub(super) const TOLD: Self = Self(256);
+    /// A response in time that the client did not take: it went on all the same.
+    pub(super) const PASSED_OVER: Self = Self(512);
+    /// The kernel told that it dropped this: it did not arrive.
+    pub(super) const DROPPED: Self = Self(1024);
+    /// A drop is known by this message's place.
+    pub(super) const HAS_DROP: Self = Self(2048);
+    /// A response that was of no use to the client.
+    pub(super) const USELESS: Self = Self(Self::LATE.0 | Self::PASSED_OVER.0 | Self::DROPPED.0);
 
+    /// Whether any of these is set.
     pub(super) const fn has(self, bit: Self) -> bool {
         self.0 & bit.0 != 0
     }

@@ -10,12 +10,13 @@ use super::{
 };
 use crate::model::{
     Answer, Class, DnsMessage, Eviction, Family, Flags, Hop, Lookup, LookupResult, Message, MessageKind,
-    Name, Observer, Question, QuestionId, QuestionOutcome, Rcode, Retransmission, Rtype, Step, Timestamp,
-    Transmission, TransmissionKind, Transport, VantageId,
+    Name, Observer, PacketDrop, Question, QuestionId, QuestionOutcome, Rcode, Retransmission, Rtype, Step,
+    Timestamp, Transmission, TransmissionKind, Transport, VantageId,
 };
 use smallvec::SmallVec;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -56,6 +57,7 @@ impl Scratch {
             start: Timestamp::EPOCH,
             duration: Duration::ZERO,
             family: Family::Unknown,
+            forwarded: false,
         };
         Self { message, lookup, spare_steps: Vec::new(), spare_questions: Vec::new() }
     }
@@ -100,6 +102,7 @@ fn empty_answer() -> Answer {
         addresses: SmallVec::new(),
         size: 0,
         late: false,
+        passed_over: false,
         dropped: None,
         hops: SmallVec::new(),
     }
@@ -270,13 +273,25 @@ impl Engine {
             let message = self.messages.at(place);
             let answered_by = answers.iter().position(|&(_, answer)| answer == message.peer);
             self.fill_transmission(message, answered_by, transmission);
+            transmission.dropped = self.dropped(place);
             place = message.next;
         }
         resize(&mut question.answers, answers.len(), empty_answer);
         for (answer, (_, place)) in question.answers.iter_mut().zip(answers) {
             self.fill_answer(self.messages.at(place), answer);
+            answer.dropped = self.dropped(place);
         }
         question.outcome = outcome::of_question(question, cut_off);
+    }
+
+    /// What was dropped of a message; nothing of a query that was answered all the same.
+    fn dropped(&self, place: Place) -> Option<Arc<PacketDrop>> {
+        let record = self.messages.at(place);
+        let answered = !record.bits.has(Bits::RESPONSE) && record.peer != NONE;
+        if !record.bits.has(Bits::HAS_DROP) || (answered && record.bits.has(Bits::DROPPED)) {
+            return None;
+        }
+        self.drops.of_message(place).map(Arc::clone)
     }
 
     fn fill_transmission(&self, record: &MessageRecord, answered_by: Option<usize>, to: &mut Transmission) {
@@ -309,6 +324,7 @@ impl Engine {
         to.addresses.extend_from_slice(&self.extras.at(record.extra).addresses);
         to.size = dns.size;
         to.late = record.bits.has(Bits::LATE);
+        to.passed_over = record.bits.has(Bits::PASSED_OVER);
     }
 
     /// Tells a lookup and its questions, and frees them.
@@ -384,10 +400,14 @@ impl Engine {
         if noise {
             return;
         }
-        let mut votes = std::mem::take(&mut self.learnt_mut(client).votes);
-        self.vote(lookup, &mut votes);
-        scratch.lookup.family = votes.family();
-        self.learnt_mut(client).votes = votes;
+        scratch.lookup.forwarded = self.servers.has(self.clients.at(client).address);
+        scratch.lookup.family = Family::Unknown;
+        if !scratch.lookup.forwarded {
+            let mut votes = std::mem::take(&mut self.learnt_mut(client).votes);
+            self.vote(lookup, &mut votes);
+            scratch.lookup.family = votes.family();
+            self.learnt_mut(client).votes = votes;
+        }
         let base = {
             let names: SmallVec<[&[u8]; 8]> = scratch.lookup.steps.iter().map(|s| s.name.as_wire()).collect();
             search::base(&names, &self.knowledge(client))

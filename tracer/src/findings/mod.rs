@@ -7,6 +7,7 @@ mod empty_noerror;
 mod groups;
 mod late_answer;
 mod lookup_failed;
+mod pods;
 mod retry_gap;
 mod search;
 mod search_fan_out;
@@ -18,6 +19,7 @@ mod truncated;
 
 pub use cause::cause;
 pub use clash_rules::{KernelVersion, clash_rule};
+pub use pods::name_pods;
 
 use crate::model::{Coverage, Hop, Lookup, Message, Observer, Question, Timestamp, VantageId, Vantages};
 use std::fmt;
@@ -217,7 +219,11 @@ impl Observer for Findings {
     fn question(&mut self, question: &Question) {
         self.slow_server.question(question);
     }
+    /// What a server asked for others is not told: their own lookups say the same.
     fn lookup(&mut self, lookup: &Lookup) {
+        if lookup.forwarded {
+            return;
+        }
         self.search_fan_out.lookup(lookup);
         self.retry_gap.lookup(lookup);
         self.empty_noerror.lookup(lookup);

@@ -127,6 +127,7 @@ impl Ask {
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
             size: 100,
             late: false,
+            passed_over: false,
             dropped: None,
             hops: smallvec![Hop {
                 vantage: VantageId(0),
@@ -234,6 +235,7 @@ pub(crate) fn lookup(asked: &str, family: Family, result: LookupResult, question
         retransmissions,
         gaps,
         suspicious_names: Vec::new(),
+        forwarded: false,
         start,
         duration: end.since(start),
         family,

@@ -32,7 +32,7 @@ pub(super) struct Truncated(Groups<(IpAddr, Name), Detail>);
 
 impl Rule for Truncated {
     fn lookup(&mut self, lookup: &Lookup) {
-        for question in questions(lookup).filter(|question| is_cut(question)) {
+        for question in questions(lookup).filter(|question| is_cut(question, lookup)) {
             let key = (lookup.client, question.name);
             let shown = question.answers.iter().filter_map(|a| a.hops.first()).map(Evidence::from);
             let frames = frames(question).chain(shown);
@@ -82,9 +82,12 @@ impl Rule for Truncated {
     }
 }
 
-fn is_cut(question: &Question) -> bool {
+/// Whether a question's answer was cut and nothing in its lookup brought the whole one over TCP: it may have been
+/// asked there as a question of its own.
+fn is_cut(question: &Question, lookup: &Lookup) -> bool {
+    let mut same = questions(lookup).filter(|q| (q.name, q.qtype) == (question.name, question.qtype));
     question.answers.iter().any(|answer| answer.truncated)
-        && !question.answers.iter().any(|answer| answer.transport == Transport::Tcp && !answer.truncated)
+        && !same.any(|q| q.answers.iter().any(|a| a.transport == Transport::Tcp && !a.truncated))
 }
 
 #[cfg(test)]
@@ -111,5 +114,37 @@ mod tests {
             found::<Truncated>(&[lookup("big", Family::Glibc, LookupResult::Ok, vec![whole.build()])]),
             []
         );
+    }
+
+    #[test]
+    fn does_not_fire_where_the_whole_answer_came_to_the_same_question_asked_anew() {
+        let cut = ask("big", Rtype::A, 1).truncated().build();
+        let whole = ask("big", Rtype::A, 1).over_tcp(2).answered(Rcode::NOERROR, &["10.96.4.8"], 1).build();
+        let other = ask("big", Rtype::AAAA, 1).over_tcp(2).answered(Rcode::NOERROR, &[], 1).build();
+        let both = |second| [lookup("big", Family::Glibc, LookupResult::Ok, vec![cut.clone(), second])];
+        assert_eq!(found::<Truncated>(&both(whole)), []);
+        assert_eq!(found::<Truncated>(&both(other)).len(), 1);
+    }
+
+    #[test]
+    fn a_server_that_forwards_is_not_told_as_a_client() {
+        use crate::{
+            findings::Findings,
+            model::{Coverage, Observer, Timestamp},
+        };
+        let mut leg = lookup(
+            "big",
+            Family::Unknown,
+            LookupResult::Truncated,
+            vec![ask("big", Rtype::A, 1).truncated().build()],
+        );
+        let told = |one: &Lookup| {
+            let mut findings = Findings::default();
+            findings.lookup(one);
+            findings.ranked(&Coverage::default(), (Timestamp::EPOCH, Timestamp::EPOCH)).len()
+        };
+        assert!(told(&leg) > 0);
+        leg.forwarded = true;
+        assert_eq!(told(&leg), 0);
     }
 }

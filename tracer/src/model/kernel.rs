@@ -1,6 +1,6 @@
 //! What the kernel did to a packet other than to pass it on, and what conntrack counted meanwhile.
 
-use super::{DnsMessage, Flow, MacAddress, NatTuple, QuestionId, Timestamp, Transport, VantageId};
+use super::{DnsMessage, Flow, MacAddress, NatTuple, QuestionId, Rtype, Timestamp, Transport, VantageId};
 use std::{fmt, sync::Arc};
 
 /// What became of a packet that the kernel did not simply pass on.
@@ -88,6 +88,63 @@ pub struct PacketDrop {
     pub dns: Option<DnsMessage>,
     /// The question it belonged to.
     pub question: Option<QuestionId>,
+    /// For a clash: the query of the same socket that was in flight beside it, most likely the one it lost against.
+    pub rival: Option<Rival>,
+}
+
+/// The other query of a clash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rival {
+    /// Its type.
+    pub qtype: Rtype,
+    /// Its DNS id.
+    pub id: u16,
+}
+
+impl PacketDrop {
+    /// Who asks and who is asked, as the client sees it: the connection's original tuple where there is one.
+    #[must_use]
+    pub fn asked(&self) -> Flow {
+        match self.connection {
+            Some(connection) => connection.original,
+            None if self.is_response() => self.flow.reversed(),
+            None => self.flow,
+        }
+    }
+
+    /// Whether the packet was on its way back to the client. Without readable data its connection tells, else the
+    /// lower port: a server's.
+    #[must_use]
+    pub fn is_response(&self) -> bool {
+        let Flow { source, destination } = self.flow;
+        match (&self.dns, self.connection) {
+            (Some(dns), _) => dns.is_response(),
+            (None, Some(NatTuple { original, .. })) if source == original.source => false,
+            (None, Some(NatTuple { original, reply })) => {
+                source == reply.source || destination == reply.destination || source == original.destination
+            }
+            (None, None) => source.port() < destination.port(),
+        }
+    }
+}
+
+/// A frame that a node sent to an address by another MAC address than the one this address sends by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misdirected {
+    /// Number of the frame.
+    pub frame: u64,
+    /// When.
+    pub time: Timestamp,
+    /// Where it left.
+    pub vantage: VantageId,
+    /// Its addresses there.
+    pub flow: Flow,
+    /// Where it was sent to.
+    pub destination_mac: MacAddress,
+    /// Where the address's own frames come from.
+    pub expected_mac: MacAddress,
+    /// Its DNS message.
+    pub dns: DnsMessage,
 }
 
 /// What conntrack counted in the watched namespaces since the session began (`/proc/net/stat/nf_conntrack`), all

@@ -145,6 +145,9 @@ pub struct Lookup {
     pub duration: Duration,
     /// Which resolver it was.
     pub family: Family,
+    /// Its client is itself asked as a server: this is what a server asked for another client, whose own lookup
+    /// tells the same.
+    pub forwarded: bool,
 }
 
 impl Lookup {

@@ -19,7 +19,7 @@ mod vantage;
 
 pub use dns::{AnswerSummary, Class, DnsMessage, Edns, Flags, Opcode, Rcode, Rtype};
 pub use frame::{Frame, LinkType, NatTuple};
-pub use kernel::{Conntrack, DropMark, Fate, PacketDrop};
+pub use kernel::{Conntrack, DropMark, Fate, Misdirected, PacketDrop, Rival};
 pub use lookup::{Family, Lookup, LookupResult, Step};
 pub use name::{Name, NameBuilder, NameError};
 pub use observer::{Coverage, Eviction, Observer};

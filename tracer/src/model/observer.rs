@@ -1,6 +1,6 @@
 //! What the engine tells, and what it could not see.
 
-use super::{Conntrack, Lookup, Message, PacketDrop, Question};
+use super::{Conntrack, Lookup, Message, Misdirected, PacketDrop, Question};
 
 /// Why the engine let go of something before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +22,8 @@ pub trait Observer {
     fn lookup(&mut self, _lookup: &Lookup) {}
     /// A DNS packet that the kernel dropped, or a clash that it resolved. Told before its question.
     fn packet_drop(&mut self, _drop: &PacketDrop) {}
+    /// A frame that was sent to a MAC address that is not its receiver's.
+    fn misdirected(&mut self, _frame: &Misdirected) {}
     /// Something was dropped for want of room.
     fn evicted(&mut self, _eviction: Eviction) {}
 }
@@ -46,6 +48,10 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
         self.0.packet_drop(drop);
         self.1.packet_drop(drop);
     }
+    fn misdirected(&mut self, frame: &Misdirected) {
+        self.0.misdirected(frame);
+        self.1.misdirected(frame);
+    }
     fn evicted(&mut self, eviction: Eviction) {
         self.0.evicted(eviction);
         self.1.evicted(eviction);
@@ -64,6 +70,9 @@ impl<O: Observer + ?Sized> Observer for &mut O {
     }
     fn packet_drop(&mut self, drop: &PacketDrop) {
         (**self).packet_drop(drop);
+    }
+    fn misdirected(&mut self, frame: &Misdirected) {
+        (**self).misdirected(frame);
     }
     fn evicted(&mut self, eviction: Eviction) {
         (**self).evicted(eviction);

@@ -114,7 +114,8 @@ pub struct Transmission {
     pub answered_by: Option<u16>,
     /// The ICMP error it drew, where one was seen.
     pub unreachable: Option<Unreachable>,
-    /// Where the kernel told that it dropped this message.
+    /// Where the kernel told that it dropped this message, the SYN of its connection, or its answer before any hop
+    /// saw that.
     pub dropped: Option<Arc<PacketDrop>>,
 }
 
@@ -156,10 +157,20 @@ pub struct Answer {
     pub size: u32,
     /// It came after the client had moved on.
     pub late: bool,
+    /// Not counted as late (the client's socket was open just now), but the client had given the question up.
+    pub passed_over: bool,
     /// Its way, by time.
     pub hops: SmallVec<[Hop; 4]>,
     /// Where the kernel told that it dropped this message: it never reached the client.
     pub dropped: Option<Arc<PacketDrop>>,
+}
+
+impl Answer {
+    /// Whether it reached the client, in time, and was taken.
+    #[must_use]
+    pub const fn counts(&self) -> bool {
+        !self.late && !self.passed_over && self.dropped.is_none()
+    }
 }
 
 /// How a question ended.
@@ -204,10 +215,10 @@ impl Question {
         self.transmissions.first().map_or(Timestamp::EPOCH, |t| t.time)
     }
 
-    /// The first answer that was not late.
+    /// The first answer that was of use to the client.
     #[must_use]
     pub fn answer(&self) -> Option<&Answer> {
-        self.answers.iter().find(|a| !a.late)
+        self.answers.iter().find(|a| a.counts())
     }
 
     /// From the first query message to the answer: what the client waited.

@@ -119,6 +119,8 @@ pub struct Sighting {
     pub flow: Flow,
     /// Destination MAC address, where the link has one.
     pub destination_mac: Option<MacAddress>,
+    /// Source MAC address, where the link has one.
+    pub source_mac: Option<MacAddress>,
     /// IPv4 time to live or IPv6 hop limit.
     pub ttl: u8,
     /// IPv4 identification; 0 in IPv6.

@@ -1,1 +1,27 @@
-//! Who is who on this node.
+//! Who is who on this node: which address belongs to which pod, found out without an API server.
+//!
+//! [`Watch`] follows the pods in a thread of its own and tells [`crate::model::Pods`]:
+//!
+//! 1. `links`: the kernel says which interfaces of a watched namespace lead to which other one, and its addresses.
+//! 2. `processes`, `cgroup`: the processes in that namespace, and the ids of their containers.
+//! 3. `runtimes`, `cni`: whose a container is, by the files that containerd, CRI-O, Docker, podman and CNI keep.
+//! 4. `naming` joins these, `census` tells. What is broken, unreadable or contradictory leaves an address without a
+//!    name; nothing gives it a wrong one.
+//!
+//! Nothing is entered, asked or changed: reading takes CAP_NET_ADMIN for addresses (which capture has) and
+//! CAP_SYS_PTRACE for `/proc/PID/ns/net`. Every file is read bounded (`roots`).
+
+mod addresses;
+mod census;
+mod cgroup;
+mod cni;
+mod links;
+mod naming;
+mod processes;
+mod roots;
+mod runtimes;
+mod watch;
+
+pub use links::Watched;
+pub use roots::Roots;
+pub use watch::{Settings, Watch};

@@ -3,7 +3,7 @@
 use crate::{
     findings::{Evidence, Finding, cause},
     model::{
-        Hop, Lookup, Message, MessageKind, Question, QuestionOutcome, Rcode, Retransmission, Step,
+        Hop, Lookup, Message, MessageKind, PodName, Question, QuestionOutcome, Rcode, Retransmission, Step,
         Transmission, TransmissionKind, Vantages,
     },
 };
@@ -37,12 +37,27 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Whose an address is: `pod`, and for a Kubernetes pod its names by OpenTelemetry's conventions.
+fn pod_entries<M: SerializeMap>(map: &mut M, pod: Option<&PodName>) -> Result<(), M::Error> {
+    let Some(pod) = pod else { return Ok(()) };
+    map.serialize_entry("pod", &Shown(pod))?;
+    if !pod.namespace.is_empty() {
+        map.serialize_entry("k8s.namespace.name", &pod.namespace)?;
+        map.serialize_entry("k8s.pod.name", &pod.name)?;
+    }
+    Ok(())
+}
+
 /// One line of `--unit message`.
-pub(super) struct MessageLine<'a>(pub(super) &'a Message, pub(super) &'a Vantages);
+pub(super) struct MessageLine<'a> {
+    pub(super) message: &'a Message,
+    pub(super) pod: Option<&'a PodName>,
+    pub(super) vantages: &'a Vantages,
+}
 
 impl Serialize for MessageLine<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(message, vantages) = self;
+        let Self { message, pod, vantages } = *self;
         let dns = &message.dns;
         let response = dns.is_response();
         let mut map = serializer.serialize_map(None)?;
@@ -52,6 +67,7 @@ impl Serialize for MessageLine<'_> {
         map.serialize_entry("id", &dns.id)?;
         map.serialize_entry("client", &Shown(message.client))?;
         map.serialize_entry("server", &Shown(message.server))?;
+        pod_entries(&mut map, pod)?;
         map.serialize_entry("transport", &Shown(message.transport))?;
         if dns.has_question {
             map.serialize_entry("name", &Shown(dns.name))?;
@@ -153,15 +169,19 @@ impl From<Retransmission> for Resent {
 }
 
 /// One line of `--unit question`.
-pub(super) struct QuestionLine<'a>(pub(super) &'a Question);
+pub(super) struct QuestionLine<'a> {
+    pub(super) question: &'a Question,
+    pub(super) pod: Option<&'a PodName>,
+}
 
 impl Serialize for QuestionLine<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let question = self.0;
+        let Self { question, pod } = *self;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("unit", "question")?;
         map.serialize_entry("time", &Shown(question.first_asked()))?;
         map.serialize_entry("client", &Shown(question.client))?;
+        pod_entries(&mut map, pod)?;
         map.serialize_entry("name", &Shown(question.name))?;
         map.serialize_entry("qtype", &Shown(question.qtype))?;
         if let Some(first) = question.transmissions.first() {
@@ -219,6 +239,7 @@ struct Gap {
 /// A lookup: an entry of a report's `lookups`, or behind its unit one line of `--unit lookup`.
 pub(super) struct LookupView<'a> {
     pub(super) lookup: &'a Lookup,
+    pub(super) pod: Option<&'a PodName>,
     pub(super) line: bool,
 }
 
@@ -230,8 +251,11 @@ impl Serialize for LookupView<'_> {
             map.serialize_entry("unit", "lookup")?;
         }
         map.serialize_entry("client", &Shown(lookup.client))?;
-        // Filled where pods are known; a capture file knows none.
-        map.serialize_entry("pod", &None::<&str>)?;
+        if self.line && self.pod.is_some() {
+            pod_entries(&mut map, self.pod)?;
+        } else {
+            map.serialize_entry("pod", &self.pod.map(Shown))?;
+        }
         map.serialize_entry("name", &Shown(lookup.name))?;
         map.serialize_entry("result", lookup.result.as_str())?;
         map.serialize_entry("answered_by", &lookup.answered_by.map(Shown))?;

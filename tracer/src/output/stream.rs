@@ -2,13 +2,17 @@
 
 use super::{
     json::{FindingView, LookupView, MessageLine, QuestionLine},
-    lines,
+    lines::{self, ClientWidth},
 };
 use crate::{
     findings::Finding,
-    model::{Lookup, Message, Observer, Question, Vantages},
+    model::{Lookup, Message, Observer, PodName, Pods, Question, Timestamp, Vantages},
 };
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    net::IpAddr,
+    sync::Arc,
+};
 
 /// Lines are written together once this many bytes are waiting.
 const BATCH: usize = 64 * 1024;
@@ -44,6 +48,8 @@ pub struct Stream<W> {
     format: Format,
     units: Vec<Unit>,
     vantages: Vantages,
+    pods: Pods,
+    width: ClientWidth,
     waiting: Vec<u8>,
     error: Option<io::Error>,
     broken: bool,
@@ -57,10 +63,23 @@ impl<W: Write> Stream<W> {
             format,
             units: units.to_vec(),
             vantages,
+            pods: Pods::new(),
+            width: ClientWidth::default(),
             waiting: Vec::with_capacity(BATCH + BATCH / 4),
             error: None,
             broken: false,
         }
+    }
+
+    /// Clients are named by `pods`, as these were when the client asked.
+    #[must_use]
+    pub fn with_pods(mut self, pods: Pods) -> Self {
+        self.pods = pods;
+        self
+    }
+
+    fn pod(&self, client: IpAddr, time: Timestamp) -> Option<Arc<PodName>> {
+        self.pods.name_at(client, time)
     }
 
     /// Writes what is waiting. A live session calls it at least every 100 ms.
@@ -133,19 +152,28 @@ impl<W: Write> Observer for Stream<W> {
     fn message(&mut self, message: &Message) {
         if self.prints(Unit::Message) {
             let vantages = self.vantages.clone();
-            self.line(&MessageLine(message, &vantages), |line| lines::message(line, message));
+            let pod = self.pod(message.client.ip(), message.time);
+            let client = self.width.message(message.client, pod.as_deref());
+            let json = MessageLine { message, pod: pod.as_deref(), vantages: &vantages };
+            self.line(&json, |line| lines::message(line, message, &client));
         }
     }
 
     fn question(&mut self, question: &Question) {
         if self.prints(Unit::Question) {
-            self.line(&QuestionLine(question), |line| lines::question(line, question));
+            let pod = self.pod(question.client, question.first_asked());
+            let client = self.width.client(question.client, pod.as_deref());
+            let json = QuestionLine { question, pod: pod.as_deref() };
+            self.line(&json, |line| lines::question(line, question, &client));
         }
     }
 
     fn lookup(&mut self, lookup: &Lookup) {
         if self.prints(Unit::Lookup) {
-            self.line(&LookupView { lookup, line: true }, |line| lines::lookup(line, lookup));
+            let pod = self.pod(lookup.client, lookup.start);
+            let client = self.width.client(lookup.client, pod.as_deref());
+            let json = LookupView { lookup, pod: pod.as_deref(), line: true };
+            self.line(&json, |line| lines::lookup(line, lookup, &client));
         }
     }
 }

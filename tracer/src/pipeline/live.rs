@@ -6,6 +6,8 @@
 
 use super::{
     clock,
+    flight::{Flight, Saved},
+    offline::CANNOT_PRINT,
     selection::Selected,
     session::Session,
     signals::{self, Stop},
@@ -19,13 +21,16 @@ use crate::{
     },
     engine::{Config, SearchList},
     findings::Severity,
-    model::{Coverage, Direction, InterfaceKind, Observer, Timestamp, Vantages},
+    model::{Coverage, Direction, InterfaceKind, Observer, Pods, Timestamp, Vantages},
+    node,
     output::{self, Format, Stream, Unit},
-    tui::{self, Feed, Limits, SharedFeed},
+    trace::Origin,
+    tui::{self, Feed, Limits, Request, SharedFeed},
 };
 use anyhow::{Context as _, anyhow};
 use std::{
     io::{self, Write as _},
+    sync::atomic::Ordering,
     thread,
     time::Duration,
 };
@@ -37,20 +42,24 @@ const TICK: Duration = Duration::from_millis(100);
 /// A frame can reach the ring this much later than the time it carries: then time must not have passed it.
 const IN_FLIGHT: Duration = Duration::from_millis(5);
 
-/// What a full disk is told with.
-pub(super) const CANNOT_PRINT: &str = "cannot print to stdout; see that it can be written";
-
 /// Rounds over the rings before the clock and the signals are looked at again.
 const MOST_ROUNDS: usize = 8;
 
 /// Live capture with its session.
 pub(super) struct Live {
     capture: Capture,
+    /// Names pods for as long as it is there; `None` where it could not be started, of which a note tells.
+    node: Option<node::Watch>,
+    pods: Pods,
     session: Session,
     notes: Notes,
     pub(super) stop: Stop,
     started: Timestamp,
     until: Option<Timestamp>,
+    /// With the screen it is saved from.
+    flight: Option<(Flight, SharedFeed)>,
+    vantages: Vantages,
+    sources: Vec<String>,
 }
 
 /// What the sinks are told ten times a second.
@@ -68,10 +77,8 @@ pub(super) struct Ran {
 
 impl Ran {
     fn covered(&self, options: &LiveOptions) -> Covered {
-        let source =
-            |netns: &Netns| netns.name().map_or_else(|| "this node".into(), |name| format!("netns {name}"));
         Covered {
-            sources: namespaces(&options.netns).iter().map(source).collect(),
+            sources: sources(&options.netns),
             window: Some(options.selection.window.within(self.span)),
             coverage: self.coverage,
             cut: false,
@@ -82,6 +89,15 @@ impl Ran {
 impl Live {
     /// Attaches, tells that it has, and gives up the privileges of this thread. Relative times become absolute.
     pub(super) fn start(options: &mut LiveOptions, vantages: &Vantages) -> anyhow::Result<Self> {
+        Self::start_with(options, vantages, None)
+    }
+
+    /// [`Self::start`] with a flight recorder that is saved from this screen.
+    fn start_with(
+        options: &mut LiveOptions,
+        vantages: &Vantages,
+        screen: Option<&SharedFeed>,
+    ) -> anyhow::Result<Self> {
         options.selection.window = options.times.resolve(clock::wall_now())?;
         let stop = signals::watch().context("cannot watch for signals")?;
         let notes = Notes::default();
@@ -100,11 +116,19 @@ impl Live {
         };
         let anchor = clock::Anchor::now();
         let capture = Capture::start(&capture_options, anchor.wall_minus_monotonic(), vantages, &notes)?;
+        let pods = options.selection.pods.clone();
+        let node = watch_node(&capture_options.namespaces, &pods, &notes);
         if let Some(path) = &options.ready_file {
             std::fs::write(path, "").with_context(|| {
                 format!("cannot create --ready-file {}: give a path that can be written", path.display())
             })?;
         }
+        let flight = match screen {
+            Some(feed) if options.flight_recorder > 0 => {
+                Some((Flight::start(options.flight_recorder, &node_name())?, feed.clone()))
+            }
+            _ => None,
+        };
         if let Err(problem) = capture::drop_all() {
             notes.add(&problem);
         }
@@ -113,7 +137,19 @@ impl Live {
         let session = Session::new(&options.ports, config, vantages.clone());
         let started = clock::wall_now();
         let until = options.duration.map(|duration| started + duration);
-        Ok(Self { capture, session, notes, stop, started, until })
+        Ok(Self {
+            capture,
+            node,
+            pods,
+            session,
+            notes,
+            stop,
+            started,
+            until,
+            flight,
+            vantages: vantages.clone(),
+            sources: sources(&options.netns),
+        })
     }
 
     /// Runs until a signal, the end of the time given, or a sink that wants no more.
@@ -127,6 +163,7 @@ impl Live {
             let now = clock::wall_now();
             self.drain(now, out);
             if now >= next_tick {
+                self.save_if_asked(now);
                 tick(out, &self.tick())?;
                 next_tick = now + TICK;
             }
@@ -136,6 +173,7 @@ impl Live {
             thread::sleep(NAP);
         }
         self.capture.stop();
+        self.node = None;
         let ended = clock::wall_now();
         self.drain(ended, out);
         self.session.finish(out);
@@ -148,17 +186,44 @@ impl Live {
     /// only the frames' own times count.
     fn drain(&mut self, now: Timestamp, out: &mut impl Observer) {
         let session = &mut self.session;
+        let mut flight = self.flight.as_mut().map(|(flight, _)| &mut flight.recorder);
         for _ in 0..MOST_ROUNDS {
-            if self.capture.drain(|frame| session.frame(frame, out)) == 0 {
+            let drained = self.capture.drain(|frame| {
+                if let Some(flight) = &mut flight {
+                    flight.push(frame);
+                }
+                session.frame(frame, out);
+            });
+            if drained == 0 {
                 session.advance(now - IN_FLIGHT, out);
                 return;
             }
         }
     }
 
+    fn save_if_asked(&mut self, now: Timestamp) {
+        let lost = self.capture.lost();
+        if let Some((flight, feed)) = &mut self.flight {
+            let uname = rustix::system::uname();
+            let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+            let origin = Origin {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                node: format!("{} ({})", text(uname.nodename()), text(uname.machine())),
+                kernel: format!("{} {}", text(uname.sysname()), text(uname.release())),
+                sources: self.sources.clone(),
+                facts: vec!["flight recorder".to_owned()],
+            };
+            let vantages = self.vantages.clone();
+            flight.save_if_asked(&Saved { origin, vantages, now, lost }, feed);
+        }
+    }
+
     fn tick(&self) -> Tick {
         Tick {
-            coverage: self.session.coverage(self.capture.lost()),
+            coverage: Coverage {
+                conntrack: self.capture.conntrack(),
+                ..self.session.coverage(self.capture.lost())
+            },
             attached: self.capture.attached(),
             notes: self.notes.take_fresh(),
         }
@@ -173,7 +238,7 @@ pub fn stream(mut options: LiveOptions, stream: StreamOptions) -> anyhow::Result
     let vantages = Vantages::new();
     let live = Live::start(&mut options, &vantages)?;
     let lines = Stream::new(io::stdout().lock(), stream.format, &stream.units, vantages);
-    let mut selected = Selected::new(&options.selection, StreamSinks::new(lines));
+    let mut selected = Selected::new(&options.selection, StreamSinks::new(lines, live.pods.clone()));
     let mut problems = Problems::default();
     let ran = live.run(&mut selected, |selected, tick| {
         problems.tell(tick);
@@ -191,7 +256,7 @@ pub fn stream(mut options: LiveOptions, stream: StreamOptions) -> anyhow::Result
 pub fn report(mut options: LiveOptions, report: ReportOptions) -> anyhow::Result<ExitStatus> {
     let vantages = Vantages::new();
     let live = Live::start(&mut options, &vantages)?;
-    let mut selected = Selected::new(&options.selection, ReportSinks::new(report.lookups));
+    let mut selected = Selected::new(&options.selection, ReportSinks::new(report.lookups, live.pods.clone()));
     let mut problems = Problems::default();
     let ran = live.run(&mut selected, |_, tick| {
         problems.tell(tick);
@@ -209,7 +274,7 @@ pub fn lines(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
     let vantages = Vantages::new();
     let live = Live::start(&mut options, &vantages)?;
     let lines = Stream::new(io::stdout().lock(), Format::Text, &[Unit::Lookup], vantages.clone());
-    let sinks = (StreamSinks::new(lines), ReportSinks::new(false));
+    let sinks = (StreamSinks::new(lines, live.pods.clone()), ReportSinks::new(false, live.pods.clone()));
     let mut selected = Selected::new(&options.selection, sinks);
     let mut problems = Problems::default();
     let ran = live.run(&mut selected, |selected, tick| {
@@ -268,6 +333,32 @@ pub fn check(options: &CheckOptions) -> anyhow::Result<ExitStatus> {
     Ok(if can_capture { ExitStatus::Clean } else { ExitStatus::Findings })
 }
 
+/// Follows who is who beside capture. Without it pods are shown by address.
+fn watch_node(namespaces: &[Netns], pods: &Pods, notes: &Notes) -> Option<node::Watch> {
+    let watched = |netns: &Netns| match netns {
+        Netns::Own => node::Watched { name: node_name(), path: None },
+        Netns::Other { shown, path } => node::Watched { name: shown.clone(), path: Some(path.clone()) },
+    };
+    let for_notes = notes.clone();
+    let settings = node::Settings {
+        watched: namespaces.iter().map(watched).collect(),
+        roots: node::Roots::find(),
+        pods: pods.clone(),
+        note: Box::new(move |note| for_notes.add(note)),
+        now: clock::wall_now,
+    };
+    node::Watch::start(settings)
+        .map_err(|error| notes.add(&format!("cannot follow the pods: {error}: they are shown by address")))
+        .ok()
+}
+
+/// What a report and a file say they are about.
+fn sources(netns: &[String]) -> Vec<String> {
+    let source =
+        |netns: &Netns| netns.name().map_or_else(|| "this node".into(), |name| format!("netns {name}"));
+    namespaces(netns).iter().map(source).collect()
+}
+
 /// The namespaces to watch: those named, each once, else the own one.
 fn namespaces(named: &[String]) -> Vec<Netns> {
     if named.is_empty() {
@@ -291,10 +382,13 @@ fn namespaces(named: &[String]) -> Vec<Netns> {
 /// When capture cannot start, or the terminal cannot be used.
 pub fn tui(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
     let vantages = Vantages::new();
-    let live = Live::start(&mut options, &vantages)?;
+    let pods = options.selection.pods.clone();
+    let pod_of = move |client, time| pods.name_at(client, time).map(|pod| pod.to_string());
+    let feed = SharedFeed::new(Feed::new(vantages.clone(), Limits::default()).with_pods(Box::new(pod_of)));
+    let live = Live::start_with(&mut options, &vantages, Some(&feed))?;
     let stop = live.stop.clone();
-    let feed = SharedFeed::new(Feed::new(vantages.clone(), Limits::default()));
-    feed.lock().status_mut().title = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let save = live.flight.as_ref().map(|(flight, _)| flight.ask());
+    feed.lock().status_mut().title = node_name();
     let exit = thread::scope(|scope| {
         let (feed_of_reader, stop_of_reader) = (feed.clone(), stop.clone());
         let reader = thread::Builder::new().name("dnspath-reader".into()).spawn_scoped(scope, move || {
@@ -311,7 +405,14 @@ pub fn tui(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
             stop_of_reader.request();
             ended
         });
-        let shown = tui::run(&feed, stop.flag(), clock::wall_now);
+        let shown = tui::run(&feed, stop.flag(), clock::wall_now, |request| {
+            if request == Request::Save {
+                match &save {
+                    Some(asked) => asked.store(true, Ordering::Relaxed),
+                    None => feed.lock().status_mut().say("nothing is kept to save: --flight-recorder is 0"),
+                }
+            }
+        });
         stop.request();
         shown.context("cannot use the terminal: `dnspath stream` prints lines instead")?;
         reader
@@ -321,6 +422,10 @@ pub fn tui(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
     });
     tell(&covered(&exit?.coverage));
     Ok(ExitStatus::Clean)
+}
+
+fn node_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// `14 veths · cni0 · eth0`.

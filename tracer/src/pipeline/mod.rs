@@ -1,10 +1,12 @@
 //! Source → wire → engine → sinks; the one place, with `cli`, that sees both I/O and pure code.
 
 pub mod clock;
+mod flight;
 pub mod live;
 pub mod offline;
 pub mod provoke;
 pub mod race;
+pub mod replay;
 pub mod selection;
 pub mod session;
 pub mod signals;

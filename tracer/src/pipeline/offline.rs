@@ -18,6 +18,9 @@ use crate::{
 use anyhow::{Context, bail};
 use std::{io::Write, path::Path};
 
+/// What a full disk is told with.
+pub(super) const CANNOT_PRINT: &str = "cannot print to stdout; see that it can be written";
+
 /// Prints a line an event of capture files. Findings come last: only then are they whole.
 ///
 /// # Errors
@@ -26,7 +29,7 @@ pub fn stream(files: FileOptions, options: &StreamOptions, to: impl Write) -> an
     let selection = selection(&files)?;
     let vantages = Vantages::new();
     let stream = Stream::new(to, options.format, &options.units, vantages.clone());
-    let mut selected = Selected::new(&selection, StreamSinks::new(stream));
+    let mut selected = Selected::new(&selection, StreamSinks::new(stream, selection.pods.clone()));
     let read = read(&files, &vantages, &mut selected, |selected| !selected.observer.stream.is_broken())?;
     selected.observer.finish(&read.coverage, read.span.unwrap_or_default()).context("cannot print")?;
     read.damage()?;
@@ -39,7 +42,7 @@ pub fn stream(files: FileOptions, options: &StreamOptions, to: impl Write) -> an
 /// When a file cannot be read (what is before a damage is reported), or the output cannot be written.
 pub fn report(files: FileOptions, options: &ReportOptions, to: impl Write) -> anyhow::Result<ExitStatus> {
     let selection = selection(&files)?;
-    let mut selected = Selected::new(&selection, ReportSinks::new(options.lookups));
+    let mut selected = Selected::new(&selection, ReportSinks::new(options.lookups, selection.pods.clone()));
     let vantages = Vantages::new();
     let read = read(&files, &vantages, &mut selected, |_| true)?;
     let window = read.span.map(|span| selection.window.within(span));
@@ -100,7 +103,7 @@ fn read<O: Observer>(
 
 /// The filters with their window in absolute time. A relative one counts from the files' end, which takes a pass
 /// over them.
-fn selection(files: &FileOptions) -> anyhow::Result<Selection> {
+pub(super) fn selection(files: &FileOptions) -> anyhow::Result<Selection> {
     let mut selection = files.selection.clone();
     let end = if files.times.is_relative() { end(files)? } else { Timestamp::EPOCH };
     selection.window = files.times.resolve(end)?;
@@ -123,7 +126,7 @@ fn end(files: &FileOptions) -> anyhow::Result<Timestamp> {
     Ok(end)
 }
 
-fn told(error: TraceError) -> anyhow::Error {
+pub(super) fn told(error: TraceError) -> anyhow::Error {
     match error {
         TraceError::Open { .. } | TraceError::Read { .. } => error.into(),
         TraceError::Empty { .. } | TraceError::UnknownFormat { .. } | TraceError::Damaged { .. } => {
@@ -132,7 +135,7 @@ fn told(error: TraceError) -> anyhow::Error {
     }
 }
 
-fn source(file: &Path) -> String {
+pub(super) fn source(file: &Path) -> String {
     if file.as_os_str() == "-" { "standard input".into() } else { file.display().to_string() }
 }
 

@@ -1,7 +1,8 @@
 //! `dnspath race`: conntrack clashes and drops as they happen, what they cost, and what the kernel counted.
 
 use super::{
-    live::{CANNOT_PRINT, Live, Problems, covered, tell},
+    live::{Live, Problems, covered, tell},
+    offline::CANNOT_PRINT,
     provoke::{self, Plan, Provoked},
     selection::Selected,
 };

@@ -5,7 +5,7 @@
 
 use super::when::When;
 use crate::model::{
-    Eviction, Lookup, Message, Name, Observer, Question, Rcode, Rtype, Timestamp, Transmission,
+    Eviction, Lookup, Message, Name, Observer, PodName, Pods, Question, Rcode, Rtype, Timestamp, Transmission,
 };
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use std::{net::IpAddr, str::FromStr};
@@ -74,6 +74,63 @@ impl FromStr for NameGlob {
             .map(Self)
             .map_err(|error| format!("{} in {text:?}; write it like *.example.com", error.kind()))
     }
+}
+
+/// A pattern for pods or their namespaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodGlob(Glob);
+
+impl FromStr for PodGlob {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("the pattern is empty; write it like web-*".into());
+        }
+        Glob::new(text)
+            .map(Self)
+            .map_err(|error| format!("{} in {text:?}; write it like web-*", error.kind()))
+    }
+}
+
+/// Which pods' lookups are told: those in any of these namespaces, and with any of these names.
+#[derive(Clone, Debug, Default)]
+pub struct PodFilter {
+    namespaces: Option<GlobSet>,
+    names: Option<GlobSet>,
+}
+
+impl PodFilter {
+    /// Joins the patterns; an empty list does not filter. A name's pattern with a slash is for `namespace/name`.
+    ///
+    /// # Errors
+    /// When the patterns are too large to be compiled together.
+    pub fn new(namespaces: &[PodGlob], names: &[PodGlob]) -> Result<Self, globset::Error> {
+        let set = |globs: &[PodGlob]| glob_set(globs.iter().map(|glob| &glob.0));
+        Ok(Self { namespaces: set(namespaces)?, names: set(names)? })
+    }
+
+    fn admits_all(&self) -> bool {
+        self.namespaces.is_none() && self.names.is_none()
+    }
+
+    fn admits(&self, pod: &PodName) -> bool {
+        let in_namespace = self.namespaces.as_ref().is_none_or(|set| set.is_match(&pod.namespace));
+        let named = |set: &GlobSet| set.is_match(&pod.name) || set.is_match(pod.to_string());
+        in_namespace && self.names.as_ref().is_none_or(named)
+    }
+}
+
+/// One set of patterns; `None` where there is none.
+fn glob_set<'a>(globs: impl ExactSizeIterator<Item = &'a Glob>) -> Result<Option<GlobSet>, globset::Error> {
+    if globs.len() == 0 {
+        return Ok(None);
+    }
+    let mut set = GlobSetBuilder::new();
+    for glob in globs {
+        set.add(glob.clone());
+    }
+    set.build().map(Some)
 }
 
 /// A window in time as the command line gave it, its ends perhaps relative.
@@ -145,6 +202,10 @@ pub struct Selection {
     names: Option<GlobSet>,
     qtypes: Vec<Rtype>,
     rcodes: Vec<Rcode>,
+    /// Whose clients are told.
+    pub pod_filter: PodFilter,
+    /// Who has which address, for [`Self::pod_filter`].
+    pub pods: Pods,
     /// What is outside this window is not told: messages by their time, questions and lookups by their start.
     pub window: Window,
 }
@@ -158,6 +219,8 @@ impl Default for Selection {
             names: None,
             qtypes: Vec::new(),
             rcodes: Vec::new(),
+            pod_filter: PodFilter::default(),
+            pods: Pods::default(),
             window: Window::default(),
         }
     }
@@ -175,23 +238,15 @@ impl Selection {
         qtypes: Vec<Rtype>,
         rcodes: Vec<Rcode>,
     ) -> Result<Self, globset::Error> {
-        let names = if names.is_empty() {
-            None
-        } else {
-            let mut set = GlobSetBuilder::new();
-            for name in names {
-                set.add(name.0.clone());
-            }
-            Some(set.build()?)
-        };
-        Ok(Self { clients, servers, names, qtypes, rcodes, window: Window::default() })
+        let names = glob_set(names.iter().map(|name| &name.0))?;
+        Ok(Self { clients, servers, names, qtypes, rcodes, ..Self::default() })
     }
 
     /// Whether a message is told. A query has no response code: with `--rcode` only responses are.
     #[must_use]
     pub fn admits_message(&self, message: &Message) -> bool {
         self.window.contains(message.time)
-            && in_any(&self.clients, message.client.ip())
+            && self.admits_client(message.client.ip(), message.time)
             && (in_any(&self.servers, message.server.ip())
                 || message.hops.iter().any(|hop| {
                     in_any(&self.servers, hop.source.ip()) || in_any(&self.servers, hop.destination.ip())
@@ -206,7 +261,7 @@ impl Selection {
     #[must_use]
     pub fn admits_question(&self, question: &Question) -> bool {
         self.window.contains(question.first_asked())
-            && in_any(&self.clients, question.client)
+            && self.admits_client(question.client, question.first_asked())
             && self.admits_name(&question.name)
             && self.admits_traffic(question)
     }
@@ -215,10 +270,17 @@ impl Selection {
     #[must_use]
     pub fn admits_lookup(&self, lookup: &Lookup) -> bool {
         self.window.contains(lookup.start)
-            && in_any(&self.clients, lookup.client)
+            && self.admits_client(lookup.client, lookup.start)
             && (self.admits_name(&lookup.name)
                 || lookup.steps.iter().any(|step| self.admits_name(&step.name)))
             && lookup.steps.iter().flat_map(|step| &step.questions).any(|q| self.admits_traffic(q))
+    }
+
+    /// Who has no name is in no namespace.
+    fn admits_client(&self, client: IpAddr, time: Timestamp) -> bool {
+        in_any(&self.clients, client)
+            && (self.pod_filter.admits_all()
+                || self.pods.name_at(client, time).is_some_and(|pod| self.pod_filter.admits(&pod)))
     }
 
     fn admits_traffic(&self, question: &Question) -> bool {

@@ -20,9 +20,15 @@ impl Session {
         Self { decoder: Decoder::new(ports), engine: Engine::new(config), vantages }
     }
 
-    /// Takes one frame.
+    /// Takes one frame, or what a probe told of a packet.
     pub fn frame(&mut self, frame: &Frame<'_>, out: &mut impl Observer) {
         let Self { decoder, engine, vantages } = self;
+        if frame.drop.is_some() {
+            if let Some(drop) = decoder.packet_drop(frame) {
+                engine.observe_drop(&drop, out);
+            }
+            return;
+        }
         decoder.decode(frame, vantages, &mut |sighting| engine.observe(sighting, out));
     }
 

@@ -5,8 +5,8 @@ use crate::{
         args::ReportFormat,
         options::{ExitStatus, ReportOptions},
     },
-    findings::Findings,
-    model::{Coverage, Eviction, Lookup, Message, Observer, Question, Timestamp, Vantages},
+    findings::{Findings, name_pods},
+    model::{Coverage, Eviction, Lookup, Message, Observer, Pods, Question, Timestamp, Vantages},
     output::{LookupLog, Report, Stream, Unit},
     stats::Stats,
 };
@@ -16,18 +16,21 @@ use std::io::{self, BufWriter, Write};
 pub(super) struct StreamSinks<W> {
     pub(super) stream: Stream<W>,
     findings: Option<Findings>,
+    pods: Pods,
 }
 
 impl<W: Write> StreamSinks<W> {
-    pub(super) fn new(stream: Stream<W>) -> Self {
+    pub(super) fn new(stream: Stream<W>, pods: Pods) -> Self {
         let findings = stream.prints(Unit::Finding).then(Findings::default);
-        Self { stream, findings }
+        Self { stream: stream.with_pods(pods.clone()), findings, pods }
     }
 
     /// Prints the findings, and all that waits.
     pub(super) fn finish(&mut self, coverage: &Coverage, span: (Timestamp, Timestamp)) -> io::Result<()> {
-        for finding in self.findings.iter().flat_map(|findings| findings.ranked(coverage, span)) {
-            self.stream.finding(&finding);
+        if let Some(findings) = &self.findings {
+            let mut findings = findings.ranked(coverage, span);
+            name_pods(&mut findings, &self.pods);
+            findings.iter().for_each(|finding| self.stream.finding(finding));
         }
         self.stream.flush()
     }
@@ -59,6 +62,7 @@ pub(super) struct ReportSinks {
     stats: Stats,
     findings: Findings,
     log: Option<LookupLog>,
+    pods: Pods,
 }
 
 /// What a source says of itself at its end.
@@ -72,11 +76,12 @@ pub(super) struct Covered {
 
 impl ReportSinks {
     /// With `every_lookup` each one is kept for the JSON report.
-    pub(super) fn new(every_lookup: bool) -> Self {
+    pub(super) fn new(every_lookup: bool, pods: Pods) -> Self {
         Self {
             stats: Stats::default(),
             findings: Findings::default(),
-            log: every_lookup.then(LookupLog::default),
+            log: every_lookup.then(|| LookupLog::new(pods.clone())),
+            pods,
         }
     }
 
@@ -88,7 +93,8 @@ impl ReportSinks {
         options: &ReportOptions,
         to: impl Write,
     ) -> io::Result<ExitStatus> {
-        let findings = self.findings.ranked(&covered.coverage, covered.window.unwrap_or_default());
+        let mut findings = self.findings.ranked(&covered.coverage, covered.window.unwrap_or_default());
+        name_pods(&mut findings, &self.pods);
         let report = Report {
             sources: &covered.sources,
             window: covered.window,

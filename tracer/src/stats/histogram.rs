@@ -33,6 +33,24 @@ impl Histogram {
         self.max = self.max.max(nanos);
     }
 
+    /// Counts what `other` counted too.
+    pub fn merge(&mut self, other: &Self) {
+        if self.buckets.len() < other.buckets.len() {
+            self.buckets.resize(other.buckets.len(), 0);
+        }
+        for (to, from) in self.buckets.iter_mut().zip(&other.buckets) {
+            *to += from;
+        }
+        self.count += other.count;
+        self.max = self.max.max(other.max);
+    }
+
+    /// Forgets everything; its memory is kept for what comes.
+    pub fn clear(&mut self) {
+        self.buckets.fill(0);
+        (self.count, self.max) = (0, 0);
+    }
+
     /// How many were recorded.
     #[must_use]
     pub const fn count(&self) -> u64 {
@@ -118,6 +136,21 @@ mod tests {
             assert!((millis..=millis * 1.032).contains(&shown), "{quantile}: {shown}");
         }
         assert_eq!(histogram.max(), Some(Duration::from_millis(100)));
+    }
+
+    #[test]
+    fn merged_ones_count_as_if_all_was_recorded_in_one() {
+        let mut merged = Histogram::default();
+        for part in [&[][..], &[5_000, 900_000_000], &[70, 70_000], &[]] {
+            merged.merge(&of(part));
+        }
+        let whole = of(&[5_000, 900_000_000, 70, 70_000]);
+        let read = |histogram: &Histogram| {
+            [0.0, 0.25, 0.5, 0.75, 1.0].map(|quantile| histogram.quantile(quantile)).to_vec()
+        };
+        assert_eq!((merged.count(), merged.max(), read(&merged)), (4, whole.max(), read(&whole)));
+        merged.clear();
+        assert_eq!((merged.count(), merged.max(), merged.quantile(0.5)), (0, None, None));
     }
 
     proptest! {

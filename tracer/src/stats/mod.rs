@@ -13,7 +13,7 @@ mod histogram;
 mod servers;
 
 pub use histogram::Histogram;
-pub use servers::{ServerStats, Servers};
+pub use servers::{Role, ServerStats, Servers};
 
 use crate::model::{
     Lookup, LookupResult, Message, MessageKind, Observer, Question, Rcode, Rtype, Timestamp,

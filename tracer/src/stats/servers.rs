@@ -1,10 +1,11 @@
-//! What each server was asked and did, by the address the clients asked.
+//! What each server was asked and did: by its address for the report, by address, port and role for the screen.
 
 use super::Histogram;
-use crate::model::{Question, Rcode};
+use crate::model::{Question, QuestionOutcome, Rcode, Transmission, TransmissionKind};
 use std::{
     collections::{BTreeMap, HashMap},
-    net::IpAddr,
+    hash::Hash,
+    net::{IpAddr, SocketAddr},
 };
 
 /// Servers counted one by one; all further ones share an entry. Each may need 8 KiB of histogram.
@@ -21,54 +22,109 @@ pub struct ServerStats {
     pub answered: u64,
     /// Query messages it did not answer.
     pub unanswered: u64,
+    /// Query messages that drew an ICMP error.
+    pub unreachable: u64,
+    /// Query messages that were sent again.
+    pub retransmissions: u64,
     /// Its answers by response code; codes beyond the first 16 are left out.
     pub rcodes: BTreeMap<Rcode, u64>,
     /// From each message to its answer.
     pub latency: Histogram,
 }
 
+/// Which side of a translation an address is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// What clients send to.
+    Asked,
+    /// What a service address was translated to.
+    Backend,
+}
+
 /// A table of servers, of bounded size.
-#[derive(Clone, Debug, Default)]
-pub struct Servers {
-    all: HashMap<IpAddr, ServerStats, foldhash::fast::RandomState>,
+#[derive(Clone, Debug)]
+pub struct Servers<K = IpAddr> {
+    places: HashMap<K, usize, foldhash::fast::RandomState>,
+    all: Vec<(K, ServerStats)>,
     other: ServerStats,
 }
 
-impl Servers {
-    /// Counts the messages of a question that ended.
-    pub(super) fn question(&mut self, question: &Question) {
-        for transmission in &question.transmissions {
-            let server = self.entry(transmission.server.ip());
-            server.queries += 1;
-            if transmission.answered_by.is_some() {
-                server.answered += 1;
-            } else {
-                server.unanswered += 1;
-            }
-        }
-        for (sent, answer) in question.replies() {
-            let server = self.entry(sent.server.ip());
-            server.latency.record(answer.time.since(sent.time));
-            if server.rcodes.len() < MAX_RCODES || server.rcodes.contains_key(&answer.rcode) {
-                *server.rcodes.entry(answer.rcode).or_default() += 1;
-            }
-        }
+impl<K> Default for Servers<K> {
+    fn default() -> Self {
+        Self { places: HashMap::default(), all: Vec::new(), other: ServerStats::default() }
     }
+}
 
-    fn entry(&mut self, address: IpAddr) -> &mut ServerStats {
-        if self.all.len() < MAX_SERVERS || self.all.contains_key(&address) {
-            self.all.entry(address).or_default()
-        } else {
-            &mut self.other
-        }
+impl Servers<IpAddr> {
+    /// Counts the messages of a question that ended, by the address the client asked.
+    pub(super) fn question(&mut self, question: &Question) {
+        self.count(question, |sent| [Some(sent.server.ip()), None]);
     }
 
     /// The servers, the most asked first.
     #[must_use]
     pub fn ranked(&self) -> Vec<(IpAddr, &ServerStats)> {
-        let mut all: Vec<_> = self.all.iter().map(|(address, stats)| (*address, stats)).collect();
+        let mut all: Vec<_> = self.iter().map(|(address, stats)| (*address, stats)).collect();
         all.sort_by(|(a, x), (b, y)| y.queries.cmp(&x.queries).then(a.cmp(b)));
         all
+    }
+}
+
+impl Servers<(SocketAddr, Role)> {
+    /// Counts the messages of a question that ended, for what the client asked and, where a hop or conntrack showed
+    /// another address behind it, for that too. Messages that may still be answered (the session ended, the engine's
+    /// table was full) are left out.
+    pub fn question_by_role(&mut self, question: &Question) {
+        let open = question.outcome == QuestionOutcome::Incomplete;
+        self.count(question, |sent| {
+            if open && sent.answered_by.is_none() {
+                return [None, None];
+            }
+            let backend = sent.backend.filter(|backend| *backend != sent.server);
+            [Some((sent.server, Role::Asked)), backend.map(|backend| (backend, Role::Backend))]
+        });
+    }
+}
+
+impl<K: Copy + Eq + Hash> Servers<K> {
+    /// Counts each message of a question for those that `keys` says it was sent to.
+    fn count(&mut self, question: &Question, keys: impl Fn(&Transmission) -> [Option<K>; 2]) {
+        for sent in &question.transmissions {
+            for key in keys(sent).into_iter().flatten() {
+                let server = self.entry(key);
+                server.queries += 1;
+                *if sent.answered_by.is_some() { &mut server.answered } else { &mut server.unanswered } += 1;
+                server.unreachable += u64::from(sent.unreachable.is_some());
+                server.retransmissions += u64::from(matches!(sent.kind, TransmissionKind::Retransmission(_)));
+            }
+        }
+        for (sent, answer) in question.replies() {
+            for key in keys(sent).into_iter().flatten() {
+                let server = self.entry(key);
+                server.latency.record(answer.time.since(sent.time));
+                if server.rcodes.len() < MAX_RCODES || server.rcodes.contains_key(&answer.rcode) {
+                    *server.rcodes.entry(answer.rcode).or_default() += 1;
+                }
+            }
+        }
+    }
+
+    fn entry(&mut self, key: K) -> &mut ServerStats {
+        let place = match self.places.get(&key) {
+            Some(&place) => place,
+            None if self.all.len() < MAX_SERVERS => {
+                self.all.push((key, ServerStats::default()));
+                self.places.insert(key, self.all.len() - 1);
+                self.all.len() - 1
+            }
+            None => return &mut self.other,
+        };
+        self.all.get_mut(place).map_or(&mut self.other, |(_, stats)| stats)
+    }
+
+    /// The servers, in the order they were first asked.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &ServerStats)> {
+        self.all.iter().map(|(key, stats)| (key, stats))
     }
 
     /// All servers that found no room in the table, together; `None` where there was room for all.

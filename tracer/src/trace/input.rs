@@ -3,11 +3,16 @@
 //! Rule: a record is parsed where it lies in the window, and the window does not grow with the file: it holds one
 //! record of bounded size, and whatever one read gave beside it.
 
+use super::tail::{Pipe, Tail};
 use std::{
     fs::File,
     io::{self, BufReader, Chain, Cursor, Read},
     ops::Range,
     path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// Octets of the window to start with: some hundred frames a read.
@@ -32,6 +37,8 @@ pub(super) struct Input {
     ended: bool,
     /// A compressed file ended inside its stream.
     cut: bool,
+    /// What was asked for last is not there yet.
+    waiting: bool,
 }
 
 impl Input {
@@ -42,6 +49,19 @@ impl Input {
         } else {
             Self::new(Box::new(File::open(path)?))
         }
+    }
+
+    /// Opens a file that still grows, or standard input for `-`, so that reading never waits for more: see
+    /// [`Self::is_waiting`]. Opening standard input waits for its first octets.
+    pub(super) fn follow(path: &Path) -> io::Result<Self> {
+        if path.as_os_str() != "-" {
+            return Self::new(Box::new(Tail::open(path)?));
+        }
+        let opening = Arc::new(AtomicBool::new(true));
+        let mut input = Self::new(Box::new(Pipe::start(io::stdin(), Arc::clone(&opening))?))?;
+        input.fill(1)?;
+        opening.store(false, Ordering::Relaxed);
+        Ok(input)
     }
 
     fn new(mut raw: Box<dyn Read + Send>) -> io::Result<Self> {
@@ -57,7 +77,15 @@ impl Input {
         } else {
             Box::new(whole)
         };
-        Ok(Self { read, window: vec![0; WINDOW], filled: 0..0, offset: 0, ended: false, cut: false })
+        Ok(Self {
+            read,
+            window: vec![0; WINDOW],
+            filled: 0..0,
+            offset: 0,
+            ended: false,
+            cut: false,
+            waiting: false,
+        })
     }
 
     /// Makes at least `need` octets available, `need` up to [`MAX_RECORD`]; `false` where the file ends before.
@@ -75,6 +103,7 @@ impl Input {
                 self.window.resize(need.min(MAX_RECORD), 0);
             }
         }
+        self.waiting = false;
         while self.filled.len() < need && !self.ended {
             let Some(free) = self.window.get_mut(self.filled.end..).filter(|free| !free.is_empty()) else {
                 break;
@@ -83,6 +112,10 @@ impl Input {
                 Ok(0) => self.ended = true,
                 Ok(count) => self.filled.end += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.waiting = true;
+                    break;
+                }
                 // A compressed file that was cut: what was decompressed before counts.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     (self.ended, self.cut) = (true, true);
@@ -110,6 +143,11 @@ impl Input {
     /// Octets consumed so far.
     pub(super) fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// Whether what was asked for last is not there yet, and may still come.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting
     }
 
     /// Whether the file ended inside a compressed stream.

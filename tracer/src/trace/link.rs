@@ -14,3 +14,15 @@ pub(super) const fn from_linktype(value: u16) -> LinkType {
         other => LinkType::Other(other),
     }
 }
+
+/// The LINKTYPE value of a link type.
+pub(super) const fn to_linktype(link: LinkType) -> u16 {
+    match link {
+        LinkType::Null => 0,
+        LinkType::Ethernet => 1,
+        LinkType::RawIp => 101,
+        LinkType::LinuxSll => 113,
+        LinkType::LinuxSll2 => 276,
+        LinkType::Other(other) => other,
+    }
+}

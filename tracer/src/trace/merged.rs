@@ -1,7 +1,7 @@
 //! Several capture files as one.
 
-use super::{Reader, Record, TraceError};
-use crate::model::{Frame, Timestamp, Vantages};
+use super::{Reader, Record, Recorded, TraceError};
+use crate::model::{Frame, Pods, Timestamp, Vantages};
 use std::path::Path;
 
 /// Reads several files by time; frames of one time in the order of the files. A frame keeps the number it has in
@@ -23,7 +23,7 @@ struct Source {
 
 #[derive(Clone, Copy, Debug)]
 enum Next {
-    /// Not looked at yet.
+    /// Not looked at yet, or not there yet.
     Unknown,
     /// The frame loaded is of this time.
     At(Timestamp),
@@ -39,6 +39,17 @@ impl MergedReader {
     pub fn open<P: AsRef<Path>>(paths: &[P]) -> Result<Self, TraceError> {
         let open = |(index, path): (usize, &P)| {
             Reader::open(path.as_ref(), u16::try_from(index).unwrap_or(u16::MAX))
+        };
+        Ok(Self::new(paths.iter().enumerate().map(open).collect::<Result<_, _>>()?))
+    }
+
+    /// Opens files that still grow; otherwise as [`Self::open`].
+    ///
+    /// # Errors
+    /// As [`Reader::follow`].
+    pub fn follow<P: AsRef<Path>>(paths: &[P]) -> Result<Self, TraceError> {
+        let open = |(index, path): (usize, &P)| {
+            Reader::follow(path.as_ref(), u16::try_from(index).unwrap_or(u16::MAX))
         };
         Ok(Self::new(paths.iter().enumerate().map(open).collect::<Result<_, _>>()?))
     }
@@ -63,13 +74,36 @@ impl MergedReader {
     /// # Errors
     /// As [`Self::next_frame`].
     pub fn next_record(&mut self, vantages: &Vantages) -> Result<Option<Record<'_>>, TraceError> {
+        self.last = self.earliest(vantages)?.map(|(_, index)| index);
+        Ok(self.last.and_then(|index| self.sources.get(index)).and_then(|source| source.reader.loaded()))
+    }
+
+    /// The time of the frame that [`Self::next_frame`] will give.
+    ///
+    /// # Errors
+    /// As [`Self::next_frame`].
+    pub fn next_time(&mut self, vantages: &Vantages) -> Result<Option<Timestamp>, TraceError> {
+        Ok(self.earliest(vantages)?.map(|(time, _)| time))
+    }
+
+    /// Whether the next frame of one of the files is not there yet: it may be earlier than the next one here.
+    #[must_use]
+    pub fn waiting(&self) -> bool {
+        self.sources.iter().any(|source| matches!(source.next, Next::Unknown) && source.reader.waiting())
+    }
+
+    fn earliest(&mut self, vantages: &Vantages) -> Result<Option<(Timestamp, usize)>, TraceError> {
         if let Some(given) = self.last.take().and_then(|index| self.sources.get_mut(index)) {
             given.next = Next::Unknown;
         }
         let mut earliest: Option<(Timestamp, usize)> = None;
         for (index, source) in self.sources.iter_mut().enumerate() {
             if let Next::Unknown = source.next {
-                source.next = source.reader.load(vantages)?.map_or(Next::Ended, Next::At);
+                source.next = match source.reader.load(vantages)? {
+                    Some(time) => Next::At(time),
+                    None if source.reader.waiting() => Next::Unknown,
+                    None => Next::Ended,
+                };
             }
             if let Next::At(time) = source.next
                 && earliest.is_none_or(|(first, _)| time < first)
@@ -77,14 +111,42 @@ impl MergedReader {
                 earliest = Some((time, index));
             }
         }
-        self.last = earliest.map(|(_, index)| index);
-        Ok(self.last.and_then(|index| self.sources.get(index)).and_then(|source| source.reader.loaded()))
+        Ok(earliest)
     }
 
     /// Frames that the files themselves say were lost while they were written.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.sources.iter().map(|source| source.reader.lost()).sum()
+    }
+
+    /// What the recordings say of their session, as one; `None` where one of the files is no recording of dnspath.
+    #[must_use]
+    pub fn recorded(&self) -> Option<Recorded> {
+        let mut all = self.sources.iter().map(|source| source.reader.recorded());
+        let first = all.next()??;
+        all.try_fold(first, |one, other| Some(one.and(other?)))
+    }
+
+    /// What was watched, each once, as recordings of dnspath say it; of other files their names.
+    #[must_use]
+    pub fn sources(&self) -> Vec<String> {
+        let mut all: Vec<String> = Vec::new();
+        for said in self.sources.iter().flat_map(|source| source.reader.sources()) {
+            if !all.contains(&said) {
+                all.push(said);
+            }
+        }
+        all
+    }
+
+    /// Tells the names of addresses, of all files, to this table.
+    #[must_use]
+    pub fn with_names(mut self, names: &Pods) -> Self {
+        for source in &mut self.sources {
+            source.reader.set_names(names);
+        }
+        self
     }
 
     /// Whether one of the files ended inside a record.

@@ -1,47 +1,131 @@
 //! What a frame's comment keeps of the things that pcapng has no field for.
 //!
-//! Rule: a person can read it in Wireshark, and dnspath reads it back:
-//! `dnspath: gso 512; nat 10.0.0.1:4000>10.96.0.10:53 10.1.0.5:53>10.0.0.1:4000`, each part where it is due.
+//! Rule: a person can read it in Wireshark, and dnspath reads it back, each part where it is due:
+//! `dnspath: gso 512; nat 10.0.0.1:4000>10.96.0.10:53 10.1.0.5:53>10.0.0.1:4000`, and for what the kernel did not
+//! pass on `dnspath: insert_failed at __nf_conntrack_confirm (NETFILTER_DROP) cpu 1`.
 
-use crate::model::{Flow, Frame, NatTuple};
-use std::fmt;
+use crate::model::{DropMark, Fate, Flow, Frame, NatTuple};
+use std::{
+    fmt::{self, Write as _},
+    net::{IpAddr, SocketAddr},
+};
 
-const PREFIX: &str = "dnspath: ";
+/// What every comment of dnspath starts with, whatever block it is on.
+pub(super) const PREFIX: &str = "dnspath: ";
+/// Between the parts of a comment.
+pub(super) const SEPARATOR: &str = "; ";
+/// The longest name of a reason or a function that is kept; the kernel's own are below 128 (`KSYM_NAME_LEN`).
+const MAX_WORD: usize = 128;
 
 /// The parts of a comment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Note {
+pub struct Note<'a> {
     /// [`Frame::segment_size`].
     pub segment_size: u16,
     /// [`Frame::nat`].
     pub nat: Option<NatTuple>,
+    /// [`Frame::drop`].
+    pub drop: Option<DropMark<'a>>,
 }
 
-impl Note {
+impl<'a> Note<'a> {
     /// What is to be kept of a frame; `None` where there is nothing.
     #[must_use]
-    pub fn of(frame: &Frame<'_>) -> Option<Self> {
-        let note = Self { segment_size: frame.segment_size, nat: frame.nat };
+    pub fn of(frame: &Frame<'a>) -> Option<Self> {
+        let note = Self { segment_size: frame.segment_size, nat: frame.nat, drop: frame.drop };
         (note != Self::default()).then_some(note)
     }
 
     /// Reads a comment; `None` where it is not one of these. A part that is not known is passed over.
     #[must_use]
-    pub fn read(comment: &[u8]) -> Option<Self> {
+    pub fn read(comment: &'a [u8]) -> Option<Self> {
         let parts = std::str::from_utf8(comment).ok()?.strip_prefix(PREFIX)?;
         let mut note = Self::default();
-        for part in parts.split("; ") {
-            match part.split_once(' ') {
-                Some(("gso", size)) => note.segment_size = size.parse().ok()?,
-                Some(("nat", flows)) => {
-                    let (original, reply) = flows.split_once(' ')?;
+        for part in parts.split(SEPARATOR) {
+            let Some((key, value)) = part.split_once(' ') else { continue };
+            match key {
+                "gso" => note.segment_size = value.parse().ok()?,
+                "nat" => {
+                    let (original, reply) = value.split_once(' ')?;
                     note.nat = Some(NatTuple { original: flow(original)?, reply: flow(reply)? });
                 }
-                _ => {}
+                _ => {
+                    if let Some(fate) = fate(key) {
+                        note.drop = Some(drop_mark(fate, value)?);
+                    }
+                }
             }
         }
         Some(note)
     }
+
+    /// Appends the comment; what [`Display`](fmt::Display) shows, without its cost a packet.
+    pub(super) fn append(&self, to: &mut String) {
+        to.push_str(PREFIX);
+        let start = to.len();
+        let part = |to: &mut String, key: &str| {
+            if to.len() > start {
+                to.push_str(SEPARATOR);
+            }
+            to.push_str(key);
+        };
+        if let Some(DropMark { fate, cpu, reason, place }) = self.drop {
+            part(to, fate.as_str());
+            for (before, name, after) in [(" at ", place, ""), (" (", reason, ")")] {
+                if word(name).next().is_some() {
+                    to.push_str(before);
+                    to.extend(word(name));
+                    to.push_str(after);
+                }
+            }
+            to.push_str(" cpu ");
+            decimal(to, cpu);
+        }
+        if self.segment_size > 0 {
+            part(to, "gso ");
+            decimal(to, self.segment_size.into());
+        }
+        if let Some(NatTuple { original, reply }) = self.nat {
+            part(to, "nat ");
+            for (address, after) in [
+                (original.source, ">"),
+                (original.destination, " "),
+                (reply.source, ">"),
+                (reply.destination, ""),
+            ] {
+                socket(to, address);
+                to.push_str(after);
+            }
+        }
+    }
+}
+
+impl fmt::Display for Note<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = String::new();
+        self.append(&mut text);
+        f.write_str(&text)
+    }
+}
+
+fn fate(word: &str) -> Option<Fate> {
+    [Fate::ClashResolved, Fate::Dropped, Fate::InsertFailed, Fate::TableFull]
+        .into_iter()
+        .find(|fate| fate.as_str() == word)
+}
+
+/// `at PLACE (REASON) cpu N`, the first two where known.
+fn drop_mark(fate: Fate, text: &str) -> Option<DropMark<'_>> {
+    let (place, text) = text.strip_prefix("at ").map_or(Some(("", text)), |rest| rest.split_once(' '))?;
+    let (reason, text) = text.strip_prefix('(').map_or(Some(("", text)), |rest| rest.split_once(") "))?;
+    let cpu = text.strip_prefix("cpu ")?.parse().ok()?;
+    let is_word = |name: &str| name.len() <= MAX_WORD && word(name).eq(name.chars());
+    (is_word(place) && is_word(reason)).then_some(DropMark { fate, cpu, reason, place })
+}
+
+/// A name of the kernel's as it can stand in a comment.
+fn word(name: &str) -> impl Iterator<Item = char> + '_ {
+    name.chars().filter(|&c| c.is_ascii_graphic() && !"();".contains(c)).take(MAX_WORD)
 }
 
 fn flow(text: &str) -> Option<Flow> {
@@ -49,49 +133,138 @@ fn flow(text: &str) -> Option<Flow> {
     Some(Flow { source: source.parse().ok()?, destination: destination.parse().ok()? })
 }
 
-impl fmt::Display for Note {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(PREFIX)?;
-        if self.segment_size > 0 {
-            write!(f, "gso {}", self.segment_size)?;
-        }
-        let Some(NatTuple { original, reply }) = self.nat else { return Ok(()) };
-        if self.segment_size > 0 {
-            f.write_str("; ")?;
-        }
-        write!(f, "nat {}>{} ", original.source, original.destination)?;
-        write!(f, "{}>{}", reply.source, reply.destination)
+/// As `Display` of [`SocketAddr`], which takes five times as long: half of all packets may have four of them.
+fn socket(to: &mut String, address: SocketAddr) {
+    let IpAddr::V4(ip) = address.ip() else {
+        // Writing to a string does not fail.
+        let _ = write!(to, "{address}");
+        return;
+    };
+    let [a, b, c, d] = ip.octets();
+    for (octet, after) in [(a, '.'), (b, '.'), (c, '.'), (d, ':')] {
+        decimal(to, octet.into());
+        to.push(after);
     }
+    decimal(to, address.port().into());
+}
+
+fn decimal(to: &mut String, mut number: u32) {
+    let mut digits = [0; 10];
+    let mut first = digits.len();
+    for digit in digits.iter_mut().rev() {
+        // A remainder of ten is a digit.
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+        first -= 1;
+        if number == 0 {
+            break;
+        }
+    }
+    to.extend(digits.iter().skip(first).map(|&digit| char::from(digit)));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    fn flows(a: &str, b: &str) -> Flow {
+        Flow { source: a.parse().unwrap(), destination: b.parse().unwrap() }
+    }
 
     #[test]
     fn reads_back_what_it_shows() {
-        let flow = |a: &str, b: &str| Flow { source: a.parse().unwrap(), destination: b.parse().unwrap() };
         let nat = NatTuple {
-            original: flow("10.0.0.1:4000", "10.96.0.10:53"),
-            reply: flow("[fd00::5]:53", "[fd00::1]:4000"),
+            original: flows("10.0.0.1:4000", "10.96.0.10:53"),
+            reply: flows("[fd00::5]:53", "[fd00::1]:4000"),
         };
-        for note in [
-            Note { segment_size: 512, nat: Some(nat) },
-            Note { segment_size: 0, nat: Some(nat) },
-            Note { segment_size: 512, nat: None },
+        let mark = DropMark {
+            fate: Fate::InsertFailed,
+            cpu: 1,
+            reason: "NETFILTER_DROP",
+            place: "__nf_conntrack_confirm",
+        };
+        for (note, text) in [
+            (Note { segment_size: 512, ..Note::default() }, "dnspath: gso 512"),
+            (
+                Note { segment_size: 512, nat: Some(nat), drop: None },
+                "dnspath: gso 512; nat 10.0.0.1:4000>10.96.0.10:53 [fd00::5]:53>[fd00::1]:4000",
+            ),
+            (
+                Note { nat: Some(nat), drop: Some(mark), ..Note::default() },
+                "dnspath: insert_failed at __nf_conntrack_confirm (NETFILTER_DROP) cpu 1; \
+                 nat 10.0.0.1:4000>10.96.0.10:53 [fd00::5]:53>[fd00::1]:4000",
+            ),
+            (
+                Note { drop: Some(DropMark { reason: "", ..mark }), ..Note::default() },
+                "dnspath: insert_failed at __nf_conntrack_confirm cpu 1",
+            ),
+            (
+                Note {
+                    drop: Some(DropMark { fate: Fate::TableFull, place: "", cpu: u32::MAX, ..mark }),
+                    ..Note::default()
+                },
+                "dnspath: table_full (NETFILTER_DROP) cpu 4294967295",
+            ),
+            (
+                Note {
+                    drop: Some(DropMark { fate: Fate::ClashResolved, cpu: 0, reason: "", place: "" }),
+                    ..Note::default()
+                },
+                "dnspath: clash_resolved cpu 0",
+            ),
         ] {
-            assert_eq!(Note::read(note.to_string().as_bytes()), Some(note));
+            assert_eq!(note.to_string(), text);
+            assert_eq!(Note::read(text.as_bytes()), Some(note));
         }
     }
 
     #[test]
+    fn names_that_would_break_the_line_lose_what_breaks_it() {
+        let mark = DropMark { fate: Fate::Dropped, cpu: 3, reason: "A) cpu 9; x\x1b[m", place: "f (g)\n" };
+        let text = Note { drop: Some(mark), ..Note::default() }.to_string();
+        assert_eq!(text, "dnspath: dropped at fg (Acpu9x[m) cpu 3");
+        let long = "x".repeat(4_000);
+        let mark = DropMark { place: &long, ..mark };
+        assert!(Note { drop: Some(mark), ..Note::default() }.to_string().len() < 200);
+    }
+
+    #[test]
     fn comments_of_others_are_no_notes() {
-        for comment in
-            ["", "nat x", "dnspath: nat 1.2.3.4>5.6.7.8", "dnspath: gso 70000", "hello dnspath: gso 1"]
-        {
+        for comment in [
+            "",
+            "nat x",
+            "dnspath: nat 1.2.3.4>5.6.7.8",
+            "dnspath: gso 70000",
+            "hello dnspath: gso 1",
+            "dnspath: dropped at",
+            "dnspath: dropped at f",
+            "dnspath: dropped (x cpu 1",
+            "dnspath: dropped at \u{1b}[31m cpu 1",
+            "dnspath: dropped cpu -1",
+        ] {
             assert_eq!(Note::read(comment.as_bytes()), None, "{comment}");
         }
         assert_eq!(Note::read(b"dnspath: \xff"), None);
         assert_eq!(Note::read(b"dnspath: later words"), Some(Note::default()));
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_and_addresses_are_shown_as_rust_shows_them(number: u32, address: SocketAddr) {
+            let mut text = String::new();
+            decimal(&mut text, number);
+            socket(&mut text, address);
+            prop_assert_eq!(text, format!("{number}{address}"));
+        }
+
+        #[test]
+        fn any_names_give_a_line_that_is_read_back_and_stays(reason: String, place: String, cpu: u32) {
+            let mark = DropMark { fate: Fate::Dropped, cpu, reason: &reason, place: &place };
+            let text = Note { drop: Some(mark), ..Note::default() }.to_string();
+            let read = Note::read(text.as_bytes()).expect("a note");
+            prop_assert_eq!(read.drop.map(|mark| mark.cpu), Some(cpu));
+            prop_assert_eq!(read.to_string(), text);
+        }
     }
 }

@@ -1,12 +1,12 @@
 //! Frames out of one capture file.
 
 use super::{
-    Note, TraceError,
+    Note, Origin, Recorded, TraceError,
     input::{Input, MAX_RECORD},
     pcap,
     pcapng::{self, Section},
 };
-use crate::model::{Frame, LinkType, Timestamp, Vantage, VantageId, Vantages};
+use crate::model::{Frame, LinkType, Pods, Timestamp, Vantage, VantageId, Vantages};
 use std::{io, ops::Range, path::Path};
 
 /// A frame, and what its file says of it beside.
@@ -31,8 +31,6 @@ pub struct Reader {
     /// The frame that was moved on to, where `loaded` says so; filled in place.
     head: Head,
     loaded: bool,
-    /// Of the last frame that had one: it is large, and most have none.
-    note: Note,
     frames: u64,
     ended: bool,
     cut: bool,
@@ -41,7 +39,7 @@ pub struct Reader {
 #[derive(Debug)]
 enum Format {
     Pcap(pcap::Header, Option<VantageId>),
-    Pcapng(Section),
+    Pcapng(Box<Section>),
 }
 
 /// A frame whose octets lie at the start of what the input has available.
@@ -53,7 +51,7 @@ struct Head {
     original_len: u32,
     data: Range<usize>,
     comment: Option<Range<usize>>,
-    noted: bool,
+    note: Option<Range<usize>>,
 }
 
 impl Reader {
@@ -62,9 +60,28 @@ impl Reader {
     /// # Errors
     /// When it cannot be opened or is no capture file.
     pub fn open(path: &Path, source: u16) -> Result<Self, TraceError> {
+        Self::open_as(path, source, Input::open)
+    }
+
+    /// Opens a file that still grows, or standard input whose writer takes its time: where the next frame is not there
+    /// yet, [`Self::next_frame`] gives none and [`Self::waiting`] says so. Opening standard input waits for its first
+    /// octets.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; [`TraceError::Empty`] also where the file's header is not there yet.
+    pub fn follow(path: &Path, source: u16) -> Result<Self, TraceError> {
+        Self::open_as(path, source, Input::follow)
+    }
+
+    fn open_as(
+        path: &Path,
+        source: u16,
+        open: impl Fn(&Path) -> io::Result<Input>,
+    ) -> Result<Self, TraceError> {
         let file = if path.as_os_str() == "-" { "standard input".into() } else { path.display().to_string() };
-        match Input::open(path) {
+        match open(path) {
             Ok(input) => Self::new(file, input, source),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(TraceError::Empty { file }),
             Err(source) => Err(TraceError::Open { file, source }),
         }
     }
@@ -74,13 +91,13 @@ impl Reader {
             return Err(TraceError::Read { file, offset: 0, source });
         }
         let start = input.available();
-        if start.is_empty() && !input.is_cut() {
+        if start.is_empty() && !input.is_cut() || input.is_waiting() {
             return Err(TraceError::Empty { file });
         }
         let (mut behind, mut cut) = (0, false);
         let magic = start.first_chunk::<4>();
         let format = if magic.is_some_and(|&magic| Section::recognise(magic)) {
-            Format::Pcapng(Section::new(source))
+            Format::Pcapng(Box::new(Section::new(source)))
         } else if let Some(header) = magic.and_then(|&magic| pcap::recognise(magic)) {
             behind = pcap::FILE_HEADER_LEN;
             cut = start.len() < behind;
@@ -88,7 +105,7 @@ impl Reader {
         } else if magic.is_none() && input.is_cut() {
             // A compressed file cut before its first block ends.
             cut = true;
-            Format::Pcapng(Section::new(source))
+            Format::Pcapng(Box::new(Section::new(source)))
         } else {
             let magic = start.iter().take(4).copied().collect();
             return Err(TraceError::UnknownFormat { file, magic });
@@ -101,7 +118,6 @@ impl Reader {
             behind,
             head: Head::default(),
             loaded: false,
-            note: Note::default(),
             frames: 0,
             ended: cut,
             cut,
@@ -131,9 +147,60 @@ impl Reader {
     /// Frames that the file itself says were lost while it was written.
     #[must_use]
     pub fn lost(&self) -> u64 {
+        self.section().map_or(0, Section::lost)
+    }
+
+    /// [`Self::lost`] by the interface that lost them, as far as statistics of the section read last tell it.
+    #[must_use]
+    pub fn lost_by_vantage(&mut self, vantages: &Vantages) -> Vec<(Option<VantageId>, u64)> {
+        match &mut self.format {
+            Format::Pcap(..) => Vec::new(),
+            Format::Pcapng(section) => section.lost_by_vantage(vantages),
+        }
+    }
+
+    /// What a recording of dnspath says of its session, as far as it was read.
+    #[must_use]
+    pub fn recorded(&self) -> Option<Recorded> {
+        self.section().and_then(Section::recorded)
+    }
+
+    /// Who made a recording of dnspath, where and of what; of the section that was read last.
+    #[must_use]
+    pub fn origin(&self) -> Option<&Origin> {
+        self.section().and_then(Section::origin)
+    }
+
+    /// What was watched, as a recording of dnspath says it; else the file's name.
+    #[must_use]
+    pub fn sources(&self) -> Vec<String> {
+        let said = self.section().and_then(Section::sources);
+        said.map_or_else(|| vec![self.file.clone()], <[String]>::to_vec)
+    }
+
+    /// Whose addresses are whose, as the file told so far.
+    #[must_use]
+    pub fn names(&self) -> Pods {
+        self.section().map(Section::names).cloned().unwrap_or_default()
+    }
+
+    /// Tells the names of addresses to this table in place of an own one.
+    #[must_use]
+    pub fn with_names(mut self, names: &Pods) -> Self {
+        self.set_names(names);
+        self
+    }
+
+    pub(super) fn set_names(&mut self, names: &Pods) {
+        if let Format::Pcapng(section) = &mut self.format {
+            section.set_names(names);
+        }
+    }
+
+    fn section(&self) -> Option<&Section> {
         match &self.format {
-            Format::Pcap(..) => 0,
-            Format::Pcapng(section) => section.lost(),
+            Format::Pcap(..) => None,
+            Format::Pcapng(section) => Some(&**section),
         }
     }
 
@@ -141,6 +208,12 @@ impl Reader {
     #[must_use]
     pub const fn cut(&self) -> bool {
         self.cut
+    }
+
+    /// Whether the next frame is not there yet, and may still come.
+    #[must_use]
+    pub fn waiting(&self) -> bool {
+        !self.loaded && !self.ended
     }
 
     /// Moves on to the next frame; gives its time.
@@ -153,7 +226,7 @@ impl Reader {
                 Format::Pcap(..) => self.load_pcap(vantages)?,
                 Format::Pcapng(_) => self.load_pcapng(vantages)?,
             };
-            self.ended = !self.loaded;
+            self.ended = !self.loaded && !self.input.is_waiting();
         }
         self.frames += u64::from(self.loaded);
         Ok(self.loaded.then_some(self.head.time))
@@ -168,6 +241,7 @@ impl Reader {
         let head = &self.head;
         let block = self.input.available();
         let bytes = block.get(head.data.clone()).unwrap_or_default();
+        let note = head.note.clone().and_then(|range| Note::read(block.get(range)?)).unwrap_or_default();
         Some(Record {
             frame: Frame {
                 number: self.frames,
@@ -176,9 +250,9 @@ impl Reader {
                 link: head.link,
                 original_len: head.original_len.max(u32::try_from(bytes.len()).unwrap_or(u32::MAX)),
                 bytes,
-                segment_size: if head.noted { self.note.segment_size } else { 0 },
-                nat: if head.noted { self.note.nat } else { None },
-                drop: None,
+                segment_size: note.segment_size,
+                nat: note.nat,
+                drop: note.drop,
             },
             comment: head.comment.clone().and_then(|range| block.get(range)),
         })
@@ -229,10 +303,6 @@ impl Reader {
             match section.block(header, block, vantages) {
                 Ok(None) => {}
                 Ok(Some(packet)) => {
-                    let noted = packet.note.is_some();
-                    if let Some(note) = packet.note {
-                        self.note = note;
-                    }
                     self.head = Head {
                         time: packet.time,
                         vantage: packet.vantage,
@@ -240,7 +310,7 @@ impl Reader {
                         original_len: packet.original_len,
                         data: packet.data,
                         comment: packet.comment,
-                        noted,
+                        note: packet.note,
                     };
                     return Ok(true);
                 }
@@ -254,14 +324,15 @@ impl Reader {
     fn next_is_there(&mut self, need: usize) -> Result<bool, TraceError> {
         self.input.consume(std::mem::take(&mut self.behind));
         let there = self.input.fill(need).map_err(|error| self.unreadable(error))?;
-        self.cut |= !there && (!self.input.available().is_empty() || self.input.is_cut());
+        self.cut |=
+            !there && !self.input.is_waiting() && (!self.input.available().is_empty() || self.input.is_cut());
         Ok(there)
     }
 
     /// Whether a record is there to its end.
     fn rest_is_there(&mut self, end: usize) -> Result<bool, TraceError> {
         let there = self.input.fill(end).map_err(|error| self.unreadable(error))?;
-        self.cut |= !there;
+        self.cut |= !there && !self.input.is_waiting();
         if there {
             self.behind = end;
         }

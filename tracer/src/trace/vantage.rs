@@ -3,11 +3,10 @@
 //! Rule: the interface's name is `if_name`. What else dnspath knows is one line in `if_description`, which
 //! Wireshark shows: `dnspath ingress veth ifindex=7 netns=blue`; an interface of other programs has its name alone.
 
+use super::text::printable;
 use crate::model::{Direction, InterfaceKind, Vantage};
 
 const PREFIX: &str = "dnspath ";
-/// Interface names of the kernel have at most 15 octets; other programs put more there.
-const MAX_NAME: usize = 128;
 
 /// The description that `read` takes apart again.
 #[must_use]
@@ -15,7 +14,7 @@ pub fn describe(vantage: &Vantage) -> String {
     let mut line = format!("{PREFIX}{} {} ifindex={}", vantage.direction, vantage.kind, vantage.ifindex);
     if let Some(netns) = &vantage.netns {
         line.push_str(" netns=");
-        line.push_str(netns);
+        line.push_str(&printable(netns.as_bytes()));
     }
     line
 }
@@ -53,19 +52,6 @@ fn kind(word: &str) -> Option<InterfaceKind> {
     [Bridge, Loopback, Tunnel, Uplink, Veth].into_iter().find(|known| known.to_string() == word)
 }
 
-/// Text of a file as it may be shown: bounded, control characters escaped.
-fn printable(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for character in String::from_utf8_lossy(bytes).chars().take(MAX_NAME) {
-        if character.is_control() {
-            text.extend(character.escape_default());
-        } else {
-            text.push(character);
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +79,6 @@ mod tests {
         assert_eq!(read(None, None, 4).interface, "if4");
         assert_eq!(read(Some(b""), None, 4).interface, "if4");
         assert_eq!(read(Some(b"\x1b[31m"), None, 0).interface, "\\u{1b}[31m");
-        assert_eq!(read(Some(&[b'x'; 60_000]), None, 0).interface.len(), MAX_NAME);
+        assert_eq!(read(Some(&[b'x'; 60_000]), None, 0).interface.len(), crate::trace::text::MAX_TEXT);
     }
 }

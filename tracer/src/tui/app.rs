@@ -14,6 +14,7 @@ use ratatui::{
     layout::Rect,
     widgets::{Clear, Widget},
 };
+use std::borrow::Cow;
 
 /// Characters of a filter line.
 const MAX_FILTER: usize = 256;
@@ -21,12 +22,35 @@ const MAX_FILTER: usize = 256;
 const MAX_NOTES: usize = 2;
 
 /// What a key asks of the one who runs the screen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
+    /// Pass this on to the session, and draw again.
+    Ask(Request),
     /// Draw again.
     Draw,
     /// Leave.
     Quit,
+}
+
+/// What a key asks of the session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Replay faster.
+    Faster,
+    /// Go to the time that was typed.
+    GoTo(String),
+    /// Go on to the next finding.
+    NextFinding,
+    /// Pause the replay, or go on.
+    Pause,
+    /// Go back to the previous finding.
+    PreviousFinding,
+    /// Save what the flight recorder holds.
+    Save,
+    /// Go on by so many seconds, or back.
+    Skip(i32),
+    /// Replay slower.
+    Slower,
 }
 
 /// The whole screen.
@@ -36,10 +60,16 @@ pub struct App {
     tabs: Vec<Tab>,
     current: usize,
     typing: bool,
+    /// The time that is typed.
+    time: Option<String>,
     frozen: bool,
+    /// The session is a replay.
+    replay: bool,
     ladder: Option<Box<LadderScreen>>,
     help: Option<Help>,
-    message: Option<&'static str>,
+    message: Option<Cow<'static, str>>,
+    /// The last thing said that was taken over.
+    heard: u64,
     notes: Vec<String>,
 }
 
@@ -61,10 +91,13 @@ impl App {
             tabs: tabs.collect(),
             current: 0,
             typing: false,
+            time: None,
             frozen: false,
+            replay: false,
             ladder: None,
             help: None,
             message: None,
+            heard: 0,
             notes: Vec::new(),
         }
     }
@@ -84,10 +117,20 @@ impl App {
         if self.typing {
             return self.type_filter(event);
         }
-        let Some(command) = keys::command(event) else { return Action::Draw };
+        if self.time.is_some() {
+            return self.type_time(event);
+        }
+        let Some(command) = keys::command(event, self.replay) else { return Action::Draw };
+        if let Some(request) = request(command) {
+            if matches!(request, Request::NextFinding | Request::PreviousFinding) {
+                self.show_newest();
+            }
+            return Action::Ask(request);
+        }
         match command {
             Command::Quit => return Action::Quit,
             Command::Freeze => self.frozen = !self.frozen,
+            Command::GoTo => self.time = Some(String::new()),
             _ if self.help.is_some() => self.update_help(command),
             Command::Help => self.open_help(),
             _ if self.ladder.is_some() => self.update_ladder(command),
@@ -133,7 +176,7 @@ impl App {
 
     fn open_help(&mut self) {
         if let Some(tab) = self.tabs.get(self.current) {
-            self.help = Some(Help::new(tab.view.title(), tab.view.fields(), &self.notes));
+            self.help = Some(Help::new(tab.view.title(), tab.view.fields(), &self.notes, self.replay));
         }
     }
 
@@ -147,13 +190,42 @@ impl App {
         let Some(tab) = self.tabs.get(self.current) else { return };
         match tab.view.open() {
             Opened::Nothing => {}
-            Opened::Gone(why) => self.message = Some(why),
+            Opened::Gone(why) => self.message = Some(why.into()),
             Opened::Ladder(ladder) => self.ladder = Some(ladder),
             Opened::Lookups(filter) => {
                 self.current = 0;
                 self.edit_filter(|line| *line = filter);
             }
         }
+    }
+
+    /// The first view, and in it the last line: what is told of a finding ends there.
+    fn show_newest(&mut self) {
+        (self.current, self.ladder, self.help) = (0, None, None);
+        if let Some(tab) = self.tabs.first_mut() {
+            tab.view.update(Command::Bottom);
+        }
+    }
+
+    fn type_time(&mut self, event: KeyEvent) -> Action {
+        let Some(line) = &mut self.time else { return Action::Draw };
+        match keys::edit(event) {
+            Some(Edit::Quit) => return Action::Quit,
+            Some(Edit::Done) => {
+                let line = self.time.take().unwrap_or_default();
+                return if line.trim().is_empty() { Action::Draw } else { Action::Ask(Request::GoTo(line)) };
+            }
+            Some(Edit::Clear) => self.time = None,
+            Some(edit) => edit_line(line, edit),
+            None => {
+                if let Some(c) =
+                    keys::typed(event).filter(|c| text::is_harmless(*c) && line.len() < MAX_FILTER)
+                {
+                    line.push(c);
+                }
+            }
+        }
+        Action::Draw
     }
 
     fn type_filter(&mut self, event: KeyEvent) -> Action {
@@ -166,14 +238,7 @@ impl App {
                 self.typing = false;
                 self.edit_filter(String::clear);
             }
-            Some(Edit::Empty) => self.edit_filter(String::clear),
-            Some(Edit::Delete) => self.edit_filter(|line| {
-                line.pop();
-            }),
-            Some(Edit::DeleteWord) => self.edit_filter(|line| {
-                let end = line.trim_end().rfind(' ').map_or(0, |at| at + 1);
-                line.truncate(end);
-            }),
+            Some(edit) => self.edit_filter(|line| edit_line(line, edit)),
             None => {
                 if let Some(c) = keys::typed(event).filter(|c| text::is_harmless(*c)) {
                     self.edit_filter(|line| {
@@ -197,6 +262,10 @@ impl App {
     /// Draws everything for the size the frame has.
     pub fn draw(&mut self, frame: &mut Frame<'_>, snapshot: &Snapshot) {
         self.notes.clone_from(&snapshot.status.notes);
+        self.replay = snapshot.status.playback.is_some();
+        if let Some(said) = snapshot.status.said.news(&mut self.heard) {
+            self.message = Some(text::escape(said).into_owned().into());
+        }
         let area = frame.area();
         let Some(tab) = self.tabs.get_mut(self.current) else { return };
         tab.view.refresh(snapshot);
@@ -267,6 +336,10 @@ impl App {
         let Some(tab) = self.tabs.get(self.current) else { return };
         let room = area.width.saturating_sub(1);
         let x = area.x.saturating_add(1);
+        if let Some(time) = &self.time {
+            draw_typed(buffer, area, "go to", time, "12:03:10  +30s  -5m  enter go  esc stay", self.theme);
+            return;
+        }
         if self.typing || tab.error.is_some() {
             self.draw_filter(buffer, area, tab);
             return;
@@ -281,9 +354,18 @@ impl App {
                 left.push(format!("/ {}", tab.filter));
             }
             left.extend(tab.view.summary(snapshot));
-            (left, ["enter open  / filter  s sort  ? help  q quit", "/ filter  ? help  q quit", "? help"])
+            let hints = if self.replay {
+                [
+                    "space pause  n finding  t time  / filter  ? help  q quit",
+                    "space pause  ? help  q quit",
+                    "? help",
+                ]
+            } else {
+                ["enter open  / filter  s sort  ? help  q quit", "/ filter  ? help  q quit", "? help"]
+            };
+            (left, hints)
         };
-        let left = self.message.map_or_else(|| left.join(" · "), str::to_owned);
+        let left = self.message.as_deref().map_or_else(|| left.join(" · "), str::to_owned);
         text::put(buffer, x, area.y, &left, room, self.theme.style(Tone::Plain));
         let rest = room.saturating_sub(text::width(&left)).saturating_sub(3);
         if let Some(hints) = hints.into_iter().find(|hints| text::width(hints) <= rest) {
@@ -293,19 +375,12 @@ impl App {
     }
 
     fn draw_filter(&self, buffer: &mut Buffer, area: Rect, tab: &Tab) {
-        let x = area.x.saturating_add(1);
-        let cursor = if self.typing { "▏" } else { "" };
-        // The end of a long line is the part that is typed.
-        let room = usize::from(area.width.saturating_sub(4)).max(1);
-        let skip = tab.filter.chars().count().saturating_sub(room);
-        let end: String = tab.filter.chars().skip(skip).collect();
-        let line = format!("/ {end}{cursor}");
-        text::put(buffer, x, area.y, &line, area.width.saturating_sub(1), self.theme.style(Tone::Head));
-        let hint = "enter keep  esc clear";
-        let free = area.width.saturating_sub(1).saturating_sub(text::width(&line));
-        if text::width(hint) + 2 <= free {
-            let x = area.right().saturating_sub(text::width(hint) + 1);
-            text::put(buffer, x, area.y, hint, free, self.theme.style(Tone::Dim));
+        if self.typing {
+            draw_typed(buffer, area, "/", &tab.filter, "enter keep  esc clear", self.theme);
+        } else {
+            let line = format!("/ {}", tab.filter);
+            let room = area.width.saturating_sub(1);
+            text::put(buffer, area.x.saturating_add(1), area.y, &line, room, self.theme.style(Tone::Head));
         }
         let above = Rect { y: area.y.saturating_sub(1), ..area };
         if let Some(error) = tab.error.as_deref().filter(|_| above.y > 0) {
@@ -313,5 +388,46 @@ impl App {
             let room = above.width.saturating_sub(1);
             text::put(buffer, above.x.saturating_add(1), above.y, error, room, self.theme.style(Tone::Bad));
         }
+    }
+}
+
+/// What a command asks of the session, if it is one of those.
+fn request(command: Command) -> Option<Request> {
+    Some(match command {
+        Command::Faster => Request::Faster,
+        Command::NextFinding => Request::NextFinding,
+        Command::Pause => Request::Pause,
+        Command::PreviousFinding => Request::PreviousFinding,
+        Command::Save => Request::Save,
+        Command::Skip(seconds) => Request::Skip(seconds),
+        Command::Slower => Request::Slower,
+        _ => return None,
+    })
+}
+
+fn edit_line(line: &mut String, edit: Edit) {
+    match edit {
+        Edit::Clear | Edit::Empty => line.clear(),
+        Edit::Delete => {
+            line.pop();
+        }
+        Edit::DeleteWord => line.truncate(line.trim_end().rfind(' ').map_or(0, |at| at + 1)),
+        Edit::Done | Edit::Quit => {}
+    }
+}
+
+/// A line that is typed, its sign before it, and what may be done with it where there is room.
+fn draw_typed(buffer: &mut Buffer, area: Rect, sign: &str, typed: &str, hint: &str, theme: Theme) {
+    // The end of a long line is the part that is typed.
+    let room = usize::from(area.width.saturating_sub(text::width(sign) + 3)).max(1);
+    let skip = typed.chars().count().saturating_sub(room);
+    let end: String = typed.chars().skip(skip).collect();
+    let line = format!("{sign} {end}▏");
+    let x = area.x.saturating_add(1);
+    text::put(buffer, x, area.y, &line, area.width.saturating_sub(1), theme.style(Tone::Head));
+    let free = area.width.saturating_sub(1).saturating_sub(text::width(&line));
+    if text::width(hint) + 2 <= free {
+        let x = area.right().saturating_sub(text::width(hint) + 1);
+        text::put(buffer, x, area.y, hint, free, theme.style(Tone::Dim));
     }
 }

@@ -7,17 +7,20 @@
 use super::{
     ladder::Ladder,
     row::{Row, Setting},
-    servers::{ServerRow, Servers},
+    servers::{self, ServerRow},
     status::{RateMeter, Rates, Status},
     text,
 };
-use crate::model::{
-    Lookup, LookupResult, Message, MessageKind, Observer, Question, QuestionId, Timestamp, Vantages,
+use crate::{
+    model::{
+        Lookup, LookupResult, Message, MessageKind, Observer, Question, QuestionId, Timestamp, Vantages,
+    },
+    stats::{Role, Servers},
 };
 use std::{
     collections::VecDeque,
     fmt,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -48,8 +51,8 @@ impl Default for Limits {
     }
 }
 
-/// Names a client's pod.
-pub type PodOf = Box<dyn Fn(IpAddr) -> Option<String> + Send>;
+/// Names the pod of a client that asked at this time.
+pub type PodOf = Box<dyn Fn(IpAddr, Timestamp) -> Option<String> + Send>;
 
 /// An [`Observer`] that keeps what the screens show.
 pub struct Feed {
@@ -58,12 +61,14 @@ pub struct Feed {
     pod_of: Option<PodOf>,
     status: Status,
     newest: Timestamp,
+    /// How often it began anew: its lines are then not those of before.
+    restarts: u64,
     next_serial: u64,
     lanes: [Lane; 3],
     pending: VecDeque<(QuestionId, Timestamp, Row, Arc<Ladder>)>,
     ladders: VecDeque<(usize, Arc<Ladder>)>,
     ladder_bytes: usize,
-    servers: Servers,
+    servers: Servers<(SocketAddr, Role)>,
     meter: RateMeter,
 }
 
@@ -108,20 +113,29 @@ impl Feed {
             pod_of: None,
             status: Status::default(),
             newest: Timestamp::EPOCH,
+            restarts: 0,
             next_serial: 1,
             lanes: std::array::from_fn(|_| Lane::default()),
             pending: VecDeque::new(),
             ladders: VecDeque::new(),
             ladder_bytes: 0,
-            servers: Servers::new(),
+            servers: Servers::default(),
             meter: RateMeter::new(),
         }
     }
 
-    /// Clients are named by `pod_of`, at the time a line is made: addresses are used again.
+    /// Clients are named by `pod_of`, as it knows them when a line is made: addresses are used again.
     #[must_use]
     pub fn with_pods(mut self, pod_of: PodOf) -> Self {
         self.pod_of = Some(pod_of);
+        self
+    }
+
+    /// An empty feed that takes the place of `other`: its facts are taken over, and screens forget its lines.
+    #[must_use]
+    pub fn in_place_of(mut self, other: &Self) -> Self {
+        self.status = other.status.clone();
+        self.restarts = other.restarts + 1;
         self
     }
 
@@ -138,6 +152,10 @@ impl Feed {
         &self.vantages
     }
 
+    pub(super) fn restarts(&self) -> u64 {
+        self.restarts
+    }
+
     /// The time of the newest message.
     pub(super) fn newest(&self) -> Timestamp {
         self.newest
@@ -148,7 +166,7 @@ impl Feed {
     }
 
     pub(super) fn servers(&self) -> Vec<Arc<ServerRow>> {
-        self.servers.rows()
+        servers::rows(&self.servers)
     }
 
     /// Unusual lookups, ordinary ones, questions.
@@ -188,8 +206,14 @@ impl Feed {
         }
     }
 
-    fn setting<'a>(&'a self, serial: u64, client: IpAddr, ladder: &'a Arc<Ladder>) -> Setting<'a> {
-        let pod = self.pod_of.as_ref().and_then(|pod_of| pod_of(client));
+    fn setting<'a>(
+        &'a self,
+        serial: u64,
+        client: IpAddr,
+        start: Timestamp,
+        ladder: &'a Arc<Ladder>,
+    ) -> Setting<'a> {
+        let pod = self.pod_of.as_ref().and_then(|pod_of| pod_of(client, start));
         let who = pod.map_or_else(|| client.to_string(), |pod| text::escape(&pod).into_owned()).into();
         Setting { serial, who, vantages: &self.vantages, ladder }
     }
@@ -230,13 +254,14 @@ impl Observer for Feed {
     }
 
     fn question(&mut self, question: &Question) {
-        self.servers.count(question);
+        self.servers.question_by_role(question);
         // Addresses are always asked for by a lookup, which is told later.
         if question.qtype.is_address() || !self.wants(LaneKind::Questions) {
             return;
         }
         let ladder = Arc::new(Ladder::of_question(question, &self.vantages));
-        let row = Row::of_question(question, self.setting(0, question.client, &ladder));
+        let row =
+            Row::of_question(question, self.setting(0, question.client, question.first_asked(), &ladder));
         self.pending.push_back((question.id, self.newest, row, ladder));
         self.release(self.newest);
     }
@@ -255,7 +280,7 @@ impl Observer for Feed {
         }
         let serial = self.serial();
         let ladder = Arc::new(Ladder::of_lookup(lookup, &self.vantages));
-        let row = Row::of_lookup(lookup, self.setting(serial, lookup.client, &ladder));
+        let row = Row::of_lookup(lookup, self.setting(serial, lookup.client, lookup.start, &ladder));
         self.push(kind, row, ladder);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{
     snapshot::Snapshot,
+    status::{Motion, Playback},
     text,
     theme::{Theme, Tone},
 };
@@ -54,7 +55,9 @@ pub(super) fn draw_state(buffer: &mut Buffer, area: Rect, snapshot: &Snapshot, f
     if frozen {
         facts.push(Fact { text: "FROZEN".into(), tone: Tone::Warn, priority: 0 });
     }
-    if snapshot.status.ended {
+    if let Some(playback) = &snapshot.status.playback {
+        facts.extend(playback_facts(playback, snapshot.status.ended));
+    } else if snapshot.status.ended {
         facts.push(Fact { text: "end of file".into(), tone: Tone::Plain, priority: 2 });
     }
     if let Some(recording) = &snapshot.status.recording {
@@ -62,14 +65,34 @@ pub(super) fn draw_state(buffer: &mut Buffer, area: Rect, snapshot: &Snapshot, f
         let text = format!("● rec {:02}:{:02}", seconds / 60, seconds % 60);
         facts.push(Fact { text, tone: Tone::Bad, priority: 1 });
     }
-    if snapshot.newest > Timestamp::EPOCH {
-        let clock = text::clock(snapshot.newest);
+    let now = snapshot.status.playback.as_ref().map_or(snapshot.newest, |playback| playback.position);
+    if now > Timestamp::EPOCH {
+        let clock = text::clock(now);
         let clock = clock.get(..8).unwrap_or(&clock);
-        let date = if area.width < 50 { String::new() } else { text::date(snapshot.newest) + " " };
+        let date = if area.width < 50 { String::new() } else { text::date(now) + " " };
         let text = format!("{date}{clock} UTC");
         facts.push(Fact { text, tone: Tone::Plain, priority: 3 });
     }
     draw_right(buffer, area, facts, theme);
+}
+
+/// How a replay moves, and how far it is.
+fn playback_facts(playback: &Playback, ended: bool) -> [Fact; 2] {
+    let (text, tone) = match playback.motion {
+        Motion::Seeking => ("seeking".to_owned(), Tone::Warn),
+        _ if ended => ("end of file".to_owned(), Tone::Plain),
+        Motion::Paused => (format!("PAUSED {}", playback.speed), Tone::Warn),
+        Motion::Playing => (format!("▶ {}", playback.speed), Tone::Plain),
+        Motion::Following => ("▶ following".to_owned(), Tone::Plain),
+    };
+    let seconds = playback.position.since(playback.start).as_secs();
+    let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    let elapsed = if hours > 0 {
+        format!("+{hours}:{minutes:02}:{seconds:02}")
+    } else {
+        format!("+{minutes:02}:{seconds:02}")
+    };
+    [Fact { text, tone, priority: 0 }, Fact { text: elapsed, tone: Tone::Plain, priority: 2 }]
 }
 
 /// Loss is always said, also that there was none; the rest when there is some.

@@ -10,7 +10,6 @@ mod column;
 mod feed;
 mod filter;
 mod header;
-mod histogram;
 mod keys;
 mod ladder;
 mod row;
@@ -26,9 +25,9 @@ mod views;
 #[cfg(test)]
 mod tests;
 
-pub use app::{Action, App};
+pub use app::{Action, App, Request};
 pub use feed::{Feed, Limits, PodOf, SharedFeed};
 pub use snapshot::Snapshot;
-pub use status::{Recording, Status};
+pub use status::{Motion, Playback, Recording, Said, Status};
 pub use terminal::{Exit, run};
 pub use theme::Theme;

@@ -14,6 +14,8 @@ use std::{collections::VecDeque, sync::Arc};
 pub struct Snapshot {
     /// Changes whenever the lines do.
     pub(super) generation: u64,
+    /// The feed's, as it was last.
+    restarts: u64,
     /// Unusual lookups, ordinary ones, questions.
     pub(super) lanes: [VecDeque<Arc<Row>>; 3],
     /// For each lane, the share that is kept where it is not all.
@@ -26,8 +28,10 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Takes over what is new in `feed`. A frozen screen keeps its lines; its header goes on.
+    /// Takes over what is new in `feed`. A frozen screen keeps its lines; its header goes on. In a replay its clock
+    /// counts in place of `now`.
     pub fn refresh(&mut self, feed: &mut Feed, frozen: bool, now: Timestamp) {
+        let now = feed.status().playback.as_ref().map_or(now, |playback| playback.position);
         feed.tick(now);
         self.status.clone_from(feed.status());
         self.rates = feed.rates(now);
@@ -36,7 +40,11 @@ impl Snapshot {
         if frozen {
             return;
         }
-        let mut changed = false;
+        let mut changed = self.restarts != feed.restarts();
+        if changed {
+            self.restarts = feed.restarts();
+            self.lanes.iter_mut().for_each(VecDeque::clear);
+        }
         for ((lane, copy), sampled) in feed.lanes().iter().zip(&mut self.lanes).zip(&mut self.sampled) {
             changed |= lane.copy_to(copy);
             *sampled = lane.sampled();

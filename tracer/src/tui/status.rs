@@ -1,7 +1,9 @@
 //! What the header says: where, how much, how fast, and what was lost.
 
-use super::histogram::Histogram;
-use crate::model::{Coverage, Timestamp};
+use crate::{
+    model::{Coverage, Timestamp},
+    stats::Histogram,
+};
 use std::time::Duration;
 
 /// Facts about the session that only the pipeline knows; it fills them in as they change.
@@ -19,6 +21,61 @@ pub struct Status {
     pub notes: Vec<String>,
     /// The source has ended (a file was read to its end): nothing new will come.
     pub ended: bool,
+    /// Where a replay is; `None` live.
+    pub playback: Option<Playback>,
+    /// The last thing to be said to the user; escaped when shown.
+    pub said: Said,
+}
+
+/// Where a replay is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Playback {
+    /// The replay's clock.
+    pub position: Timestamp,
+    /// The time of the first frame.
+    pub start: Timestamp,
+    /// How fast, in words: `10×`, `max`.
+    pub speed: String,
+    /// Whether it goes on.
+    pub motion: Motion,
+}
+
+/// Whether a replay goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Motion {
+    /// It waits for a followed file to grow.
+    Following,
+    /// It was stopped by a key.
+    Paused,
+    /// It goes on.
+    #[default]
+    Playing,
+    /// It is on its way to a time or a finding.
+    Seeking,
+}
+
+/// Something said on the screen's last line until the next key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// Grows with each thing said.
+    serial: u64,
+    text: String,
+}
+
+impl Status {
+    /// Says something on the screen's last line.
+    pub fn say(&mut self, text: impl Into<String>) {
+        self.said = Said { serial: self.said.serial + 1, text: text.into() };
+    }
+}
+
+impl Said {
+    /// What was said, if it is newer than what was heard last.
+    pub(super) fn news(&self, heard: &mut u64) -> Option<&str> {
+        let is_new = self.serial > *heard;
+        *heard = self.serial;
+        is_new.then_some(&self.text)
+    }
 }
 
 /// A recording in progress.

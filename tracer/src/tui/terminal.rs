@@ -1,6 +1,6 @@
 //! The loop between a terminal, the keys and a feed.
 
-use super::{App, SharedFeed, Snapshot, Theme, app::Action};
+use super::{App, Request, SharedFeed, Snapshot, Theme, app::Action};
 use crate::model::Timestamp;
 use ratatui::{
     DefaultTerminal,
@@ -33,16 +33,21 @@ pub enum Exit {
 }
 
 /// Shows `feed` on the terminal until the user quits or `stop` is set; the screen is drawn on the calling thread, ten
-/// times a second. `now` is the session's clock: the wall clock live, the records' in a replay. The terminal is given
-/// back on every way out, a panic included.
+/// times a second. `now` is the wall clock; a replay has its own. `ask` is told what keys ask of the session. The
+/// terminal is given back on every way out, a panic included.
 ///
 /// # Errors
 /// When the terminal cannot be set up, read or written.
-pub fn run(feed: &SharedFeed, stop: &AtomicBool, now: impl Fn() -> Timestamp) -> io::Result<Exit> {
+pub fn run(
+    feed: &SharedFeed,
+    stop: &AtomicBool,
+    now: impl Fn() -> Timestamp,
+    ask: impl FnMut(Request),
+) -> io::Result<Exit> {
     // Also installs a panic hook that restores the terminal.
     let mut terminal = ratatui::try_init()?;
     let keys = Keys::start();
-    let exit = keys.and_then(|keys| show(&mut terminal, &keys, feed, stop, now));
+    let exit = keys.and_then(|keys| show(&mut terminal, &keys, feed, stop, now, ask));
     // tmux 3.3 moves what is left of a screen that was resized into the scrollback. (`Terminal::clear` would ask
     // the terminal where its cursor is, and not every terminal answers.)
     let cleared = terminal.backend_mut().clear_region(ClearType::All);
@@ -56,6 +61,7 @@ fn show(
     feed: &SharedFeed,
     stop: &AtomicBool,
     now: impl Fn() -> Timestamp,
+    mut ask: impl FnMut(Request),
 ) -> io::Result<Exit> {
     let mut app = App::new(Theme::from_env());
     let mut snapshot = Snapshot::default();
@@ -67,8 +73,10 @@ fn show(
         for _ in 0..MAX_BURST {
             let Some(key) = keys.next(wait)? else { break };
             wait = Duration::ZERO;
-            if app.update(key) == Action::Quit {
-                return Ok(Exit::Quit);
+            match app.update(key) {
+                Action::Ask(request) => ask(request),
+                Action::Draw => {}
+                Action::Quit => return Ok(Exit::Quit),
             }
         }
     }

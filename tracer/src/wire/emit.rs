@@ -1,6 +1,6 @@
 //! The one sighting that is filled and told, and the counters.
 
-use super::{WireCounters, dns, ip::Packet};
+use super::{WireCounters, dns, ip::Packet, link::LinkPayload};
 use crate::model::{
     DnsMessage, Flow, Frame, IcmpError, MacAddress, NatTuple, Sighting, SightingBody, Timestamp, Transport,
     VantageId,
@@ -16,6 +16,7 @@ pub(super) struct Envelope {
     pub(super) transport: Transport,
     pub(super) flow: Flow,
     destination_mac: Option<MacAddress>,
+    source_mac: Option<MacAddress>,
     ttl: u8,
     ip_id: u16,
     dont_fragment: bool,
@@ -43,6 +44,7 @@ impl Default for Emitter {
                 transport: Transport::Udp,
                 flow: Flow { source: nowhere, destination: nowhere },
                 destination_mac: None,
+                source_mac: None,
                 ttl: 0,
                 ip_id: 0,
                 dont_fragment: false,
@@ -62,7 +64,7 @@ impl Emitter {
         frame: &Frame<'_>,
         packet: &Packet<'_>,
         vantage: VantageId,
-        destination_mac: Option<MacAddress>,
+        link: &LinkPayload<'_>,
     ) {
         let sighting = &mut self.sighting;
         sighting.frame = frame.number;
@@ -72,7 +74,8 @@ impl Emitter {
             source: SocketAddr::new(packet.source, 0),
             destination: SocketAddr::new(packet.destination, 0),
         };
-        sighting.destination_mac = destination_mac;
+        sighting.destination_mac = link.destination_mac;
+        sighting.source_mac = link.source_mac;
         sighting.ttl = packet.ttl;
         sighting.ip_id = packet.id;
         sighting.dont_fragment = packet.dont_fragment;
@@ -96,6 +99,7 @@ impl Emitter {
             transport: sighting.transport,
             flow: sighting.flow,
             destination_mac: sighting.destination_mac,
+            source_mac: sighting.source_mac,
             ttl: sighting.ttl,
             ip_id: sighting.ip_id,
             dont_fragment: sighting.dont_fragment,
@@ -112,6 +116,7 @@ impl Emitter {
         sighting.transport = envelope.transport;
         sighting.flow = envelope.flow;
         sighting.destination_mac = envelope.destination_mac;
+        sighting.source_mac = envelope.source_mac;
         sighting.ttl = envelope.ttl;
         sighting.ip_id = envelope.ip_id;
         sighting.dont_fragment = envelope.dont_fragment;
@@ -121,8 +126,8 @@ impl Emitter {
     /// Tells an ICMP error.
     pub(super) fn icmp(&mut self, error: IcmpError, out: &mut impl FnMut(&Sighting)) {
         self.counters.icmp_errors += 1;
-        let Envelope { frame, time, vantage, flow, destination_mac, ttl, ip_id, dont_fragment, nat, .. } =
-            self.envelope();
+        let Envelope { frame, time, vantage, flow, ttl, ip_id, dont_fragment, nat, .. } = self.envelope();
+        let Envelope { destination_mac, source_mac, .. } = self.envelope();
         out(&Sighting {
             frame,
             time,
@@ -130,6 +135,7 @@ impl Emitter {
             transport: error.quoted_transport,
             flow,
             destination_mac,
+            source_mac,
             ttl,
             ip_id,
             dont_fragment,

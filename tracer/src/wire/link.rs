@@ -28,6 +28,8 @@ pub(super) struct LinkPayload<'a> {
     pub(super) bytes: &'a [u8],
     /// Destination address, where the header has one.
     pub(super) destination_mac: Option<MacAddress>,
+    /// Source address, where the header has one.
+    pub(super) source_mac: Option<MacAddress>,
     /// Where it was seen, for cooked headers.
     pub(super) cooked: Option<Cooked>,
 }
@@ -36,21 +38,27 @@ pub(super) struct LinkPayload<'a> {
 pub(super) fn strip(link: LinkType, bytes: &[u8]) -> Option<LinkPayload<'_>> {
     match link {
         LinkType::Ethernet => ethernet(bytes),
-        LinkType::RawIp => Some(LinkPayload { bytes, destination_mac: None, cooked: None }),
+        LinkType::RawIp => Some(LinkPayload { bytes, destination_mac: None, source_mac: None, cooked: None }),
         LinkType::LinuxSll => linux_sll(bytes),
         LinkType::LinuxSll2 => linux_sll2(bytes),
         // The address family differs between systems (10, 24, 28, 30 are all IPv6): IP's own version decides.
-        LinkType::Null => Some(LinkPayload { bytes: bytes.get(4..)?, destination_mac: None, cooked: None }),
+        LinkType::Null => Some(LinkPayload {
+            bytes: bytes.get(4..)?,
+            destination_mac: None,
+            source_mac: None,
+            cooked: None,
+        }),
         LinkType::Other(_) => None,
     }
 }
 
 fn ethernet(bytes: &[u8]) -> Option<LinkPayload<'_>> {
     let (header, rest) = bytes.split_first_chunk::<14>()?;
-    let [a, b, c, d, e, f, _, _, _, _, _, _, high, low] = *header;
+    let [a, b, c, d, e, f, g, h, i, j, k, l, high, low] = *header;
     Some(LinkPayload {
         bytes: behind_tags(u16::from_be_bytes([high, low]), rest)?,
         destination_mac: Some(MacAddress([a, b, c, d, e, f])),
+        source_mac: Some(MacAddress([g, h, i, j, k, l])),
         cooked: None,
     })
 }
@@ -63,6 +71,7 @@ fn linux_sll(bytes: &[u8]) -> Option<LinkPayload<'_>> {
     Some(LinkPayload {
         bytes: behind_tags(u16::from_be_bytes([high, low]), rest)?,
         destination_mac: None,
+        source_mac: None,
         cooked: Some(Cooked { ifindex: None, direction }),
     })
 }
@@ -75,6 +84,7 @@ fn linux_sll2(bytes: &[u8]) -> Option<LinkPayload<'_>> {
     Some(LinkPayload {
         bytes: behind_tags(u16::from_be_bytes([high, low]), rest)?,
         destination_mac: None,
+        source_mac: None,
         cooked: Some(Cooked {
             ifindex: Some(u32::from_be_bytes([i0, i1, i2, i3])),
             direction: packet_type(u16::from(kind)),

@@ -6,6 +6,7 @@
 
 mod cooked;
 mod dns;
+mod drops;
 mod emit;
 mod fragments;
 mod icmp;
@@ -51,6 +52,7 @@ pub struct Decoder {
     fragments: Fragments,
     streams: Streams,
     emitter: Emitter,
+    words: drops::Words,
 }
 
 impl Decoder {
@@ -63,14 +65,18 @@ impl Decoder {
             fragments: Fragments::default(),
             streams: Streams::default(),
             emitter: Emitter::default(),
+            words: drops::Words::default(),
         }
     }
 
     /// Decodes one frame and tells `out` each DNS message and ICMP error in it.
     ///
     /// `vantages` is the table of `frame.vantage`: a cooked link header names interfaces of its own, which are
-    /// entered there.
+    /// entered there. A frame with a mark is no sighting: see [`Self::packet_drop`].
     pub fn decode(&mut self, frame: &Frame<'_>, vantages: &Vantages, out: &mut impl FnMut(&Sighting)) {
+        if frame.drop.is_some() {
+            return;
+        }
         self.advance(frame.time, out);
         self.emitter.counters.frames += 1;
         let Some(link) = link::strip(frame.link, frame.bytes) else {
@@ -85,7 +91,7 @@ impl Decoder {
                     Some(cooked) => self.cooked.vantage(frame.vantage, cooked, vantages),
                     None => frame.vantage,
                 };
-                self.emitter.begin(frame, &packet, vantage, link.destination_mac);
+                self.emitter.begin(frame, &packet, vantage, &link);
                 self.packet(&packet, frame.segment_size, out);
             }
             Err(Unread::Malformed) => self.emitter.counters.malformed += 1,

@@ -7,19 +7,21 @@
 //! 0.3 veth1 10.0.0.5:4000 > 10.96.0.10:53 Q 4f1a A web.default.svc.cluster.local [options]
 //! 0.9 veth1 10.96.0.10:53 > 10.0.0.5:4000 R 4f1a A web.default.svc.cluster.local NOERROR 10.1.1.1 [options]
 //! 0.9 veth1 10.0.0.5 > 10.96.0.10 icmp 10.96.0.10:53 > 10.0.0.5:4000 [4f1a]
+//! 0.3 veth1 10.0.0.5:4000 > 10.96.0.10:53 drop insert_failed [Q 4f1a A web.default.svc.cluster.local] [options]
 //! advance 20000
 //! ---
 //! expected lines
 //! ```
-//! Times are milliseconds. Options: `tcp`, `tc`, `soa`, `ttl=63`, `ipid=7`, `edns=1232`, `cookie`, `an=40`, `df=0`,
-//! and `nat=CLIENT>SERVER,BACKEND>CLIENT` for conntrack's tuples.
+//! Times are milliseconds. Options: `tcp`, `tc`, `soa`, `ttl=63`, `ipid=7`, `edns=1232`, `cookie`, `unreadable`,
+//! `an=40`, `df=0`, and `nat=CLIENT>SERVER,BACKEND>CLIENT` for conntrack's tuples. A drop has `tcp` and `nat` too, and `cpu=1`,
+//! `reason=NO_SOCKET`, `place=udp_rcv`; without Q or R its data could not be read.
 
 use dnspath::{
     engine::{Config, Engine, EngineCounters, SearchList},
     model::{
-        AnswerSummary, Class, DnsMessage, Edns, Flags, Flow, Hop, IcmpError, Lookup, Message, MessageKind,
-        NatTuple, Observer, Question, QuestionOutcome, Rcode, Retransmission, Sighting, SightingBody,
-        Timestamp, TransmissionKind, Transport, Vantage, Vantages,
+        AnswerSummary, Class, DnsMessage, Edns, Fate, Flags, Flow, Hop, IcmpError, Lookup, Message,
+        MessageKind, NatTuple, Observer, PacketDrop, Question, QuestionOutcome, Rcode, Retransmission,
+        Sighting, SightingBody, Timestamp, TransmissionKind, Transport, Vantage, Vantages,
     },
 };
 use std::{fmt::Write as _, net::SocketAddr, time::Duration};
@@ -39,6 +41,7 @@ pub(crate) struct Scenario {
 #[derive(Clone)]
 pub(crate) enum Step {
     See(Sighting),
+    Drop(PacketDrop),
     Advance(Timestamp),
 }
 
@@ -60,6 +63,10 @@ pub(crate) fn read(text: &str) -> Scenario {
                 scenario.resolv_conf = Some(SearchList::from_resolv_conf(&text));
             }
             ["advance", time] => scenario.steps.push(Step::Advance(at(time))),
+            [_, _, _, ">", _, "drop", ..] => {
+                let frame = scenario.steps.len() as u64 + 1;
+                scenario.steps.push(Step::Drop(dropped(&words, frame, &scenario.vantages)));
+            }
             _ => {
                 let frame = scenario.steps.len() as u64 + 1;
                 let sighting = packet(&words, frame, &scenario.vantages);
@@ -92,6 +99,7 @@ fn packet(words: &[&str], frame: u64, vantages: &Vantages) -> Sighting {
         transport: Transport::Udp,
         flow: Flow { source: socket(source), destination: socket(destination) },
         destination_mac: None,
+        source_mac: None,
         ttl: 64,
         ip_id: 0,
         dont_fragment: true,
@@ -138,6 +146,59 @@ fn packet(words: &[&str], frame: u64, vantages: &Vantages) -> Sighting {
     sighting
 }
 
+fn dropped(words: &[&str], frame: u64, vantages: &Vantages) -> PacketDrop {
+    let [time, interface, source, ">", destination, "drop", fate, rest @ ..] = words else {
+        panic!("not a drop: {words:?}")
+    };
+    let all = [Fate::ClashResolved, Fate::Dropped, Fate::InsertFailed, Fate::TableFull];
+    let mut drop = PacketDrop {
+        frame,
+        time: at(time),
+        vantage: vantages.intern(Vantage { interface: (*interface).into(), ..Vantage::default() }),
+        fate: all.into_iter().find(|known| known.as_str() == *fate).expect("a fate"),
+        cpu: 0,
+        reason: "".into(),
+        place: "".into(),
+        transport: Transport::Udp,
+        flow: Flow { source: socket(source), destination: socket(destination) },
+        connection: None,
+        destination_mac: None,
+        dns: None,
+        question: None,
+        rival: None,
+    };
+    let options = match rest {
+        [what @ ("Q" | "R"), id, qtype, name, options @ ..] => {
+            let mut message = dns(id, qtype, name);
+            message.flags = Flags(if *what == "R" { 0x8180 } else { 0x0100 });
+            drop.dns = Some(message);
+            options
+        }
+        options => options,
+    };
+    for option in options {
+        let (key, value) = option.split_once('=').unwrap_or((option, ""));
+        match key {
+            "tcp" => drop.transport = Transport::Tcp,
+            "cpu" => drop.cpu = value.parse().unwrap(),
+            "reason" => drop.reason = value.into(),
+            "place" => drop.place = value.into(),
+            "nat" => drop.connection = Some(tuples(value)),
+            _ => panic!("unknown option {option:?} of a drop"),
+        }
+    }
+    drop
+}
+
+fn tuples(text: &str) -> NatTuple {
+    let flow = |text: &str| {
+        let (source, destination) = text.split_once('>').unwrap();
+        Flow { source: socket(source), destination: socket(destination) }
+    };
+    let (original, reply) = text.split_once(',').unwrap();
+    NatTuple { original: flow(original), reply: flow(reply) }
+}
+
 fn dns(id: &str, qtype: &str, name: &str) -> DnsMessage {
     DnsMessage {
         id: u16::from_str_radix(id, 16).unwrap(),
@@ -154,19 +215,12 @@ fn dns(id: &str, qtype: &str, name: &str) -> DnsMessage {
 
 fn set_option(sighting: &mut Sighting, option: &str) {
     let (key, value) = option.split_once('=').unwrap_or((option, ""));
-    let flow = |text: &str| {
-        let (source, destination) = text.split_once('>').unwrap();
-        Flow { source: socket(source), destination: socket(destination) }
-    };
     match key {
         "tcp" => return sighting.transport = Transport::Tcp,
         "ttl" => return sighting.ttl = value.parse().unwrap(),
         "ipid" => return sighting.ip_id = value.parse().unwrap(),
         "df" => return sighting.dont_fragment = value == "1",
-        "nat" => {
-            let (original, reply) = value.split_once(',').unwrap();
-            return sighting.nat = Some(NatTuple { original: flow(original), reply: flow(reply) });
-        }
+        "nat" => return sighting.nat = Some(tuples(value)),
         _ => {}
     }
     let SightingBody::Dns(message) = &mut sighting.body else { panic!("{option} of no DNS message") };
@@ -175,6 +229,12 @@ fn set_option(sighting: &mut Sighting, option: &str) {
         "soa" => message.answer.authority_soa = true,
         "edns" => {
             message.edns = Some(Edns { udp_payload_size: value.parse().unwrap(), ..Edns::default() });
+        }
+        // The capture has no more than the header.
+        "unreadable" => {
+            (message.has_question, message.cut) = (false, true);
+            message.name = "".parse().unwrap_or_default();
+            message.qtype = dnspath::model::Rtype::default();
         }
         "cookie" => message.edns.get_or_insert_default().cookie = true,
         "an" => {
@@ -238,6 +298,10 @@ fn role(kind: &TransmissionKind) -> String {
     }
 }
 
+fn fate(drop: Option<&PacketDrop>) -> String {
+    drop.map_or(String::new(), |drop| format!("; {} at {}", drop.fate, milliseconds(drop.time)))
+}
+
 impl Observer for Lines<'_> {
     fn message(&mut self, message: &Message) {
         if !self.shows("messages") {
@@ -289,8 +353,36 @@ impl Observer for Lines<'_> {
             let icmp = if transmission.unreachable.is_some() { " unreachable" } else { "" };
             let answer = transmission.answered_by.map_or("unanswered".into(), |a| format!("answer {a}"));
             let kind = role(&transmission.kind);
-            writeln!(self.text, "  to {}{backend}: {kind}; {answer}{icmp}", transmission.server).unwrap();
+            let dropped = fate(transmission.dropped.as_deref());
+            writeln!(self.text, "  to {}{backend}: {kind}; {answer}{icmp}{dropped}", transmission.server)
+                .unwrap();
         }
+        for (index, answer) in answers.iter().enumerate().filter(|(_, answer)| answer.dropped.is_some()) {
+            writeln!(self.text, "  answer {index}{}", fate(answer.dropped.as_deref())).unwrap();
+        }
+    }
+
+    fn packet_drop(&mut self, drop: &PacketDrop) {
+        if !self.shows("drops") {
+            return;
+        }
+        let PacketDrop { time, fate, cpu, reason, place, transport, flow, .. } = drop;
+        let asked = drop.asked();
+        let what = match &drop.dns {
+            Some(dns) => format!("{:04x} {} {}", dns.id, dns.qtype, dns.name),
+            None => "unreadable".into(),
+        };
+        let question = drop.question.map_or("-".into(), |q| q.0.to_string());
+        let rival = drop.rival.map_or(String::new(), |r| format!(", rival {} {:04x}", r.qtype, r.id));
+        writeln!(
+            self.text,
+            "drop {} {fate} {transport} {}>{} asked {}, {what} of {question}: cpu {cpu} {reason}@{place}{rival}",
+            milliseconds(*time),
+            flow.source,
+            flow.destination,
+            asked.destination
+        )
+        .unwrap();
     }
 
     fn lookup(&mut self, lookup: &Lookup) {
@@ -302,8 +394,9 @@ impl Observer for Lines<'_> {
         if let Some(wasted) = lookup.wasted_search_queries {
             write!(self.text, ", {wasted} wasted").unwrap();
         }
-        writeln!(self.text, ", {} ms from {}, {family}", ms(lookup.duration), milliseconds(lookup.start))
-            .unwrap();
+        let forwarded = if lookup.forwarded { ", for another client" } else { "" };
+        let start = milliseconds(lookup.start);
+        writeln!(self.text, ", {} ms from {start}, {family}{forwarded}", ms(lookup.duration)).unwrap();
         for step in &lookup.steps {
             let types: Vec<_> = step.questions.iter().map(|q| q.qtype.to_string()).collect();
             let by = if lookup.answered_by == Some(step.name) { ", answered by it" } else { "" };
@@ -327,6 +420,7 @@ pub(crate) fn run(scenario: &Scenario, steps: &[Step], seed: u64) -> (String, En
     for step in steps {
         match step {
             Step::See(sighting) => engine.observe(sighting, &mut lines),
+            Step::Drop(drop) => engine.observe_drop(drop, &mut lines),
             Step::Advance(now) => engine.advance(*now, &mut lines),
         }
     }

@@ -21,6 +21,7 @@ fn disordered(scenario: &Scenario) -> Vec<Step> {
             let lag = (index as u64 * 7_919 % 46) * 1_000_000;
             match step {
                 Step::See(sighting) => (sighting.time.as_nanos() + lag, step.clone()),
+                Step::Drop(drop) => (drop.time.as_nanos() + lag, step.clone()),
                 Step::Advance(now) => (now.as_nanos() + 46_000_000, step.clone()),
             }
         })

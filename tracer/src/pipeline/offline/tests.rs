@@ -193,7 +193,7 @@ fn errors_name_the_file_and_what_to_do() {
         times: super::super::selection::Times { since: Some("10m".parse().unwrap()), until: None },
         resolv_conf: None,
     };
-    let options = StreamOptions { format: Format::Text, units: vec![Unit::Lookup] };
+    let options = StreamOptions { format: Format::Text, units: vec![Unit::Lookup], follow: false };
     shown.push_str(&format!("{:#}\n", stream(files, &options, Vec::new()).unwrap_err()));
     insta::assert_snapshot!(shown);
 }

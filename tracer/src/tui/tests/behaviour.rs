@@ -3,7 +3,7 @@
 use super::build::{Node, Screen, at, lookup, message, name, pair, tell, tell_question};
 use crate::{
     model::*,
-    tui::{Action, App, Feed, Limits, Snapshot, Theme},
+    tui::{Action, App, Feed, Limits, Playback, Request, Snapshot, Theme},
 };
 use proptest::prelude::*;
 use ratatui::{
@@ -90,6 +90,59 @@ fn a_frozen_screen_keeps_its_lines_and_goes_on_when_asked() {
         let text = screen.draw();
         assert!(!text.contains("FROZEN") && text.contains("new.example"), "{text}");
     }
+}
+
+#[test]
+fn keys_ask_the_session_and_a_replay_has_its_own() {
+    let (_, mut screen) = thirty();
+    let ask = |screen: &mut Screen, code| screen.app.update(KeyEvent::new(code, KeyModifiers::NONE));
+    let save = KeyEvent::new(KeyCode::Char('s'), KeyModifiers::CONTROL);
+    assert_eq!(screen.app.update(save), Action::Ask(Request::Save));
+    assert_eq!(ask(&mut screen, KeyCode::Char('n')), Action::Draw);
+    screen.feed.lock().status_mut().playback = Some(Playback::default());
+    screen.draw();
+    for (code, request) in [
+        (KeyCode::Char(' '), Request::Pause),
+        (KeyCode::Char('n'), Request::NextFinding),
+        (KeyCode::Char('N'), Request::PreviousFinding),
+        (KeyCode::Left, Request::Skip(-10)),
+        (KeyCode::Char('>'), Request::Skip(60)),
+        (KeyCode::Char('='), Request::Faster),
+        (KeyCode::Char('-'), Request::Slower),
+    ] {
+        assert_eq!(ask(&mut screen, code), Action::Ask(request));
+    }
+    screen.keys("t-5");
+    screen.press(KeyCode::Backspace);
+    let text = screen.keys("30s");
+    assert!(text.contains("go to -30s▏"), "{text}");
+    assert_eq!(ask(&mut screen, KeyCode::Enter), Action::Ask(Request::GoTo("-30s".into())));
+    screen.keys("t12");
+    screen.press(KeyCode::Esc);
+    assert!(!screen.draw().contains("go to"));
+}
+
+#[test]
+fn what_is_said_stays_until_the_next_key() {
+    let (_, mut screen) = thirty();
+    screen.feed.lock().status_mut().say("saved a\x1b[2J.pcapng");
+    assert!(screen.draw().contains("saved a\\u{1b}[2J.pcapng"));
+    assert!(screen.draw().contains("saved a"));
+    assert!(!screen.press(KeyCode::Char('j')).contains("saved a"));
+    screen.feed.lock().status_mut().say("saved b");
+    assert!(screen.draw().contains("saved b"));
+}
+
+#[test]
+fn a_feed_that_began_anew_takes_the_lines_of_before_away() {
+    let (mut node, mut screen) = thirty();
+    screen.draw();
+    let mut fresh = Feed::new(node.vantages.clone(), Limits::default());
+    tell(&mut fresh, &pair(&mut node, "again.example", 2.0, 0.001));
+    let fresh = fresh.in_place_of(&screen.feed.lock());
+    *screen.feed.lock() = fresh;
+    let text = screen.draw();
+    assert!(text.contains("again.example") && text.contains(" 1 lookup"), "{text}");
 }
 
 #[test]
@@ -205,7 +258,7 @@ fn names_and_titles_cannot_reach_the_terminal() {
     bad.steps[0].questions[0].transmissions[0].hops[0].vantage = node.vantages.intern(vantage);
     let mut screen = Screen::new(&node, 120, 30);
     *screen.feed.lock() = Feed::new(node.vantages.clone(), Limits::default())
-        .with_pods(Box::new(|_| Some("pod\x1b]0;x\x07\u{202e}".to_owned())));
+        .with_pods(Box::new(|_, _| Some("pod\x1b]0;x\x07\u{202e}".to_owned())));
     {
         let mut feed = screen.feed.lock();
         tell(&mut feed, &bad);
@@ -263,7 +316,7 @@ fn a_full_lane_makes_no_lines_beyond_its_share_of_a_tick() {
     let count = Arc::clone(&made);
     let limits = Limits { ordinary: 100, lines_per_tick: 5, ..Limits::default() };
     let mut node = Node::new();
-    let mut feed = Feed::new(node.vantages.clone(), limits).with_pods(Box::new(move |_| {
+    let mut feed = Feed::new(node.vantages.clone(), limits).with_pods(Box::new(move |_, _| {
         count.fetch_add(1, Ordering::Relaxed);
         None
     }));
@@ -351,9 +404,9 @@ fn more_servers_than_fit_share_one_line() {
         feed.question(&question);
     }
     let rows = feed.servers();
-    assert_eq!(rows.len(), 513);
-    assert_eq!(rows[512].server, None);
-    assert_eq!(rows[512].queries, 88);
+    assert_eq!(rows.len(), 257);
+    assert_eq!(rows[256].server, None);
+    assert_eq!(rows[256].queries, 344);
 }
 
 #[test]

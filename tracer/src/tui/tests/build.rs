@@ -144,6 +144,7 @@ impl Node {
             addresses: addresses.iter().map(|a| ip(a)).collect(),
             size: 120,
             late: false,
+            passed_over: false,
             dropped: None,
             hops: Self::hops(&self.way_back, at(seconds - 0.000_008), last.server, last.client),
         });
@@ -195,6 +196,7 @@ pub(in crate::tui) fn lookup(host: &str, result: LookupResult, steps: Vec<Vec<Qu
         retransmissions: sent().filter_map(retransmission).collect(),
         gaps: gaps.collect(),
         suspicious_names: Vec::new(),
+        forwarded: false,
         start,
         duration: end.unwrap_or(times[times.len() - 1]).since(start),
         family: Family::Glibc,
@@ -255,8 +257,10 @@ pub(in crate::tui) struct Screen {
 
 impl Screen {
     pub(in crate::tui) fn new(node: &Node, width: u16, height: u16) -> Self {
-        let mut feed = Feed::new(node.vantages.clone(), Limits::default())
-            .with_pods(Box::new(|client| (client == ip("10.244.1.23")).then(|| "shop/web-7c9f".to_owned())));
+        let mut feed =
+            Feed::new(node.vantages.clone(), Limits::default()).with_pods(Box::new(|client, _| {
+                (client == ip("10.244.1.23")).then(|| "shop/web-7c9f".to_owned())
+            }));
         feed.status_mut().title = "node-7".into();
         feed.status_mut().interfaces = "14 veths · cni0 · eth0".into();
         Self {

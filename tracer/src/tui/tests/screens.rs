@@ -3,7 +3,7 @@
 use super::build::{Node, Screen, at, ip, lookup, pair, socket, tell, tell_question};
 use crate::{
     model::{Flow, IcmpError, Lookup, LookupResult, QuestionOutcome, Rcode, Rtype, Transport, Unreachable},
-    tui::Recording,
+    tui::{Motion, Playback, Recording},
 };
 use ratatui::crossterm::event::KeyCode;
 use std::time::Duration;
@@ -196,6 +196,43 @@ fn servers() {
 #[test]
 fn help() {
     at_all_sizes("help", |screen| {
+        screen.keys("?");
+    });
+}
+
+/// Makes the session a replay of a file that stands at 9.3 s.
+fn replayed(screen: &mut Screen, motion: Motion) {
+    let mut feed = screen.feed.lock();
+    let status = feed.status_mut();
+    status.title = "node-7.pcapng, node-8.pcapng".into();
+    status.interfaces = "veth7c9f · cni0 · eth0".into();
+    let speed = "10×".into();
+    status.playback = Some(Playback { position: at(9.3), start: at(1.0), speed, motion });
+}
+
+#[test]
+fn a_paused_replay_at_a_finding() {
+    at_all_sizes("replay", |screen| {
+        replayed(screen, Motion::Paused);
+        let found = "DP102 retry-gap at 12:00:03.518: payments waited 5 s for an answer, 1 time";
+        screen.feed.lock().status_mut().say(found);
+    });
+}
+
+#[test]
+fn a_time_is_typed_into_a_replay() {
+    at_all_sizes("replay_time", |screen| {
+        replayed(screen, Motion::Playing);
+        screen.draw();
+        screen.keys("t12:00:05");
+    });
+}
+
+#[test]
+fn help_of_a_replay() {
+    at_all_sizes("replay_help", |screen| {
+        replayed(screen, Motion::Playing);
+        screen.draw();
         screen.keys("?");
     });
 }

@@ -1,7 +1,7 @@
 //! The help, made from the key tables and the columns of the view it is about.
 
 use crate::tui::{
-    keys::{Command, FILTER_KEYS, KEYS},
+    keys::{self, Command, KEYS, TYPING_KEYS},
     text,
     theme::{Theme, Tone},
 };
@@ -23,11 +23,13 @@ enum Line {
 }
 
 impl Help {
-    /// Help for the view of that title with these filter fields; `notes` are the session's warnings.
+    /// Help for the view of that title with these filter fields, live or in a replay; `notes` are the session's
+    /// warnings.
     pub(in crate::tui) fn new(
         view: &str,
         fields: Vec<(&'static str, &'static str)>,
         notes: &[String],
+        replay: bool,
     ) -> Self {
         let mut lines = Vec::new();
         if !notes.is_empty() {
@@ -35,10 +37,15 @@ impl Help {
             lines.extend(notes.iter().map(|n| Line::Entry("!".into(), text::escape(n).into_owned())));
             lines.push(Line::Blank);
         }
-        lines.push(Line::Head("Keys".into()));
+        let head = if replay { "Keys of a replay" } else { "Keys of a live session" };
+        lines.push(Line::Head(head.into()));
+        lines.extend(keys::further_keys(replay).iter().map(|b| Line::Entry(b.keys_text(), b.about.into())));
+        lines.extend([Line::Blank, Line::Head("Keys".into())]);
         lines.extend(KEYS.iter().map(|b| Line::Entry(b.keys_text(), b.about.into())));
-        lines.extend([Line::Blank, Line::Head("Keys while a filter is typed".into())]);
-        lines.extend(FILTER_KEYS.iter().map(|b| Line::Entry(b.keys_text(), b.about.into())));
+        let head =
+            if replay { "Keys while a filter or a time is typed" } else { "Keys while a filter is typed" };
+        lines.extend([Line::Blank, Line::Head(head.into())]);
+        lines.extend(TYPING_KEYS.iter().map(|b| Line::Entry(b.keys_text(), b.about.into())));
         lines.extend([Line::Blank, Line::Head(format!("Filter of {view}: all terms must hold, ! negates"))]);
         lines.extend(fields.into_iter().map(|(key, about)| Line::Entry(key.into(), about.into())));
         Self { lines, top: 0, page: 1 }

@@ -1,15 +1,18 @@
 //! The servers: what each address was asked, and what it answered.
 
 use super::{Opened, View, fields_of};
-use crate::tui::{
-    column::{Column, Kind, Value, Width},
-    filter::FilterError,
-    keys::Command,
-    servers::{Role, ServerRow},
-    snapshot::Snapshot,
-    table::{Record, Table},
-    text,
-    theme::{Theme, Tone},
+use crate::{
+    stats::Role,
+    tui::{
+        column::{Column, Kind, Value, Width},
+        filter::FilterError,
+        keys::Command,
+        servers::ServerRow,
+        snapshot::Snapshot,
+        table::{Record, Table},
+        text,
+        theme::{Theme, Tone},
+    },
 };
 use ratatui::{Frame, layout::Rect};
 use std::{borrow::Cow, sync::Arc};

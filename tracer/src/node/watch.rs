@@ -1,0 +1,409 @@
+//! The thread that follows who is who.
+//!
+//! It lives beside capture, in a thread of its own with the privileges it was started with: each look at the node joins
+//! the kernel's view (`links`) with what the node's files say (`naming`), and tells the result (`census`). It looks when
+//! the kernel told of an interface, again and less and less often while something there has no name yet (a pod's
+//! network is made before its first process), and every five seconds.
+
+use super::{
+    addresses,
+    census::{Census, Claim, Nearness},
+    links::{Links, News, Peers, Watched},
+    naming::{Look, Namer, Naming},
+    processes::netns_of,
+    roots::{Roots, read_made},
+};
+use crate::model::{Pods, Timestamp};
+use futures_util::{FutureExt as _, future::select_all};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs::File,
+    io,
+    net::IpAddr,
+    os::fd::AsFd as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+use tokio::{sync::Notify, time};
+
+/// News that come together are one look.
+const TOGETHER: Duration = Duration::from_millis(30);
+/// How often everything is looked at anew.
+const RESYNC: Duration = Duration::from_secs(5);
+/// A namespace's addresses are still being set while it is younger than this.
+const YOUNG: Duration = Duration::from_secs(3);
+/// How long the start waits for the first look.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
+/// `/proc/PID/net/fib_trie` of a pod has a few dozen lines; a router's may be large.
+const PROC_NET_MAX: u64 = 1 << 20;
+
+/// What the thread needs.
+pub struct Settings {
+    /// The namespaces that capture watches.
+    pub watched: Vec<Watched>,
+    /// Where the node's files are.
+    pub roots: Roots,
+    /// Whom to tell.
+    pub pods: Pods,
+    /// Takes what the user should know, once.
+    pub note: Box<dyn Fn(&str) + Send>,
+    /// The wall clock.
+    pub now: fn() -> Timestamp,
+}
+
+/// The running thread; it ends when this is dropped.
+pub struct Watch {
+    stop: Arc<Stop>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Stop {
+    wanted: AtomicBool,
+    notify: Notify,
+}
+
+impl Watch {
+    /// Starts, and waits until the node was looked at once (or for two seconds).
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start(settings: Settings) -> io::Result<Self> {
+        let stop = Arc::new(Stop::default());
+        let (looked, first_look) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("dnspath-node".into()).spawn({
+            let stop = Arc::clone(&stop);
+            move || run(settings, &stop, &looked)
+        })?;
+        // An error means that the thread ended: it has told why.
+        let _ = first_look.recv_timeout(FIRST_LOOK);
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.stop.wanted.store(true, Ordering::Relaxed);
+        self.stop.notify.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // A panic there was printed there.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(settings: Settings, stop: &Stop, looked: &mpsc::Sender<()>) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            (settings.note)(&format!("cannot follow the pods: {error}: they are shown by address"));
+            return;
+        }
+    };
+    runtime.block_on(async {
+        match Watcher::new(settings) {
+            Ok(mut watcher) => watcher.watch(stop, looked).await,
+            Err((note, error)) => {
+                note(&format!("cannot follow the pods' interfaces: {error}: pods are shown by address"));
+            }
+        }
+    });
+}
+
+/// What an interface of a watched namespace leads to.
+#[derive(Debug, Default)]
+struct Neighbour {
+    links: BTreeSet<u32>,
+    naming: Naming,
+    addresses: BTreeSet<IpAddr>,
+    inode: u64,
+    born: Timestamp,
+}
+
+/// A pod that no watched interface leads to.
+struct Elsewhere {
+    naming: Naming,
+    addresses: BTreeSet<IpAddr>,
+}
+
+/// A neighbour's key: which watched namespace, and its number there.
+type Key = (usize, i32);
+
+struct Watcher {
+    settings: Settings,
+    links: Vec<Links>,
+    namer: Namer,
+    census: Census,
+    neighbours: HashMap<Key, Neighbour>,
+    elsewhere: Vec<Elsewhere>,
+    /// Inodes of the watched namespaces and of the node's own: nobody's.
+    besides: Vec<u64>,
+    own: Vec<BTreeSet<IpAddr>>,
+    looked_at_all: Timestamp,
+    noted_blind: bool,
+}
+
+impl Watcher {
+    fn new(settings: Settings) -> Result<Self, (Box<dyn Fn(&str) + Send>, io::Error)> {
+        let mut besides: Vec<u64> = Vec::new();
+        besides.extend(netns_of(&settings.roots, 1));
+        besides.extend(netns_of(&Roots::at("/"), std::process::id()));
+        let mut links = Vec::new();
+        for watched in &settings.watched {
+            match Links::connect(watched) {
+                Ok(connected) => links.push(connected),
+                Err(error) => return Err((settings.note, error)),
+            }
+            besides.extend(inode_of(watched));
+        }
+        besides.sort_unstable();
+        besides.dedup();
+        Ok(Self {
+            namer: Namer::new(settings.roots.clone()),
+            census: Census::new(settings.pods.clone()),
+            neighbours: HashMap::new(),
+            elsewhere: Vec::new(),
+            own: vec![BTreeSet::new(); links.len()],
+            looked_at_all: Timestamp::EPOCH,
+            noted_blind: false,
+            besides,
+            links,
+            settings,
+        })
+    }
+
+    async fn watch(&mut self, stop: &Stop, looked: &mpsc::Sender<()>) {
+        self.look().await;
+        // The starter may have given up waiting.
+        let _ = looked.send(());
+        while !stop.wanted.load(Ordering::Relaxed) {
+            let pause = self.pause();
+            let news = select_all(self.links.iter_mut().map(|links| links.news().boxed()));
+            let (news, watched) = tokio::select! {
+                (news, watched, _) = news => (Some(news), watched),
+                () = time::sleep(pause) => (None, 0),
+                () = stop.notify.notified() => break,
+            };
+            match news {
+                Some(News::Other) => {}
+                Some(News::Gone(index)) => self.gone(watched, index),
+                Some(News::Changed) => {
+                    time::sleep(TOGETHER).await;
+                    self.drain_news();
+                    self.look().await;
+                }
+                Some(News::Ended) => (self.settings.note)(
+                    "the kernel's news of interfaces ended: new pods are named by listing, every five seconds",
+                ),
+                None => self.look().await,
+            }
+        }
+    }
+
+    /// Takes the news that have come meanwhile.
+    fn drain_news(&mut self) {
+        for watched in 0..self.links.len() {
+            while let Some(news) = self.links[watched].news().now_or_never() {
+                match news {
+                    News::Gone(index) => self.gone(watched, index),
+                    News::Ended => break,
+                    News::Changed | News::Other => {}
+                }
+            }
+        }
+    }
+
+    /// Until the next look: the youngest that has no name yet is looked for soon.
+    fn pause(&self) -> Duration {
+        let now = (self.settings.now)();
+        let nameless =
+            |neighbour: &&Neighbour| neighbour.naming.name().is_none() || neighbour.addresses.is_empty();
+        let youngest =
+            self.neighbours.values().filter(nameless).map(|neighbour| now.since(neighbour.born)).min();
+        youngest.map_or(RESYNC, |age| (age / 4).clamp(Duration::from_millis(50), RESYNC))
+    }
+
+    /// An interface is gone, and with its last one the neighbour.
+    fn gone(&mut self, watched: usize, index: u32) {
+        let now = (self.settings.now)();
+        let census = &mut self.census;
+        self.neighbours.retain(|key, neighbour| {
+            let was_last = key.0 == watched && neighbour.links.remove(&index) && neighbour.links.is_empty();
+            if was_last {
+                census.gone(&neighbour.addresses, now);
+            }
+            !was_last
+        });
+    }
+
+    async fn look(&mut self) {
+        let now = (self.settings.now)();
+        let all = now.since(self.looked_at_all) >= RESYNC;
+        if all {
+            self.looked_at_all = now;
+        }
+        for watched in 0..self.links.len() {
+            match self.links[watched].peers().await {
+                Ok(peers) => self.meet(watched, peers, now),
+                Err(error) => (self.settings.note)(&format!("cannot list the interfaces of pods: {error}")),
+            }
+        }
+        let nameless =
+            |neighbour: &Neighbour| neighbour.naming.name().is_none() || all && !neighbour.naming.is_pod();
+        if all || self.neighbours.values().any(nameless) {
+            let look = self.namer.look(&self.besides);
+            self.name(&look, nameless).await;
+            if all {
+                self.look_elsewhere(&look).await;
+            }
+        }
+        self.ask_addresses(all, now).await;
+        let own = self
+            .settings
+            .watched
+            .iter()
+            .zip(&self.own)
+            .map(|(watched, addresses)| (watched.as_pod(), addresses));
+        let own: Vec<_> = own.collect();
+        let attached = self.neighbours.values().map(|neighbour| Claim {
+            name: neighbour.naming.name(),
+            addresses: &neighbour.addresses,
+            nearness: Nearness::Attached,
+        });
+        let node = own.iter().map(|(name, addresses)| Claim {
+            name: Some(name),
+            addresses,
+            nearness: Nearness::Node,
+        });
+        let elsewhere = self.elsewhere.iter().map(|pod| Claim {
+            name: pod.naming.name(),
+            addresses: &pod.addresses,
+            nearness: Nearness::Elsewhere,
+        });
+        self.census.take(attached.chain(node).chain(elsewhere), (self.settings.now)());
+    }
+
+    /// Compares the interfaces with those known. An index is not used again, so a neighbour with another interface is
+    /// another neighbour, even where it has the number of one that is gone.
+    fn meet(&mut self, watched: usize, peers: Peers, now: Timestamp) {
+        self.neighbours.retain(|key, neighbour| {
+            key.0 != watched || peers.get(&key.1).is_some_and(|links| !links.is_disjoint(&neighbour.links))
+        });
+        for (number, links) in peers {
+            let neighbour = self
+                .neighbours
+                .entry((watched, number))
+                .or_insert_with(|| Neighbour { born: now, ..Neighbour::default() });
+            neighbour.links = links;
+        }
+    }
+
+    /// Finds the namespaces of nameless neighbours, and names them.
+    async fn name(&mut self, look: &Look, nameless: impl Fn(&Neighbour) -> bool) {
+        let settled: BTreeSet<u64> = self
+            .neighbours
+            .values()
+            .filter(|neighbour| !nameless(neighbour))
+            .map(|neighbour| neighbour.inode)
+            .collect();
+        let mut opened = 0_u64;
+        let candidates: BTreeSet<u64> =
+            look.processes.namespaces().chain(look.named.keys().copied()).collect();
+        for inode in candidates.difference(&settled).copied() {
+            let Some(file) = self.open(inode, look) else { continue };
+            opened += 1;
+            for watched in 0..self.links.len() {
+                let Some(number) = self.links[watched].number_of(file.as_fd()).await else { continue };
+                if let Some(neighbour) = self.neighbours.get_mut(&(watched, number))
+                    && nameless(neighbour)
+                {
+                    neighbour.inode = inode;
+                    neighbour.naming = self.namer.name(inode, look);
+                }
+            }
+        }
+        let blind = opened == 0 && settled.is_empty() && !self.neighbours.is_empty();
+        if blind && !self.noted_blind {
+            self.noted_blind = true;
+            (self.settings.note)(why_blind(look));
+        }
+    }
+
+    /// The file of a namespace, by one of its processes or its name; checked, since numbers are used again.
+    fn open(&self, inode: u64, look: &Look) -> Option<File> {
+        use std::os::unix::fs::MetadataExt as _;
+        let roots = &self.settings.roots;
+        let by_process = look.processes.of(inode).iter().map(|pid| roots.proc(&format!("{pid}/ns/net")));
+        let by_name = look.named.get(&inode).map(|name| roots.of_named(name));
+        by_process
+            .chain(by_name)
+            .filter_map(|path| File::open(path).ok())
+            .find(|file| file.metadata().is_ok_and(|metadata| metadata.ino() == inode))
+    }
+
+    /// Asks for the addresses of those whose addresses may have changed.
+    async fn ask_addresses(&mut self, all: bool, now: Timestamp) {
+        for (&(watched, number), neighbour) in &mut self.neighbours {
+            let young = now.since(neighbour.born) < YOUNG;
+            if (all || young || neighbour.addresses.is_empty())
+                && let Ok(addresses) = self.links[watched].addresses(Some(number)).await
+            {
+                neighbour.addresses = addresses;
+            }
+        }
+        if all {
+            for (links, own) in self.links.iter().zip(&mut self.own) {
+                if let Ok(addresses) = links.addresses(None).await {
+                    *own = addresses;
+                }
+            }
+        }
+    }
+
+    /// Pods that no watched interface leads to.
+    async fn look_elsewhere(&mut self, look: &Look) {
+        self.elsewhere.clear();
+        let attached: BTreeSet<u64> = self.neighbours.values().map(|neighbour| neighbour.inode).collect();
+        for inode in look.processes.namespaces().filter(|inode| !attached.contains(inode)) {
+            let naming = self.namer.name(inode, look);
+            if !naming.is_pod() {
+                continue;
+            }
+            let of_process = look.processes.of(inode).iter().find_map(|&pid| {
+                let addresses = self.addresses_of_process(pid);
+                // The number may be another process's by now.
+                netns_of(&self.settings.roots, pid).is_ok_and(|now| now == inode).then_some(addresses)
+            });
+            self.elsewhere.push(Elsewhere { naming, addresses: of_process.unwrap_or_default() });
+        }
+    }
+
+    fn addresses_of_process(&self, pid: u32) -> BTreeSet<IpAddr> {
+        let read = |file: &str| {
+            let path = self.settings.roots.proc(&format!("{pid}/net/{file}"));
+            String::from_utf8_lossy(&read_made(&path, PROC_NET_MAX).unwrap_or_default()).into_owned()
+        };
+        let mut all = addresses::of_fib_trie(&read("fib_trie"));
+        all.extend(addresses::of_if_inet6(&read("if_inet6")));
+        all
+    }
+}
+
+/// Why no neighbour's namespace could be opened.
+fn why_blind(look: &Look) -> &'static str {
+    if look.processes.refused > 0 {
+        "pods are shown by address: CAP_SYS_PTRACE is missing, which finds their processes"
+    } else {
+        "pods are shown by address: their processes are not visible here; run on the node, or with hostPID in a pod"
+    }
+}
+
+fn inode_of(watched: &Watched) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata(watched.path.as_ref()?).ok().map(|metadata| metadata.ino())
+}

@@ -1,0 +1,193 @@
+//! Capture files read up to a point in time: decoder and engine as live, the clock an argument.
+
+use crate::{
+    cli::options::FileOptions,
+    engine::{Config, SearchList},
+    model::{Coverage, Observer, Timestamp, Vantages},
+    pipeline::session::Session,
+    trace::{MergedReader, TraceError},
+};
+use std::time::Duration;
+
+/// The engine's time stays this far behind the replay's: frames of one file may be out of order by as much.
+const SLACK: Duration = Duration::from_millis(100);
+/// Who writes a file that is followed writes at least that often: only then it is known what came to pass.
+const LAG: Duration = Duration::from_secs(2);
+
+/// Where reading stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stopped {
+    /// The number of frames asked for was read; there may be more.
+    Busy,
+    /// There is no further frame; the session has ended.
+    Ended,
+    /// Every frame up to the time asked for was read.
+    There,
+    /// The next frame is not there yet.
+    Waiting,
+}
+
+/// Files with their session, read from the start on.
+pub(super) struct Player {
+    vantages: Vantages,
+    reader: MergedReader,
+    session: Session,
+    ended: bool,
+    failed: Option<TraceError>,
+    /// The times of the earliest and the latest frame read.
+    span: Option<(Timestamp, Timestamp)>,
+    /// The latest frame looked at, and when (`now`) that was first.
+    seen: (Timestamp, u64),
+}
+
+impl Player {
+    /// Opens the files. Where `growing` is set, reading never waits for more.
+    ///
+    /// # Errors
+    /// When one of them cannot be opened or is no capture file; [`TraceError::Empty`] also for a growing file that has
+    /// no header yet.
+    pub(super) fn open(files: &FileOptions, vantages: &Vantages, growing: bool) -> Result<Self, TraceError> {
+        let reader =
+            if growing { MergedReader::follow(&files.files)? } else { MergedReader::open(&files.files)? };
+        let resolv_conf = files.resolv_conf.as_deref().map(SearchList::from_resolv_conf);
+        let config = Config { resolv_conf, ..Config::default() };
+        Ok(Self {
+            vantages: vantages.clone(),
+            reader,
+            session: Session::new(&files.ports, config, vantages.clone()),
+            ended: false,
+            failed: None,
+            span: None,
+            seen: (Timestamp::EPOCH, 0),
+        })
+    }
+
+    /// Reads the frames up to `until`, and at most so many.
+    pub(super) fn read(
+        &mut self,
+        until: Timestamp,
+        most: usize,
+        now: u64,
+        out: &mut impl Observer,
+    ) -> Stopped {
+        if self.ended {
+            return Stopped::Ended;
+        }
+        for _ in 0..most {
+            match self.next(until, now, out) {
+                Ok(None) => {}
+                Ok(Some(Stopped::Ended)) => {
+                    self.finish(out);
+                    return Stopped::Ended;
+                }
+                Ok(Some(stopped)) => {
+                    self.pass(until, now, out);
+                    return stopped;
+                }
+                Err(error) => {
+                    self.failed = Some(error);
+                    self.finish(out);
+                    return Stopped::Ended;
+                }
+            }
+        }
+        Stopped::Busy
+    }
+
+    /// Reads one frame, or says why not.
+    fn next(
+        &mut self,
+        until: Timestamp,
+        now: u64,
+        out: &mut impl Observer,
+    ) -> Result<Option<Stopped>, TraceError> {
+        let time = self.next_time(now)?;
+        let waiting = self.reader.waiting();
+        let Some(time) = time else {
+            return Ok(Some(if waiting { Stopped::Waiting } else { Stopped::Ended }));
+        };
+        if time > until {
+            return Ok(Some(Stopped::There));
+        }
+        // What another file still has to give may be earlier.
+        if waiting && time + LAG > self.arrived(now) {
+            return Ok(Some(Stopped::Waiting));
+        }
+        if let Some(frame) = self.reader.next_frame(&self.vantages)? {
+            let (first, last) = self.span.unwrap_or((frame.time, frame.time));
+            self.span = Some((first.min(frame.time), last.max(frame.time)));
+            self.session.frame(&frame, out);
+        }
+        Ok(None)
+    }
+
+    /// The time of the next frame, where it is there.
+    ///
+    /// # Errors
+    /// When the files cannot be read on.
+    pub(super) fn next_time(&mut self, now: u64) -> Result<Option<Timestamp>, TraceError> {
+        let time = self.reader.next_time(&self.vantages)?;
+        if let Some(time) = time
+            && time > self.seen.0
+        {
+            self.seen = (time, now);
+        }
+        Ok(time)
+    }
+
+    /// The time at the place of capture, judged by the latest frame.
+    fn arrived(&self, now: u64) -> Timestamp {
+        self.seen.0.plus_nanos(now.saturating_sub(self.seen.1))
+    }
+
+    /// Lets the engine's time pass as far as it is known that no frame is missing.
+    fn pass(&mut self, until: Timestamp, now: u64, out: &mut impl Observer) {
+        let Some((_, newest)) = self.span else { return };
+        let mut until = until - SLACK;
+        if self.reader.waiting() {
+            until = until.min(self.arrived(now) - LAG);
+        }
+        if until > newest {
+            self.session.advance(until, out);
+        }
+    }
+
+    /// Ends the session: what is still open is told.
+    pub(super) fn finish(&mut self, out: &mut impl Observer) {
+        if !std::mem::replace(&mut self.ended, true) {
+            self.session.finish(out);
+        }
+    }
+
+    pub(super) const fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// How long nothing new has come.
+    pub(super) fn idle(&self, now: u64) -> Duration {
+        Duration::from_nanos(now.saturating_sub(self.seen.1))
+    }
+
+    pub(super) const fn failure(&self) -> Option<&TraceError> {
+        self.failed.as_ref()
+    }
+
+    /// Why the files could not be read to their end.
+    pub(super) fn take_failure(&mut self) -> Option<TraceError> {
+        self.failed.take()
+    }
+
+    /// The times of the earliest and the latest frame read.
+    pub(super) const fn span(&self) -> Option<(Timestamp, Timestamp)> {
+        self.span
+    }
+
+    /// Whether a file ends inside a record.
+    pub(super) fn cut(&self) -> bool {
+        self.reader.cut()
+    }
+
+    pub(super) fn coverage(&self) -> Coverage {
+        self.session.coverage(self.reader.lost())
+    }
+}

@@ -1,0 +1,216 @@
+//! `cargo xtask vm-test`: dnspath on the kernels that Debian has, each in a virtual machine of its own.
+//!
+//! The machine's file system is in memory: the lab's tools, the modules that its links and rules need, and the test
+//! programs `kernel` and `exits` of the package `dnspath-tests`, which build the lab in there as they do anywhere.
+//! Everything downloaded or made is below `target/vm`.
+
+mod initramfs;
+mod kernel;
+mod machine;
+mod newc;
+
+use crate::{
+    command::{binary, build_release, cargo, output, say, target},
+    packages,
+    test::Counts,
+};
+use anyhow::{Context, Result, bail};
+use kernel::{Kernel, SERIES};
+use machine::Run;
+use serde_json::Value;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Mutex,
+};
+
+/// What runs in each machine: a test program, and the parts of names that choose among its tests; none: all.
+const TESTS: [(&str, &str); 2] = [("kernel", ""), ("exits", "killed")];
+
+/// What this machine needs besides what the virtual one gets, and the Debian packages that have it.
+const PROGRAMS: [(&str, &str); 6] = [
+    ("apt-get", "apt"),
+    ("dpkg", "dpkg"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("strip", "binutils"),
+    ("xz", "xz-utils"),
+    ("zstd", "zstd"),
+];
+
+/// Machines that run at the same time. Each has two processors, which are idle for most of the time.
+const AT_ONCE: usize = 2;
+
+/// Which kernels.
+#[derive(clap::Args, Default)]
+pub(crate) struct Options {
+    /// Only this series; repeatable [default: all]
+    #[arg(long, value_parser = SERIES.map(|(series, _)| series))]
+    kernel: Vec<String>,
+}
+
+/// What became of one kernel.
+struct Row {
+    series: &'static str,
+    result: Result<(Kernel, Run)>,
+}
+
+/// `cargo xtask vm-test`: status 1 where a test failed or no kernel could be run.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    if let Some(reason) = why_not()? {
+        bail!("no virtual machines here: {reason}");
+    }
+    let counts = matrix(options)?;
+    Ok(if counts.failed == 0 && counts.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Why no kernel can be booted here, once what can be installed is installed.
+pub(crate) fn why_not() -> Result<Option<String>> {
+    if !cfg!(target_arch = "x86_64") {
+        return Ok(Some("they are for x86-64".into()));
+    }
+    let programs: Vec<_> = PROGRAMS.iter().chain(&initramfs::PROGRAMS).copied().collect();
+    packages::ensure_programs(&programs)?;
+    let missing = packages::missing_programs(&programs);
+    Ok((!missing.is_empty()).then(|| format!("these packages are missing: {}", missing.join(" "))))
+}
+
+/// Runs the tests on each kernel and prints a table. A kernel that Debian does not offer any more, or that cannot be
+/// downloaded, counts as one test left out.
+pub(crate) fn matrix(options: &Options) -> Result<Counts> {
+    let folder = target().join("vm");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let programs = programs(&folder)?;
+    let list: String = TESTS.iter().map(|(program, names)| format!("{program} {names}\n")).collect();
+    let programs: Vec<_> = programs.iter().map(|(name, path)| (name.as_str(), path.clone())).collect();
+    let system = initramfs::archive(&programs, &list)?;
+    let chosen: Vec<_> = SERIES
+        .into_iter()
+        .filter(|(series, _)| options.kernel.is_empty() || options.kernel.iter().any(|one| one == series))
+        .collect();
+    let (waiting, rows) = (Mutex::new(chosen.iter()), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let next = waiting.lock().map(|mut waiting| waiting.next()).ok().flatten();
+                    let Some((series, suite)) = next else { break };
+                    let result = test(series, suite, &system);
+                    if let Ok(mut rows) = rows.lock() {
+                        rows.push(Row { series, result });
+                    }
+                }
+            });
+        }
+    });
+    let mut rows = rows.into_inner().unwrap_or_default();
+    rows.sort_by_key(|row| SERIES.iter().position(|(series, _)| *series == row.series));
+    Ok(report(&rows))
+}
+
+fn test(series: &'static str, suite: &str, system: &[u8]) -> Result<(Kernel, Run)> {
+    let kernel = Kernel::get(series, suite)?;
+    let initramfs = kernel.folder.join("initramfs");
+    let mut archive =
+        fs::read(kernel.modules()?).with_context(|| format!("cannot read the modules of {series}"))?;
+    archive.extend(system);
+    fs::write(&initramfs, archive).with_context(|| format!("cannot write {}", initramfs.display()))?;
+    let run = machine::run(&kernel, &initramfs)?;
+    Ok((kernel, run))
+}
+
+/// The programs under test, by the names they get in the machine: `DNSPATH_BIN` or the release build, and the tests.
+fn programs(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let dnspath = match std::env::var_os("DNSPATH_BIN") {
+        Some(path) => PathBuf::from(path),
+        None => {
+            build_release(&["dnspath"])?;
+            binary("dnspath")
+        }
+    };
+    let mut programs = vec![("dnspath".to_owned(), initramfs::stripped(&dnspath, folder)?)];
+    let mut build = cargo();
+    build.args(["test", "--locked", "--no-run", "--quiet", "--message-format", "json"]);
+    build.args(["--package", "dnspath-tests"]);
+    for (name, _) in TESTS {
+        build.args(["--test", name]);
+    }
+    for message in output(&mut build)?.lines() {
+        // Other lines are the compiler's own.
+        let Ok(message) = serde_json::from_str::<Value>(message) else { continue };
+        let target = &message["target"];
+        if let (Some(path), Some(name)) = (message["executable"].as_str(), target["name"].as_str())
+            && target["kind"][0] == "test"
+        {
+            programs.push((name.to_owned(), initramfs::stripped(Path::new(path), folder)?));
+        }
+    }
+    Ok(programs)
+}
+
+/// Prints what did not go well, then a line for each kernel; the sum of all tests.
+fn report(rows: &[Row]) -> Counts {
+    let mut all = Counts::default();
+    let mut table = vec![format!(
+        "{:<7} {:<28} {:>6} {:>6} {:>8} {:>7}",
+        "kernel", "release", "passed", "failed", "left out", "seconds"
+    )];
+    for Row { series, result } in rows {
+        let counts = match result {
+            Err(error) => {
+                table.push(format!("{series:<7} left out: {error:#}"));
+                Counts { skipped: 1, ..Counts::default() }
+            }
+            Ok((kernel, run)) => {
+                let counts = judged(series, kernel, run);
+                table.push(format!(
+                    "{series:<7} {:<28} {:>6} {:>6} {:>8} {:>7.0}",
+                    kernel.release,
+                    counts.passed,
+                    counts.failed,
+                    counts.skipped,
+                    run.took.as_secs_f64()
+                ));
+                counts
+            }
+        };
+        all.passed += counts.passed;
+        all.failed += counts.failed;
+        all.skipped += counts.skipped;
+    }
+    for line in table {
+        say(&line);
+    }
+    all
+}
+
+/// The tests of one run; what the kernel complained about, and a run that did not come to its end, are failures.
+fn judged(series: &str, kernel: &Kernel, run: &Run) -> Counts {
+    let mut counts = Counts::default();
+    for line in run.said.lines() {
+        counts.add(line);
+        let complaint = line.starts_with("@@kernel");
+        counts.failed += u64::from(complaint);
+        let plain = line.contains("... ok") || line.contains(" passed, ") || line.starts_with("@@");
+        if complaint || !plain && !line.trim().is_empty() {
+            say(&format!("{series}: {line}"));
+        }
+    }
+    if !run.complete {
+        counts.failed += 1;
+        let told = kernel.folder.join("output");
+        say(&format!(
+            "{series}: FAILED: the machine did not come to its end in {} boots; see {} and the console beside it",
+            run.boots,
+            told.display()
+        ));
+    }
+    for (program, _) in TESTS {
+        let status = run.said.lines().find_map(|line| line.strip_prefix(&format!("@@status {program} ")));
+        if run.complete && status != Some("0") && counts.failed == 0 {
+            counts.failed += 1;
+            say(&format!("{series}: FAILED: {program} ended with status {}", status.unwrap_or("unknown")));
+        }
+    }
+    counts
+}
