@@ -21,7 +21,7 @@ use crate::{
     },
     engine::{Config, SearchList},
     findings::Severity,
-    model::{Coverage, Direction, InterfaceKind, Observer, Pods, Timestamp, Vantages},
+    model::{Conntrack, Coverage, Direction, InterfaceKind, Observer, Pods, Timestamp, Vantages},
     node,
     output::{self, Format, Stream, Unit},
     trace::Origin,
@@ -67,6 +67,8 @@ pub(super) struct Tick {
     coverage: Coverage,
     attached: usize,
     notes: Vec<String>,
+    /// What conntrack counted since the start, CPU by CPU; empty where it cannot be read.
+    pub(super) conntrack_per_cpu: Vec<Conntrack>,
 }
 
 /// What a session says of itself at its end.
@@ -226,6 +228,7 @@ impl Live {
             },
             attached: self.capture.attached(),
             notes: self.notes.take_fresh(),
+            conntrack_per_cpu: self.capture.conntrack_per_cpu(),
         }
     }
 }

@@ -48,14 +48,14 @@ pub fn race(mut options: LiveOptions, race: RaceOptions) -> anyhow::Result<ExitS
     if let Some(pairs) = &pairs {
         pairs.go(live.stop.clone())?;
     }
-    let mut per_cpu = None;
+    let mut per_cpu = Vec::new();
     let ran = live.run(&mut selected, |selected, tick| {
         problems.tell(tick);
         per_cpu.clone_from(&tick.conntrack_per_cpu);
         selected.observer.stream.flush().context(CANNOT_PRINT)
     })?;
     drop(selected);
-    summary.counted(per_cpu);
+    summary.counted(Some(per_cpu).filter(|cpus| !cpus.is_empty()));
     if let Some(pairs) = pairs {
         summary.provoked(pairs.end()?);
     }
