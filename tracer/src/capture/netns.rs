@@ -59,7 +59,7 @@ impl Netns {
     ///
     /// # Errors
     /// When there is no such namespace, or CAP_SYS_ADMIN is missing.
-    pub(super) fn enter(&self) -> Result<(), CaptureError> {
+    pub fn enter(&self) -> Result<(), CaptureError> {
         let Self::Other { shown, path } = self else { return Ok(()) };
         let failed = |source| CaptureError::Netns { name: shown.clone(), source };
         let file = File::open(path).map_err(failed)?;

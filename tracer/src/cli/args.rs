@@ -4,9 +4,10 @@
 use crate::{
     capture::Hook,
     findings::Severity,
-    model::{Rcode, Rtype},
+    model::{Name, Rcode, Rtype},
     output::{Format, Unit},
     pipeline::{
+        provoke::MOST_PAIRS,
         record::Size,
         replay::Speed,
         selection::{NameGlob, Network, PodGlob},
@@ -15,7 +16,11 @@ use crate::{
     trace::LEAST_FLIGHT_OCTETS,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
-use std::{path::PathBuf, str::FromStr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+};
 
 /// See every DNS lookup of this node: search paths, waits, empty answers, losses.
 #[derive(Debug, Parser)]
@@ -72,6 +77,12 @@ pub enum Command {
         Every DNS packet is recorded: select when reading (`dnspath report FILE --client …`).\n\
         What was captured is in the file at the latest half a second later, whatever happens to dnspath.")]
     Record(RecordArgs),
+    /// Watch conntrack clashes and drops: both tuples, the CPU, the lookups they hit; or provoke some and count.
+    #[command(after_help = "Examples:\n  \
+        dnspath race                                        every clash and drop as it happens\n  \
+        dnspath race --provoke 10.96.0.10 --netns cni-1234  what this kernel does to A+AAAA from one socket\n\n\
+        Exit status: 0 nothing lost, 1 packets lost, 2 usage or run-time error.")]
+    Race(RaceArgs),
     /// Say what this kernel and this node let dnspath see, and what on the node will cost lookups.
     #[command(
         after_help = "Exit status: 0 all fine, 1 no capture or something is wrong, 2 usage or run-time error."
@@ -196,6 +207,42 @@ pub struct RecordArgs {
     /// What is DNS.
     #[command(flatten)]
     pub ports: PortArgs,
+}
+
+/// Options of `race`.
+#[derive(Debug, Args)]
+pub struct RaceArgs {
+    /// How to print events.
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    pub output: Format,
+    /// Send A+AAAA pairs to this server, each pair from one socket at one moment on two CPUs, and count what is lost.
+    /// They leave from the first --netns, else from the namespace dnspath runs in, which is watched too.
+    #[arg(long, value_name = "IP[:PORT]", value_parser = server)]
+    pub provoke: Option<SocketAddr>,
+    /// How many pairs.
+    #[arg(long, value_name = "N", default_value_t = 100, requires = "provoke",
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_PAIRS)))]
+    pub pairs: u32,
+    /// The name that the pairs ask for.
+    #[arg(long, value_name = "NAME", default_value = "dnspath-race.invalid", requires = "provoke")]
+    pub ask: Name,
+    /// What to attach to.
+    #[command(flatten)]
+    pub capture: CaptureArgs,
+    /// What to decode.
+    #[command(flatten)]
+    pub decode: DecodeArgs,
+    /// What to show.
+    #[command(flatten)]
+    pub select: SelectArgs,
+}
+
+/// An address with or without a port: 53 then.
+fn server(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse::<IpAddr>().map(|address| SocketAddr::new(address, 53));
+    address
+        .or_else(|_| text.parse())
+        .map_err(|_| "give an IP address, or one with a port: 10.96.0.10:53".into())
 }
 
 /// Options of `check`.

@@ -3,7 +3,7 @@
 pub mod args;
 pub mod options;
 
-use crate::pipeline::{check, live, offline, record, replay};
+use crate::pipeline::{check, live, offline, race, record, replay};
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
 use options::{CheckOptions, ExitStatus, LiveOptions, ReplayOptions, Source};
@@ -55,6 +55,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitStatus> {
             (Source::Files(files), options) => offline::report(files, &options, io::stdout().lock()),
             (Source::Live(live), options) => live::report(live, options),
         },
+        Command::Race(args) => {
+            let (live, options) = args.into_options()?;
+            race::race(live, options)
+        }
         Command::Replay(args) => {
             let options = ReplayOptions::try_from(args)?;
             if io::stdout().is_terminal() {

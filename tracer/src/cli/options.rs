@@ -1,14 +1,15 @@
 //! What an action is given: arguments, checked and joined.
 
 use super::args::{
-    CaptureArgs, CheckArgs, DecodeArgs, LiveArgs, RecordArgs, ReplayArgs, ReportArgs, ReportFormat,
+    CaptureArgs, CheckArgs, DecodeArgs, LiveArgs, RaceArgs, RecordArgs, ReplayArgs, ReportArgs, ReportFormat,
     SelectArgs, StreamArgs, WriteArgs,
 };
 use crate::{
-    capture::{Hook, MAX_PORTS},
+    capture::{Hook, MAX_PORTS, Netns},
     findings::Severity,
     output::{Format, Unit},
     pipeline::{
+        provoke::Plan,
         replay::Speed,
         selection::{PodFilter, Selection, Times},
     },
@@ -49,6 +50,8 @@ pub struct LiveOptions {
     pub interfaces: Vec<String>,
     /// Namespaces to attach in, by name or path; empty: the one dnspath runs in.
     pub netns: Vec<String>,
+    /// Whether the one dnspath runs in is watched beside `netns`.
+    pub also_own: bool,
     /// How packets are hooked.
     pub hook: Hook,
     /// DNS ports, none of them 0; at least one.
@@ -171,6 +174,15 @@ pub struct ReportOptions {
     pub fail_on: Severity,
 }
 
+/// How `race` prints, and what it provokes.
+#[derive(Debug)]
+pub struct RaceOptions {
+    /// JSON or text.
+    pub format: Format,
+    /// Pairs to send.
+    pub provoke: Option<Plan>,
+}
+
 /// What `check` looks at and how it prints.
 #[derive(Debug)]
 pub struct CheckOptions {
@@ -201,6 +213,7 @@ impl LiveOptions {
         Ok(Self {
             interfaces: capture.interfaces,
             netns: capture.netns,
+            also_own: false,
             hook: capture.hook,
             resolv_conf: resolv_conf(&decode)?,
             ports: live_ports(decode.ports.ports)?,
@@ -274,6 +287,23 @@ impl ReportArgs {
         let source = source(self.files, self.write, self.capture, self.decode, self.select)?;
         let options = ReportOptions { format: self.output, lookups: self.lookups, fail_on: self.fail_on };
         Ok((source, options))
+    }
+}
+
+impl RaceArgs {
+    /// What to watch, and what to provoke.
+    ///
+    /// # Errors
+    /// As [`LiveOptions::new`].
+    pub fn into_options(self) -> anyhow::Result<(LiveOptions, RaceOptions)> {
+        let mut live = LiveOptions::new(WriteArgs::default(), self.capture, self.decode, self.select)?;
+        let provoke = self.provoke.map(|server| {
+            let netns = live.netns.first().map_or(Netns::Own, |name| Netns::from_argument(name));
+            // The pairs' way leads through the node's namespace, where conntrack judges them.
+            live.also_own = !live.netns.is_empty();
+            Plan { server, pairs: self.pairs, netns, name: self.ask }
+        });
+        Ok((live, RaceOptions { format: self.output, provoke }))
     }
 }
 

@@ -3,6 +3,7 @@
 mod capture_loss;
 mod cause;
 mod clash_resolved;
+mod clash_rules;
 mod empty_noerror;
 mod groups;
 mod insert_failed;
@@ -26,6 +27,7 @@ mod untranslated_reply;
 mod wrong_mac;
 
 pub use cause::{cause, dropped};
+pub use clash_rules::{KernelVersion, clash_rule};
 pub use pods::name_pods;
 pub use reasons::{fate, what_happened};
 

@@ -4,9 +4,11 @@ pub mod check;
 mod drops;
 mod json;
 mod lines;
+mod race;
 mod report;
 mod stream;
 pub mod text;
 
+pub use race::{Provoked, RaceSummary};
 pub use report::{LookupLog, Report};
 pub use stream::{Format, Stream, Unit};

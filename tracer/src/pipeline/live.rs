@@ -22,7 +22,7 @@ use crate::{
     },
     engine::{Config, SearchList},
     findings::Severity,
-    model::{Coverage, Direction, InterfaceKind, Observer, Pods, Resolver, Timestamp, Vantages},
+    model::{Conntrack, Coverage, Direction, InterfaceKind, Observer, Pods, Resolver, Timestamp, Vantages},
     node,
     output::{Format, Stream, Unit},
     trace::Origin,
@@ -66,15 +66,17 @@ pub(super) struct Live {
 }
 
 /// What the sinks are told ten times a second.
-struct Tick {
+pub(super) struct Tick {
     coverage: Coverage,
     attached: usize,
     notes: Vec<String>,
+    /// What conntrack counted since the start, CPU by CPU; empty where it cannot be read.
+    pub(super) conntrack_per_cpu: Vec<Conntrack>,
 }
 
 /// What a session says of itself at its end.
-struct Ran {
-    coverage: Coverage,
+pub(super) struct Ran {
+    pub(super) coverage: Coverage,
     span: (Timestamp, Timestamp),
     /// What to say of the recording, where one was made.
     recorded: Option<anyhow::Result<String>>,
@@ -115,7 +117,10 @@ impl Live {
         options.selection.window = options.times.resolve(clock::wall_now())?;
         let stop = signals::watch().context("cannot watch for signals")?;
         let notes = Notes::default();
-        let namespaces = namespaces(&options.netns);
+        let mut namespaces = namespaces(&options.netns);
+        if options.also_own && !namespaces.iter().any(|netns| netns.identity() == Netns::Own.identity()) {
+            namespaces.push(Netns::Own);
+        }
         let interfaces = Interfaces::new(&options.interfaces)
             .context("cannot use --interface; give names, or patterns with * ? [...]")?;
         let capture_options = capture::Options {
@@ -166,7 +171,7 @@ impl Live {
     }
 
     /// Runs until a signal, the end of the time given, or a sink that wants no more.
-    fn run<O: Observer>(
+    pub(super) fn run<O: Observer>(
         mut self,
         out: &mut O,
         mut tick: impl FnMut(&mut O, &Tick) -> anyhow::Result<()>,
@@ -250,6 +255,7 @@ impl Live {
             },
             attached: self.capture.attached(),
             notes: self.notes.take_fresh(),
+            conntrack_per_cpu: self.capture.conntrack_per_cpu(),
         }
     }
 }
@@ -325,12 +331,12 @@ pub fn lines(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
 
 /// Tells what goes wrong while it goes on, each thing once.
 #[derive(Default)]
-struct Problems {
+pub(super) struct Problems {
     lost: u64,
 }
 
 impl Problems {
-    fn tell(&mut self, tick: &Tick) {
+    pub(super) fn tell(&mut self, tick: &Tick) {
         for note in &tick.notes {
             tell(note);
         }
@@ -494,7 +500,7 @@ pub(super) fn tell(line: &str) {
     let _ = writeln!(io::stderr(), "dnspath: {line}");
 }
 
-fn covered(coverage: &Coverage) -> String {
+pub(super) fn covered(coverage: &Coverage) -> String {
     let Coverage { frames, dns_messages, lost, truncated, malformed, evicted, conntrack: _ } = coverage;
     format!(
         "coverage: frames={frames} dns_messages={dns_messages} lost={lost} truncated={truncated} \

@@ -5,6 +5,8 @@ pub mod clock;
 mod flight;
 pub mod live;
 pub mod offline;
+pub mod provoke;
+pub mod race;
 pub mod record;
 pub mod replay;
 pub mod selection;
