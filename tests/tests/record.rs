@@ -197,6 +197,9 @@ fn what_cannot_be_written() -> Result<Outcome> {
     let read = report_json(&[], &[&file])?;
     ensure!(read["coverage"]["frames"].as_u64() > Some(1_000), "little is readable: {}", read["coverage"]);
     run_on("capinfos", &[text(&file)?])?;
+    run_on("mount", &["-o", "remount,ro", text(&mount)?])?;
+    let (status, refused) = record(&lab, &["-w", text(&mount.join("more.pcapng"))?])?;
+    ensure!(status == Some(2) && refused.contains("Read-only file system"), "{status:?}: {refused}");
     drop(small);
     Ok(Outcome::Measured(said.trim().to_owned()))
 }

@@ -207,6 +207,10 @@ pub struct RecordArgs {
     /// What is DNS.
     #[command(flatten)]
     pub ports: PortArgs,
+    /// What is refused here, so that it can be said why.
+    #[arg(long = "client", hide = true, value_name = "…",
+        aliases = ["server", "name", "type", "rcode", "since", "until", "last"])]
+    pub select: Vec<String>,
 }
 
 /// Options of `race`.
