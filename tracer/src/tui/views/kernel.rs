@@ -165,8 +165,11 @@ impl View for KernelView {
             1 => "1 drop or clash".to_owned(),
             told => format!("{} drops and clashes", text::count(told)),
         };
-        let mut parts =
-            vec![if shown as u64 == snapshot.drops_told { all } else { format!("{shown} of {all}") }];
+        let mut parts = vec![if shown as u64 == snapshot.drops_told {
+            all
+        } else {
+            format!("{} of {all}", text::count(shown as u64))
+        }];
         if (held as u64) < snapshot.drops_told {
             parts.push(format!("the newest {} kept", text::count(held as u64)));
         }
