@@ -80,7 +80,7 @@ fn read<O: Observer>(
     out: &mut O,
     go_on: impl Fn(&O) -> bool,
 ) -> anyhow::Result<Read> {
-    let mut reader = MergedReader::open(&files.files).map_err(told)?;
+    let mut reader = MergedReader::open(&files.files).map_err(told)?.with_names(&files.selection.pods);
     let resolv_conf = files.resolv_conf.as_deref().map(SearchList::from_resolv_conf);
     let mut session =
         Session::new(&files.ports, Config { resolv_conf, ..Config::default() }, vantages.clone());

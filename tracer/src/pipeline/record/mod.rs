@@ -46,7 +46,7 @@ impl Counts {
         }
         let known: u64 = lost.values().sum();
         *lost.entry(None).or_default() += capture.lost().saturating_sub(known);
-        Self { lost, conntrack: None }
+        Self { lost, conntrack: capture.conntrack() }
     }
 
     fn lost(&self) -> u64 {

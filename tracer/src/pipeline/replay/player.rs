@@ -50,6 +50,7 @@ impl Player {
     pub(super) fn open(files: &FileOptions, vantages: &Vantages, growing: bool) -> Result<Self, TraceError> {
         let reader =
             if growing { MergedReader::follow(&files.files)? } else { MergedReader::open(&files.files)? };
+        let reader = reader.with_names(&files.selection.pods);
         let resolv_conf = files.resolv_conf.as_deref().map(SearchList::from_resolv_conf);
         let config = Config { resolv_conf, ..Config::default() };
         Ok(Self {
