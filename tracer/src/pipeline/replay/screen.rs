@@ -355,9 +355,7 @@ impl<'a> Replay<'a> {
         let (first, newest) = player.span().unwrap_or((bound, bound));
         let position = player.reached(stopped, bound, now);
         self.reached = position;
-        if stopped == Stopped::Busy
-            || until < watch.due() && position < watch.due() && stopped != Stopped::Ended
-        {
+        if stopped == Stopped::Busy || stopped != Stopped::Ended && position < watch.due() {
             return stopped;
         }
         watch.ask(position, &player.coverage(), (first, newest), &mut self.found);
