@@ -252,7 +252,7 @@ fn ctrl_s_saves_elsewhere() -> Result<Outcome> {
 }
 
 /// Frames that fill 64 MiB: the smallest take a hundred octets.
-const FILLS: u64 = 700_000;
+const FILLS: u64 = 1_200_000;
 
 /// Resident memory of the screen's program in KiB: as it starts, and after [`FILLS`] frames; what ctrl-s says then.
 fn resident(size: &str, directory: &Path) -> Result<(u64, u64, Option<String>)> {
