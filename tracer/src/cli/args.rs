@@ -193,6 +193,10 @@ pub struct RecordArgs {
     /// What is DNS.
     #[command(flatten)]
     pub ports: PortArgs,
+    /// What is refused here, so that it can be said why.
+    #[arg(long = "client", hide = true, value_name = "…",
+        aliases = ["server", "name", "type", "rcode", "since", "until", "last"])]
+    pub select: Vec<String>,
 }
 
 /// Options of `check`.
@@ -287,10 +291,9 @@ pub struct WriteArgs {
     #[arg(long, value_name = "SIZE", default_value_t = Size::default(), requires = "write")]
     pub max_size: Size,
     /// Keep the newest N files, named FILE-00001 and so on, each of --max-size. With one, recording ends there.
-    // Its id is not `files`: that is what is read.
-    #[arg(id = "kept", long = "files", value_name = "N", default_value_t = 1, requires = "write",
+    #[arg(long = "files", value_name = "N", default_value_t = 1, requires = "write",
         value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub files: u32,
+    pub keep: u32,
     /// Replace a file that is there already.
     #[arg(long, requires = "write")]
     pub force: bool,

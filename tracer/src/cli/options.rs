@@ -92,7 +92,7 @@ impl RecordOptions {
     }
 
     fn new(args: WriteArgs) -> anyhow::Result<Option<Self>> {
-        let WriteArgs { write: Some(path), max_size, files, force } = args else { return Ok(None) };
+        let WriteArgs { write: Some(path), max_size, keep: files, force } = args else { return Ok(None) };
         if path.as_os_str() == "-" && files > 1 {
             bail!("cannot record several --files to stdout; name a file with -w");
         }
@@ -237,6 +237,12 @@ const RECORD_AT_MOST: Duration = Duration::from_secs(600);
 impl TryFrom<RecordArgs> for LiveOptions {
     type Error = anyhow::Error;
     fn try_from(args: RecordArgs) -> anyhow::Result<Self> {
+        if !args.select.is_empty() {
+            bail!(
+                "cannot select while recording: behind a translation a packet does not show whom it belongs to; record \
+                 all, and give --client, --name and the like to `dnspath report FILE`"
+            );
+        }
         let decode = DecodeArgs { ports: args.ports, resolv_conf: None };
         let mut options = Self::new(args.write, args.capture, decode, SelectArgs::default())?;
         if options.record.is_none() {

@@ -185,3 +185,54 @@ fn every_shell_gets_a_completion_script() {
         assert!(String::from_utf8(script).unwrap().contains("resolv-conf"), "{shell}");
     }
 }
+
+fn recording(line: &str) -> anyhow::Result<LiveOptions> {
+    match parse(line)?.command {
+        Some(Command::Record(args)) => args.try_into(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_recording_is_bounded_unless_told_otherwise() {
+    let options = recording("dnspath record -w a.pcapng.zst").unwrap();
+    let record = options.record.unwrap();
+    assert_eq!(
+        (options.duration, record.max_size, record.files),
+        (Some(Duration::from_secs(600)), 200_000_000, 1)
+    );
+    assert!(record.is_compressed() && !record.force);
+    let options =
+        recording("dnspath record -w a.pcapng --duration 7d --max-size 50MB --files 5 --force").unwrap();
+    let record = options.record.unwrap();
+    assert_eq!(
+        (options.duration, record.max_size, record.files),
+        (Some(Duration::from_secs(604_800)), 50_000_000, 5)
+    );
+    assert!(!record.is_compressed() && record.force);
+}
+
+#[test]
+fn what_makes_no_sense_for_a_recording_is_refused() {
+    for (line, why) in [
+        ("dnspath record", "no file is given"),
+        ("dnspath record -w a --client 10.0.0.1", "cannot select while recording"),
+        ("dnspath record -w a --last 10m", "cannot select while recording"),
+        ("dnspath record -w - --files 2", "cannot record several --files to stdout"),
+        ("dnspath record -w a --max-size 1", "too small for a recording"),
+        ("dnspath record -w a --files 0", "0 is not in 1..=10000"),
+        ("dnspath record --force", "required"),
+    ] {
+        let said = recording(line).unwrap_err().to_string();
+        assert!(said.contains(why), "{line}: {said}");
+    }
+    for line in ["dnspath report --duration 1s -w -", "dnspath stream -w -"] {
+        let refused = match parse(line).unwrap().command {
+            Some(Command::Report(args)) => args.into_options().map(drop),
+            Some(Command::Stream(args)) => args.into_options().map(drop),
+            other => panic!("{other:?}"),
+        };
+        assert!(refused.unwrap_err().to_string().contains("cannot record to stdout"), "{line}");
+    }
+    assert!(parse("dnspath report a.pcap -w b.pcapng").is_err());
+}

@@ -160,6 +160,9 @@ impl Live {
             self.drain(now, out);
             if let Some(recorder) = &mut self.recorder {
                 recorder.step(now, || Counts::of(&self.capture));
+                if let Some(news) = recorder.news() {
+                    self.notes.add(news);
+                }
             }
             if now >= next_tick {
                 if let Some(flight) = &mut self.flight {

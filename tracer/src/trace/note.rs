@@ -160,7 +160,8 @@ fn decimal(to: &mut String, mut number: u32) {
             break;
         }
     }
-    to.extend(digits.iter().skip(first).map(|&digit| char::from(digit)));
+    // Digits are ASCII.
+    to.push_str(digits.get(first..).and_then(|digits| std::str::from_utf8(digits).ok()).unwrap_or_default());
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use super::{Note, Origin, Statistics, link, text, vantage::describe};
 use crate::model::{Direction, Frame, LinkType, Pods, Timestamp, VantageId, Vantages};
+use foldhash::fast::RandomState;
 use pcap_file::{
     DataLink, Endianness, PcapError,
     pcapng::{
@@ -39,7 +40,7 @@ const NANOSECONDS: u8 = 9;
 pub struct Writer<W> {
     blocks: PcapNgWriter<Vec<u8>>,
     to: W,
-    interfaces: HashMap<Key, Interface>,
+    interfaces: HashMap<Key, Interface, RandomState>,
     /// The interface of statistics that are nobody else's: the first.
     first: Option<Key>,
     names: usize,
@@ -81,7 +82,7 @@ impl<W: Write> Writer<W> {
         Ok(Self {
             blocks: PcapNgWriter::with_section_header(buffer, section).map_err(refused)?,
             to,
-            interfaces: HashMap::new(),
+            interfaces: HashMap::default(),
             first: None,
             names: 0,
             frames: 0,

@@ -70,6 +70,7 @@ impl Counts {
 pub(super) struct Recorder {
     writer: Option<Writer<Handoff>>,
     options: RecordOptions,
+    is_compressed: bool,
     origin: Origin,
     vantages: Vantages,
     names: Pods,
@@ -81,6 +82,8 @@ pub(super) struct Recorder {
     is_full: bool,
     has_failed: bool,
     flush_due: u64,
+    /// That the recording ended before the session was told.
+    end_is_told: bool,
 }
 
 /// An opened place to record to; opened before anything is attached, so that what is wrong is said at once.
@@ -110,6 +113,7 @@ impl Ready {
         let writer = Writer::new(output.start()?, &origin).context("cannot begin the recording")?;
         Ok(Recorder {
             writer: Some(writer),
+            is_compressed: options.is_compressed(),
             options,
             origin,
             vantages,
@@ -121,6 +125,7 @@ impl Ready {
             is_full: false,
             has_failed: false,
             flush_due: 0,
+            end_is_told: false,
         })
     }
 }
@@ -133,7 +138,7 @@ impl Recorder {
         }
         let Some(writer) = &mut self.writer else { return };
         if self.options.files == 1
-            && size_of(writer, &self.options) + frame.bytes.len() as u64 + TAIL > self.options.max_size
+            && size_of(writer, self.is_compressed) + frame.bytes.len() as u64 + TAIL > self.options.max_size
         {
             self.is_full = true;
             return;
@@ -148,7 +153,8 @@ impl Recorder {
     pub(super) fn step(&mut self, now: Timestamp, counts: impl FnOnce() -> Counts) {
         let Some(writer) = &self.writer else { return };
         let monotonic = clock::monotonic_now();
-        let is_over = self.options.files > 1 && size_of(writer, &self.options) + TAIL > self.options.max_size;
+        let is_over =
+            self.options.files > 1 && size_of(writer, self.is_compressed) + TAIL > self.options.max_size;
         if self.has_failed || (monotonic < self.flush_due && !is_over) {
             return;
         }
@@ -170,6 +176,16 @@ impl Recorder {
         self.has_failed
     }
 
+    /// That the recording has ended and the session goes on: told once.
+    pub(super) fn news(&mut self) -> Option<&'static str> {
+        let news = match (self.has_failed, self.is_full) {
+            (true, _) => "the recording ended: it cannot be written",
+            (false, true) => "the recording ended: it has the size given by --max-size",
+            (false, false) => return None,
+        };
+        (!std::mem::replace(&mut self.end_is_told, true)).then_some(news)
+    }
+
     /// Frames recorded, in all files.
     pub(super) const fn frames(&self) -> u64 {
         self.frames
@@ -178,7 +194,7 @@ impl Recorder {
     /// Octets on the disk and on their way there, of all files.
     pub(super) fn octets(&self) -> u64 {
         let Some(writer) = &self.writer else { return 0 };
-        let on_their_way = size_of(writer, &self.options).saturating_sub(writer.target().octets());
+        let on_their_way = size_of(writer, self.is_compressed).saturating_sub(writer.target().octets());
         writer.target().all_octets() + on_their_way
     }
 
@@ -191,9 +207,8 @@ impl Recorder {
             // Why it failed is known where it is written.
             self.has_failed |= self.tell(ended, counts, true).is_err();
         }
-        let size = self.octets();
         let Some(writer) = self.writer.take() else { return Err(anyhow!("the recording was ended twice")) };
-        writer.into_target().finish()?;
+        let size = writer.into_target().finish()?;
         if self.has_failed {
             return Err(anyhow!("cannot write the recording"));
         }
@@ -232,8 +247,8 @@ impl Recorder {
 }
 
 /// How large the file is that is being written: what was handed over, but where it is compressed what came of it.
-fn size_of(writer: &Writer<Handoff>, options: &RecordOptions) -> u64 {
-    if options.is_compressed() { writer.target().octets() } else { writer.octets() }
+fn size_of(writer: &Writer<Handoff>, is_compressed: bool) -> u64 {
+    if is_compressed { writer.target().octets() } else { writer.octets() }
 }
 
 /// Records until a signal, the end of the time or the size given.

@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
         mpsc::{self, Receiver, Sender, SyncSender},
     },
     thread::{self, JoinHandle},
@@ -33,6 +33,8 @@ pub(super) struct Output {
 pub(super) struct Handoff {
     jobs: Option<SyncSender<Job>>,
     free: Receiver<Vec<u8>>,
+    /// Files begun, as asked for here; the thread may be behind.
+    files: u32,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -42,8 +44,10 @@ pub(super) struct Handoff {
 struct Shared {
     /// Octets in the file that is being written.
     octets: AtomicU64,
-    /// Octets of all files.
-    all_octets: AtomicU64,
+    /// Octets of the files before it.
+    octets_before: AtomicU64,
+    /// Files begun after the first.
+    rotations: AtomicU32,
     has_failed: AtomicBool,
     failure: Mutex<Option<anyhow::Error>>,
 }
@@ -62,10 +66,14 @@ enum Target {
     Zstd(Box<zstd::stream::write::Encoder<'static, Sink>>),
 }
 
-/// What octets end up in.
-enum Sink {
-    /// With the octets that are in it.
-    File(File, PathBuf, u64),
+/// What octets end up in, and how many did.
+struct Sink {
+    to: To,
+    octets: u64,
+}
+
+enum To {
+    File(File, PathBuf),
     /// A device or a pipe with a name.
     Stream(File, PathBuf),
     Stdout,
@@ -94,7 +102,7 @@ impl Output {
                 self.run(&todo, &give_back, &writing);
             })
             .context("cannot start the writing thread")?;
-        Ok(Handoff { jobs: Some(jobs), free, shared, thread: Some(thread) })
+        Ok(Handoff { jobs: Some(jobs), free, files: 1, shared, thread: Some(thread) })
     }
 
     fn run(mut self, todo: &Receiver<Job>, give_back: &Sender<Vec<u8>>, shared: &Shared) {
@@ -105,11 +113,7 @@ impl Output {
             }
             let done = match job {
                 Job::Write(mut piece) => {
-                    let before = self.target.octets();
                     let written = self.target.write(&piece);
-                    let octets = self.target.octets();
-                    shared.octets.store(octets, Ordering::Relaxed);
-                    shared.all_octets.fetch_add(octets.saturating_sub(before), Ordering::Relaxed);
                     piece.clear();
                     // The other side may be gone already.
                     let _ = give_back.send(piece);
@@ -118,22 +122,26 @@ impl Output {
                 Job::Flush => self.target.flush(),
                 Job::Rotate => self.rotate(&mut kept, shared),
             };
+            shared.octets.store(self.target.sink().octets, Ordering::Relaxed);
             if let Err(error) = done {
                 shared.fail(error);
             }
         }
-        if !shared.has_failed.load(Ordering::Relaxed)
-            && let Err(error) = self.target.finish()
-        {
-            shared.fail(error);
+        if !shared.has_failed.load(Ordering::Relaxed) {
+            match self.target.finish() {
+                Ok(octets) => shared.octets.store(octets, Ordering::Relaxed),
+                Err(error) => shared.fail(error),
+            }
         }
     }
 
     fn rotate(&mut self, kept: &mut VecDeque<u32>, shared: &Shared) -> anyhow::Result<()> {
         let number = kept.back().map_or(1, |last| last + 1);
         let next = open(&self.options, number)?;
-        std::mem::replace(&mut self.target, next).finish()?;
+        let finished = std::mem::replace(&mut self.target, next).finish()?;
+        shared.octets_before.fetch_add(finished, Ordering::Relaxed);
         shared.octets.store(0, Ordering::Relaxed);
+        shared.rotations.fetch_add(1, Ordering::Release);
         kept.push_back(number);
         while kept.len() > self.options.files as usize
             && let Some(oldest) = kept.pop_front()
@@ -155,27 +163,29 @@ impl Output {
 impl Handoff {
     /// Octets in the file that is being written, as far as they got there.
     pub(super) fn octets(&self) -> u64 {
-        self.shared.octets.load(Ordering::Relaxed)
+        let is_behind = self.shared.rotations.load(Ordering::Acquire) + 1 < self.files;
+        if is_behind { 0 } else { self.shared.octets.load(Ordering::Relaxed) }
     }
 
     /// Octets of all files so far.
     pub(super) fn all_octets(&self) -> u64 {
-        self.shared.all_octets.load(Ordering::Relaxed)
+        self.shared.octets_before.load(Ordering::Relaxed) + self.shared.octets.load(Ordering::Relaxed)
     }
 
     /// What comes next belongs into the next file.
     pub(super) fn rotate(&mut self) -> io::Result<()> {
+        self.files += 1;
         self.send(Job::Rotate)
     }
 
-    /// Waits until everything is written.
+    /// Waits until everything is written; gives how many octets that were.
     ///
     /// # Errors
     /// What kept the thread from writing.
-    pub(super) fn finish(mut self) -> anyhow::Result<()> {
+    pub(super) fn finish(mut self) -> anyhow::Result<u64> {
         self.join();
         let failure = self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
-        failure.map_or(Ok(()), Err)
+        failure.map_or_else(|| Ok(self.all_octets()), Err)
     }
 
     fn join(&mut self) {
@@ -240,20 +250,13 @@ impl Target {
         flushed.with_context(|| self.sink().cannot_write())
     }
 
-    fn finish(self) -> anyhow::Result<()> {
+    fn finish(self) -> anyhow::Result<u64> {
         let what = self.sink().cannot_write();
         let finished = match self {
             Self::Plain(sink) => Ok(sink),
             Self::Zstd(encoder) => encoder.finish(),
         };
         finished.and_then(Sink::finish).context(what)
-    }
-
-    fn octets(&self) -> u64 {
-        match self.sink() {
-            Sink::File(_, _, octets) => *octets,
-            Sink::Stream(..) | Sink::Stdout => 0,
-        }
     }
 
     fn sink(&self) -> &Sink {
@@ -267,68 +270,67 @@ impl Target {
 impl Sink {
     /// Writes whole blocks. Where that fails in the middle, the file ends before them: nothing of it is damaged.
     fn write_whole(&mut self, blocks: &[u8]) -> io::Result<()> {
-        let before = if let Self::File(_, _, octets) = self { *octets } else { 0 };
+        let before = self.octets;
         let written = self.write_all(blocks);
         if written.is_err()
-            && let Self::File(file, _, octets) = self
+            && let To::File(file, _) = &self.to
             // Else the file ends inside a block, which readers tell and take.
             && file.set_len(before).is_ok()
         {
-            *octets = before;
+            self.octets = before;
         }
         written
     }
 
-    fn finish(self) -> io::Result<()> {
-        match self {
+    /// Ends it; gives how many octets it has.
+    fn finish(self) -> io::Result<u64> {
+        match self.to {
             // Some file systems tell of a full disk only now.
-            Self::File(file, ..) => file.sync_all(),
-            Self::Stream(..) => Ok(()),
-            Self::Stdout => io::stdout().flush(),
+            To::File(file, _) => file.sync_all()?,
+            To::Stream(..) => {}
+            To::Stdout => io::stdout().flush()?,
         }
+        Ok(self.octets)
     }
 
     fn cannot_write(&self) -> String {
-        match self {
-            Self::File(_, path, _) => {
+        match &self.to {
+            To::File(_, path) => {
                 format!(
                     "cannot write {}: what is in it stays readable; make room, or record elsewhere",
                     path.display()
                 )
             }
-            Self::Stream(_, path) => format!("cannot write to {}", path.display()),
-            Self::Stdout => "cannot write the recording to stdout".into(),
+            To::Stream(_, path) => format!("cannot write to {}", path.display()),
+            To::Stdout => "cannot write the recording to stdout".into(),
         }
     }
 }
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::File(file, _, octets) => {
-                let written = file.write(bytes)?;
-                *octets += written as u64;
-                Ok(written)
-            }
-            Self::Stream(file, _) => file.write(bytes),
-            Self::Stdout => io::stdout().write(bytes),
-        }
+        let written = match &mut self.to {
+            To::File(file, _) | To::Stream(file, _) => file.write(bytes),
+            To::Stdout => io::stdout().write(bytes),
+        }?;
+        self.octets += written as u64;
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::File(..) | Self::Stream(..) => Ok(()),
-            Self::Stdout => io::stdout().flush(),
+        match self.to {
+            To::File(..) | To::Stream(..) => Ok(()),
+            To::Stdout => io::stdout().flush(),
         }
     }
 }
 
 fn open(options: &RecordOptions, number: u32) -> anyhow::Result<Target> {
-    let sink = if options.path.as_os_str() == "-" {
+    let to = if options.path.as_os_str() == "-" {
         if io::stdout().is_terminal() {
             bail!("cannot record to a terminal; name a file with -w, or send stdout to one or to a program");
         }
-        Sink::Stdout
+        To::Stdout
     } else {
         let path = file_name(options, number);
         let cannot = || format!("cannot record to {}: give a path that can be written", path.display());
@@ -336,7 +338,7 @@ fn open(options: &RecordOptions, number: u32) -> anyhow::Result<Target> {
         let mut how = OpenOptions::new();
         how.write(true);
         if is_stream {
-            Sink::Stream(how.open(&path).with_context(cannot)?, path)
+            To::Stream(how.open(&path).with_context(cannot)?, path)
         } else {
             if options.force {
                 how.create(true).truncate(true)
@@ -344,7 +346,7 @@ fn open(options: &RecordOptions, number: u32) -> anyhow::Result<Target> {
                 how.create_new(true)
             };
             match how.open(&path) {
-                Ok(file) => Sink::File(file, path, 0),
+                Ok(file) => To::File(file, path),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => bail!(
                     "cannot record to {}: it is there already; give another name, or --force to replace it",
                     path.display()
@@ -353,7 +355,8 @@ fn open(options: &RecordOptions, number: u32) -> anyhow::Result<Target> {
             }
         }
     };
-    Ok(if options.path.extension().is_some_and(|extension| extension == "zst") {
+    let sink = Sink { to, octets: 0 };
+    Ok(if options.is_compressed() {
         let encoder = zstd::stream::write::Encoder::new(sink, ZSTD_LEVEL).context("cannot compress")?;
         Target::Zstd(Box::new(encoder))
     } else {
