@@ -11,12 +11,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use dnspath_tests::clock::wait_until;
 use dnspath_tests::harness::{Outcome, run};
+use dnspath_tests::load::Load;
 use dnspath_tests::process::{Process, bound_command, output_of};
 use dnspath_tests::report::{LiveReport, report_json, same};
 use dnspath_tests::requirements::find;
 use dnspath_tests::screen::Screen;
+use dnspath_tests::topology::VIP4;
 use dnspath_tests::tracer::binary;
-use dnspath_tests::{Client, Lab, LabOptions};
+use dnspath_tests::{Client, Lab, LabOptions, ServerKind};
 use rustix::process::Signal;
 
 fn main() -> ExitCode {
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
         ("a_growing_file_is_streamed_until_a_signal", a_growing_file_is_streamed),
         ("ctrl_s_saves_what_the_live_report_says", ctrl_s_saves),
         ("ctrl_s_saves_into_a_directory_of_somebody_else", ctrl_s_saves_elsewhere),
+        ("a_full_flight_recorder_keeps_to_its_budget", a_full_flight_recorder),
     ])
 }
 
@@ -167,7 +170,10 @@ fn a_growing_file_is_streamed() -> Result<Outcome> {
 /// Presses ctrl-s; the file's path, and what the screen says of it.
 fn saved(screen: &Screen<'_>, directory: &Path) -> Result<(PathBuf, String)> {
     screen.press(&["C-s"])?;
-    let text = screen.wait_for("what was saved", |text| text.contains("saved dnspath-"))?;
+    let is_there = |text: &str| text.contains("saved dnspath-");
+    // A debug build takes its time for half a million packets.
+    wait_until(Duration::from_secs(60), || screen.text().is_ok_and(|text| is_there(&text)));
+    let text = screen.wait_for("what was saved", is_there)?;
     let said = text.lines().last().unwrap_or_default().trim();
     let said = said.split("  ").next().unwrap_or(said).to_owned();
     let name = said.split_whitespace().nth(1).context("no name")?.trim_end_matches(':').to_owned();
@@ -243,4 +249,64 @@ fn ctrl_s_saves_elsewhere() -> Result<Outcome> {
     ensure!(report["totals"]["lookups"] == 1, "another number of lookups in {said}");
     screen.press(&["q"])?;
     Ok(Outcome::Measured(said))
+}
+
+/// Frames that fill 64 MiB: the smallest take a hundred octets.
+const FILLS: u64 = 1_200_000;
+
+/// Resident memory of the screen's program in KiB: as it starts, and after [`FILLS`] frames; what ctrl-s says then.
+fn resident(size: &str, directory: &Path) -> Result<(u64, u64, Option<String>)> {
+    let lab = Lab::new(LabOptions {
+        server: Some(ServerKind::Fast),
+        endpoints: vec!["dns1".to_owned()],
+        ..LabOptions::default()
+    })?;
+    let screen = Screen::start(lab.node(), 120, 40)?;
+    let line = format!("cd {}; {} --flight-recorder {size}", directory.display(), binary()?.display());
+    screen.type_line(&line)?;
+    screen.wait_for("the empty list", |text| text.contains("No DNS lookup so far."))?;
+    let now = || -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", screen.program()?))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        line.split_whitespace().next().unwrap_or_default().parse().context("VmRSS is no number")
+    };
+    let empty = now()?;
+    let mut frames = 0;
+    for _ in 0..20 {
+        if frames < FILLS {
+            // What a debug build can follow.
+            let load = Load { rate: Some(10_000), ..Load::full_speed(3) };
+            frames += 4 * load.run(lab.pod("web")?, VIP4.into())?.completed;
+        }
+    }
+    ensure!(frames >= FILLS, "this machine makes too little load: {frames} packets in a minute");
+    let full = now()?;
+    screen.press(&["C-s"])?;
+    if size == "0" {
+        screen.wait_for("that there is none", |text| text.contains("--flight-recorder is 0"))?;
+        return Ok((empty, full, None));
+    }
+    let (file, said) = saved(&screen, directory)?;
+    let report = report_json(&[], &[&file])?;
+    let frames = &report["coverage"]["frames"];
+    ensure!(said.contains(&format!(" {frames} packets")), "{frames} frames in the file, and {said:?}");
+    Ok((empty, full, Some(said)))
+}
+
+fn a_full_flight_recorder() -> Result<Outcome> {
+    if let Some(reason) = why_not() {
+        return Ok(Outcome::LeftOut(reason));
+    }
+    let directory = tempfile::tempdir()?;
+    let (_, without, _) = resident("0", directory.path())?;
+    let (empty, full, said) = resident("64MiB", directory.path())?;
+    let told = format!(
+        "resident {} MiB empty, {} MiB full, {} MiB after the same load without; {}",
+        empty / 1_024,
+        full / 1_024,
+        without / 1_024,
+        said.unwrap_or_default()
+    );
+    ensure!(full < without + (64 + 6) * 1_024, "{told}");
+    Ok(Outcome::Measured(told))
 }

@@ -1,7 +1,7 @@
 //! Files on the screen, as if they were live: paced, paused, searched.
 //!
 //! One thread reads, decodes and feeds the screen, as live; the main thread draws and passes on what keys ask. The
-//! way back is the way from the start: a million packets take less than a second.
+//! way back is the way from the start.
 
 mod clock;
 mod found;

@@ -178,7 +178,7 @@ impl Chunk {
         self.last = self.last.max(frame.time);
         let to = &mut self.octets;
         let mut head = [0; HEAD];
-        let flags = u8::from(frame.nat.is_some()) * HAS_NAT | u8::from(frame.drop.is_some()) * HAS_DROP;
+        let flags = (u8::from(frame.nat.is_some()) * HAS_NAT) | (u8::from(frame.drop.is_some()) * HAS_DROP);
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         head[..8].copy_from_slice(&frame.time.as_nanos().to_le_bytes());
         head[8..12].copy_from_slice(&frame.original_len.to_le_bytes());

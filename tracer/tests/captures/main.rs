@@ -4,6 +4,7 @@
 
 mod harmed;
 mod pcap;
+mod replayed;
 mod selected;
 
 use pcap::Capture;

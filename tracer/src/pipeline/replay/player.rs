@@ -3,7 +3,7 @@
 use crate::{
     cli::options::FileOptions,
     engine::{Config, SearchList},
-    model::{Coverage, Observer, Timestamp, Vantages},
+    model::{Coverage, Observer, Pods, Timestamp, Vantages},
     pipeline::{offline, session::Session},
     trace::{MergedReader, TraceError},
 };
@@ -30,6 +30,8 @@ pub(super) enum Stopped {
 /// Files with their session, read from the start on.
 pub(super) struct Player {
     vantages: Vantages,
+    /// What the files say whose the addresses are, as far as they were read.
+    names: Pods,
     reader: MergedReader,
     session: Session,
     ended: bool,
@@ -48,6 +50,7 @@ impl Player {
     /// When one of them cannot be opened or is no capture file; [`TraceError::Empty`] also for a growing file that has
     /// no header yet.
     pub(super) fn open(files: &FileOptions, vantages: &Vantages, growing: bool) -> Result<Self, TraceError> {
+        let names = Pods::new();
         let reader =
             if growing { MergedReader::follow(&files.files)? } else { MergedReader::open(&files.files)? };
         let reader = reader.with_names(&files.selection.pods);
@@ -55,7 +58,8 @@ impl Player {
         let config = Config { resolv_conf, ..Config::default() };
         Ok(Self {
             vantages: vantages.clone(),
-            reader,
+            reader: reader.with_names(&names),
+            names,
             session: Session::new(&files.ports, config, vantages.clone()),
             ended: false,
             failed: None,
@@ -186,6 +190,10 @@ impl Player {
         self.ended
     }
 
+    pub(super) const fn names(&self) -> &Pods {
+        &self.names
+    }
+
     /// How long nothing new has come.
     pub(super) fn idle(&self, now: u64) -> Duration {
         Duration::from_nanos(now.saturating_sub(self.seen.1))
@@ -212,5 +220,58 @@ impl Player {
 
     pub(super) fn coverage(&self) -> Coverage {
         offline::coverage(&self.reader, &self.session)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{Frame, LinkType, PodName, Vantage},
+        pipeline::selection::{Selection, Times},
+        trace::{Origin, Writer},
+    };
+
+    struct Nobody;
+    impl Observer for Nobody {}
+
+    #[test]
+    fn names_are_known_as_far_as_was_read() {
+        let vantages = Vantages::new();
+        let vantage = vantages.intern(Vantage { interface: "veth1".into(), ..Vantage::default() });
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("named.pcapng");
+        let mut writer = Writer::new(std::fs::File::create(&file).unwrap(), &Origin::default()).unwrap();
+        let mut frame = Frame {
+            number: 0,
+            time: Timestamp::from_nanos(1_000),
+            vantage,
+            link: LinkType::Ethernet,
+            original_len: 3,
+            bytes: b"abc",
+            segment_size: 0,
+            nat: None,
+            drop: None,
+        };
+        let (pods, address) = (Pods::new(), "10.244.1.23".parse().unwrap());
+        writer.frame(&frame, &vantages).unwrap();
+        pods.tell(address, PodName { namespace: "shop".into(), name: "web".into() });
+        writer.names(&pods).unwrap();
+        frame.time = Timestamp::from_nanos(9_000);
+        writer.frame(&frame, &vantages).unwrap();
+        writer.finish().unwrap();
+        let files = FileOptions {
+            files: vec![file],
+            ports: vec![53],
+            selection: Selection::default(),
+            times: Times::default(),
+            resolv_conf: None,
+        };
+        let mut player = Player::open(&files, &Vantages::new(), false).unwrap();
+        assert_eq!(player.next_time(0).unwrap(), Some(Timestamp::from_nanos(1_000)));
+        assert_eq!(player.names().name(address), None);
+        assert_eq!(player.read(Timestamp::MAX, 10, 0, &mut Nobody), Stopped::Ended);
+        assert_eq!(player.names().name(address).unwrap().to_string(), "shop/web");
+        assert_eq!(player.span().unwrap().1, Timestamp::from_nanos(9_000));
     }
 }

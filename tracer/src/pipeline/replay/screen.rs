@@ -40,7 +40,7 @@ pub fn tui(options: ReplayOptions) -> anyhow::Result<ExitStatus> {
     let vantages = Vantages::new();
     let stop = signals::watch().context("cannot watch for signals")?;
     let player = open(&options, &vantages, &stop)?;
-    let feed = SharedFeed::new(Feed::new(vantages.clone(), Limits::default()));
+    let feed = SharedFeed::new(feed_of(&player, &vantages));
     feed.lock().status_mut().title = title(&options);
     let (ask, asked) = channel();
     let failed = thread::scope(|scope| {
@@ -231,7 +231,7 @@ impl<'a> Replay<'a> {
     }
 
     fn new_feed(&self) -> Feed {
-        Feed::new(self.vantages.clone(), Limits::default()).in_place_of(&self.feed.lock())
+        feed_of(&self.player, &self.vantages).in_place_of(&self.feed.lock())
     }
 
     /// Reads a little; whether there is nothing to do for now.
@@ -355,9 +355,7 @@ impl<'a> Replay<'a> {
         let (first, newest) = player.span().unwrap_or((bound, bound));
         let position = player.reached(stopped, bound, now);
         self.reached = position;
-        if stopped == Stopped::Busy
-            || until < watch.due() && position < watch.due() && stopped != Stopped::Ended
-        {
+        if stopped == Stopped::Busy || stopped != Stopped::Ended && position < watch.due() {
             return stopped;
         }
         watch.ask(position, &player.coverage(), (first, newest), &mut self.found);
@@ -402,6 +400,13 @@ impl<'a> Replay<'a> {
         });
         failed.into_iter().chain(cut).collect()
     }
+}
+
+/// An empty feed that names clients as the files do.
+fn feed_of(player: &Player, vantages: &Vantages) -> Feed {
+    let names = player.names().clone();
+    let pod_of = move |client| Some(names.name(client)?.to_string());
+    Feed::new(vantages.clone(), Limits::default()).with_pods(Box::new(pod_of))
 }
 
 fn brief(time: Timestamp) -> String {
