@@ -11,12 +11,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use dnspath_tests::conntrack::{Holder, counted, fill, growth, occupy, send_queries, send_query, track};
 use dnspath_tests::harness::{Outcome, run};
+use dnspath_tests::lab::resolv_conf;
 use dnspath_tests::packet::{Ipv4, Link, TCP, inject, tcp, udp};
 use dnspath_tests::query::{Qtype, query};
 use dnspath_tests::requirements::find;
 use dnspath_tests::topology::{EMPTY_VIP4, UPSTREAM4, VIP4};
 use dnspath_tests::tracer::{Told, Tracer, binary};
-use dnspath_tests::{Lab, LabOptions, Namespace};
+use dnspath_tests::{Client, Lab, LabOptions, Namespace};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::Value;
 
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         ("a_full_table", full_table),
         ("an_invalid_packet_and_a_rejected_one", invalid_and_rejected),
         ("reasons_of_the_stack", reasons),
+        ("a_healthy_node_drops_nothing", healthy),
     ])
 }
 
@@ -105,7 +108,6 @@ fn refused(way: Way) -> Result<Outcome> {
         let (client, server) = (SocketAddr::from((source, 5400 + number)), SocketAddr::from((to, 53)));
         occupy(node, protocol, client, server)?;
         if tcp {
-            // One SYN, which is not answered; the port is the entry's only by chance, so it is asked for.
             syn(from, client, server)?;
         } else {
             send_query(from, client, server, 0x4000 + number, "refused.example.com")?;
@@ -129,18 +131,14 @@ fn refused(way: Way) -> Result<Outcome> {
 
 /// Begins a connection from a given port, and gives it up before its first retransmission.
 fn syn(namespace: &Namespace, from: SocketAddr, to: SocketAddr) -> Result<()> {
-    // std binds no socket before it connects; a small program does.
-    const CONNECT: &str = "
-import socket, sys
-s = socket.socket()
-s.bind((sys.argv[1], int(sys.argv[2])))
-s.settimeout(0.3)
-try: s.connect((sys.argv[3], int(sys.argv[4])))
-except OSError: pass
-";
-    let (ip, port) = (from.ip().to_string(), from.port().to_string());
-    let (to_ip, to_port) = (to.ip().to_string(), to.port().to_string());
-    namespace.run("python3", &["-c", CONNECT, &ip, &port, &to_ip, &to_port]).map(drop)
+    namespace.enter(|| -> Result<()> {
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::NONBLOCK, None)?;
+        bind(&socket, &from).with_context(|| format!("cannot bind {from}"))?;
+        // It is still in progress.
+        let _ = connect(&socket, &to);
+        thread::sleep(Duration::from_millis(100));
+        Ok(())
+    })?
 }
 
 /// Two pods send from one port to one server at one time, on two CPUs; both get the same port of the node (MASQUERADE),
@@ -448,6 +446,38 @@ fn reasons() -> Result<Outcome> {
     let mac = drops.iter().find(|drop| drop["name"] == "wrong.mac").map(|drop| &drop["destination_mac"]);
     ensure!(mac.is_some_and(|mac| *mac == "02:00:00:00:00:09"), "{mac:?}");
     Ok(Outcome::Passed)
+}
+
+/// Lookups of several resolvers over UDP and TCP, with searches, to the service and to a backend: nothing is lost, so
+/// nothing may be told.
+fn healthy() -> Result<Outcome> {
+    if let Err(reason) = ready(&[]) {
+        return Ok(Outcome::LeftOut(reason));
+    }
+    let clients: Vec<Client> = [Client::Glibc, Client::Musl, Client::Go, Client::CAres]
+        .into_iter()
+        .filter(|client| client.available().is_ok())
+        .collect();
+    if clients.is_empty() {
+        return Ok(Outcome::LeftOut("there is no resolver to try".to_owned()));
+    }
+    let lab = Lab::new(LabOptions::default())?;
+    let pod = lab.pod("web")?;
+    let tracer = trace(lab.node())?;
+    let mut lookups = 0;
+    for options in ["", "options use-vc\n"] {
+        pod.namespace.set_resolv_conf(&(resolv_conf(&[VIP4.into()]) + options))?;
+        for client in &clients {
+            let mut names = vec!["payments.shop", "www.example.com.", "nothing.example.com."];
+            // Its answers over UDP are cut: at the first of them the client goes over to TCP, and nobody is there any
+            // more for the other one.
+            names.extend((!options.is_empty()).then_some("many.example.com."));
+            lookups += client.lookup_all(pod, &names, 10)?.len();
+        }
+    }
+    let drops = drops(tracer)?;
+    ensure!(drops.is_empty(), "{} drops told, as {}", drops.len(), drops[0]);
+    Ok(Outcome::Measured(format!("{lookups} lookups of {} resolvers", clients.len())))
 }
 
 fn word<'a>(drop: &'a Value, key: &str) -> &'a str {
