@@ -139,11 +139,11 @@ pub fn send_queries(
         .and_then(|sent| sent)
 }
 
-/// Holds packets in queue `$1` until there are `$2` of them, runs nothing else meanwhile, then lets all go in order; and
+/// Holds packets in queue `$1` until there are `$2` of them, and `$3` seconds more, then lets all go in order; and
 /// again, until it is ended. Netlink by hand: nfnetlink_queue's messages of binding, mode and verdict.
 const HOLD: &str = r#"
-import socket, struct, sys
-queue, enough = int(sys.argv[1]), int(sys.argv[2])
+import socket, struct, sys, time
+queue, enough, pause = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
 link.bind((0, 0))
 def attribute(kind, data):
@@ -168,6 +168,7 @@ while True:
                 part += size + 3 & ~3
         at += length + 3 & ~3
     if len(held) >= enough:
+        time.sleep(pause)
         for packet in held:
             tell(1, attribute(2, struct.pack(">II", 1, packet)))
         held = []
@@ -180,13 +181,14 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// Starts to hold `enough` packets at a time in queue `queue` of a namespace.
+    /// Starts to hold `enough` packets at a time in queue `queue` of a namespace, and lets them go `pause` after the last
+    /// of them came.
     ///
     /// # Errors
     /// python3 is missing, or the queue cannot be bound.
-    pub fn start(namespace: &Namespace, queue: u16, enough: usize) -> Result<Self> {
+    pub fn start(namespace: &Namespace, queue: u16, enough: usize, pause: Duration) -> Result<Self> {
         let mut command = namespace.command("python3");
-        command.args(["-c", HOLD, &queue.to_string(), &enough.to_string()]);
+        command.args(["-c", HOLD, &queue.to_string(), &enough.to_string(), &pause.as_secs_f64().to_string()]);
         let log = namespace.files().join("holder.log");
         let said = namespace.files().join("holder.said");
         let stdout = std::fs::File::create(&said).context("cannot create the holder's output")?;
