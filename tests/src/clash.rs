@@ -1,9 +1,9 @@
-//! Making conntrack entries clash, without a race: packets are held between the choice of their translation and their
-//! entry into the table (`__nf_conntrack_confirm`), then let go one after another.
+//! Making conntrack entries clash, without a race: packets are held before their entry into the table
+//! (`__nf_conntrack_confirm`), then let go one after another.
 //!
-//! Where a pod asks a service whose server is on its own node, the translated packet waits in the bridge's neighbour
-//! queue until the server's MAC address is known; a packet that is masqueraded passes no queue, and takes an nftables
-//! rule behind the masquerading one.
+//! Behind the choice of both translations an nftables rule takes them. Not every kernel has such rules. Where a pod asks
+//! a service whose server is on its own node, the packet also waits in the bridge's neighbour queue until the server's
+//! MAC address is known: that is before its source is translated, so UDP's clashes are settled there by another port.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -104,8 +104,8 @@ fn mac_address(pod: &Pod) -> Result<String> {
     Ok(fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?.trim().to_owned())
 }
 
-/// Queries from the node to the upstream, held behind the rule that masquerades them.
-pub struct HeldBehindMasquerade<'a> {
+/// DNS queries over UDP that pass the node, held when both their addresses are chosen.
+pub struct HeldBeforeEntry<'a> {
     node: &'a Namespace,
     queue: nfq::Queue,
     messages: Vec<nfq::Message>,
@@ -113,25 +113,25 @@ pub struct HeldBehindMasquerade<'a> {
 
 const QUEUE: u16 = 53;
 
-impl<'a> HeldBehindMasquerade<'a> {
-    /// From here on queries to `server` are held; `None` where the kernel has no such rule.
+impl<'a> HeldBeforeEntry<'a> {
+    /// From here on queries are held; `None` where the kernel has no such rule.
     ///
     /// # Errors
     /// The queue cannot be opened.
-    pub fn start(node: &'a Namespace, server: Ipv4Addr) -> Result<Option<Self>> {
+    pub fn start(node: &'a Namespace) -> Result<Option<Self>> {
         let opened = node.enter(|| {
             let mut queue = nfq::Queue::open()?;
             queue.bind(QUEUE)?;
             queue.set_nonblocking(true);
             Ok::<_, std::io::Error>(queue)
         })?;
-        // Masquerading is at priority 100, the entry into the table behind all others.
+        // Source translation is at priority 100, the entry into the table behind all others.
         let rules = format!(
             "nft -f - << END
 table ip dnspath-tests {{
   chain hold {{
     type filter hook postrouting priority 200;
-    ip daddr {server} udp dport 53 queue num {QUEUE}
+    udp dport 53 queue num {QUEUE}
   }}
 }}
 END

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use dnspath_tests::Pod;
-use dnspath_tests::clash::{HeldBehindMasquerade, HeldByNeighbour, conntrack_counters, translate};
+use dnspath_tests::clash::{HeldBeforeEntry, HeldByNeighbour, conntrack_counters, translate};
 use dnspath_tests::clock::wait_until;
 use dnspath_tests::harness::Outcome;
 use dnspath_tests::query::{Qtype, query};
@@ -77,18 +77,20 @@ fn dns(address: Ipv4Addr) -> SocketAddr {
 fn send(socket: &UdpSocket, server: Ipv4Addr, id: u16) -> Result<()> {
     let message = query(id, &format!("clash{id}.example.com"), Qtype::A);
     socket.send_to(&message, dns(server)).with_context(|| format!("cannot send to {server}"))?;
-    // What it does in the kernel is done when the call returns, but for a softirq of another CPU.
-    sleep(Duration::from_millis(50));
     Ok(())
 }
 
-/// S4: both keep their source port, so both have one reply tuple.
+fn no_queue() -> Outcome {
+    Outcome::LeftOut("the kernel has no nftables rule that queues".to_owned())
+}
+
+/// Both keep their source port, so both have one reply tuple.
 pub(crate) fn two_pods_with_one_port() -> Result<Outcome> {
     on_stage(|stage| {
         const PORT: u16 = 40_004;
         let node = stage.lab.node();
-        let Some(mut held) = HeldBehindMasquerade::start(node, UPSTREAM4)? else {
-            return Ok(Outcome::LeftOut("the kernel has no nftables rule that queues".to_owned()));
+        let Some(mut held) = HeldBeforeEntry::start(node)? else {
+            return Ok(no_queue());
         };
         // The service rules masquerade to random ports.
         let keep_ports = format!("-s {POD_CIDR4} -d {UPSTREAM4} -p udp -j MASQUERADE");
@@ -101,19 +103,17 @@ pub(crate) fn two_pods_with_one_port() -> Result<Outcome> {
             (dns(UPSTREAM4), SocketAddr::from((Site::Node.ip4(), PORT))),
             0x42,
         );
-        let outcome = clash.check(stage, || {
+        clash.check(stage, || {
             for (socket, id) in sockets.iter().zip([0x41, 0x42]) {
                 send(socket, UPSTREAM4, id)?;
                 held.wait()?;
             }
             held.release()
-        });
-        node.script(&format!("iptables -w -t nat -D POSTROUTING {keep_ports}\n"))?;
-        outcome
+        })
     })
 }
 
-/// S5: the server's answers to both would look the same.
+/// The server's answers to both would look the same.
 pub(crate) fn one_socket_to_two_services() -> Result<Outcome> {
     on_stage(|stage| {
         const PORT: u16 = 40_005;
@@ -123,16 +123,20 @@ pub(crate) fn one_socket_to_two_services() -> Result<Outcome> {
         let socket = web.namespace.udp_socket(web.ip4, PORT)?;
         let client = SocketAddr::from((web.ip4, PORT));
         let clash = Clash::insert_failed((client, dns(OTHER_VIP)), (dns(server), client), 0x52);
+        let Some(mut held) = HeldBeforeEntry::start(stage.lab.node())? else {
+            return Ok(no_queue());
+        };
         clash.check(stage, || {
-            let held = HeldByNeighbour::start(&stage.lab)?;
-            send(&socket, VIP4, 0x51)?;
-            send(&socket, OTHER_VIP, 0x52)?;
+            for (service, id) in [(VIP4, 0x51), (OTHER_VIP, 0x52)] {
+                send(&socket, service, id)?;
+                held.wait()?;
+            }
             held.release()
         })
     })
 }
 
-/// S6: an entry made by hand while the query waits.
+/// An entry made by hand while the query waits.
 pub(crate) fn an_entry_that_has_the_reply() -> Result<Outcome> {
     on_stage(|stage| {
         const PORT: u16 = 40_010;
@@ -141,9 +145,12 @@ pub(crate) fn an_entry_that_has_the_reply() -> Result<Outcome> {
         let socket = web.namespace.udp_socket(web.ip4, PORT)?;
         let client = SocketAddr::from((web.ip4, PORT));
         let clash = Clash::insert_failed((client, dns(VIP4)), (dns(server), client), 0x65);
+        let Some(mut held) = HeldBeforeEntry::start(stage.lab.node())? else {
+            return Ok(no_queue());
+        };
         clash.check(stage, || {
-            let held = HeldByNeighbour::start(&stage.lab)?;
             send(&socket, VIP4, 0x65)?;
+            held.wait()?;
             let entry = format!(
                 "conntrack -I -p udp -s {} -d {OTHER_VIP} --sport {PORT} --dport 53 --dst-nat {server} -t 30\n",
                 web.ip4
@@ -154,7 +161,7 @@ pub(crate) fn an_entry_that_has_the_reply() -> Result<Outcome> {
     })
 }
 
-/// N8: TCP clashes are never resolved.
+/// TCP clashes are never resolved.
 pub(crate) fn a_syn_and_its_retransmission() -> Result<Outcome> {
     on_stage(|stage| {
         let (web, server) = (stage.lab.pod("web")?, stage.lab.pod("dns1")?.ip4);
@@ -197,7 +204,7 @@ fn syn_sent_from(pod: &Pod) -> Result<u16> {
     port.context("no socket is connecting")
 }
 
-/// N1 and N2: the classic race of A and AAAA. With one server both connections are the same, with two the kernel
+/// The classic race of A and AAAA. With one server both connections are the same, with two the kernel
 /// (from 5.10 on) lets the loser's answer through as well.
 pub(crate) fn one_socket_is_resolved(port: u16, second_server: &str) -> Result<Outcome> {
     on_stage(|stage| {
@@ -211,12 +218,15 @@ pub(crate) fn one_socket_is_resolved(port: u16, second_server: &str) -> Result<O
             reply: None,
             id: Some(0x72),
         };
-        translate(&stage.lab, VIP4, stage.lab.pod("dns1")?.ip4)?;
+        let Some(mut held) = HeldBeforeEntry::start(stage.lab.node())? else {
+            return Ok(no_queue());
+        };
         clash.check(stage, || {
-            let held = HeldByNeighbour::start(&stage.lab)?;
-            send(&socket, VIP4, 0x71)?;
-            translate(&stage.lab, VIP4, stage.lab.pod(second_server)?.ip4)?;
-            send(&socket, VIP4, 0x72)?;
+            for (server, id) in [("dns1", 0x71), (second_server, 0x72)] {
+                translate(&stage.lab, VIP4, stage.lab.pod(server)?.ip4)?;
+                send(&socket, VIP4, id)?;
+                held.wait()?;
+            }
             held.release()
         })
     })
