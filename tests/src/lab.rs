@@ -38,6 +38,9 @@ pub struct LabOptions {
     pub resolv_conf: String,
     /// `net.bridge.bridge-nf-call-iptables` and its IPv6 sister on the node.
     pub bridge_nf: bool,
+    /// Whether the nodes have kube-proxy's rules; without them they have no NAT chain either, and conntrack sees what
+    /// a rule makes it look at.
+    pub service_rules: bool,
 }
 
 impl Default for LabOptions {
@@ -49,6 +52,7 @@ impl Default for LabOptions {
             endpoints: vec!["dns1".to_owned(), "dns2".to_owned()],
             resolv_conf: resolv_conf(&[VIP4.into()]),
             bridge_nf: true,
+            service_rules: true,
         }
     }
 }
@@ -103,6 +107,7 @@ pub struct Lab {
     services: Vec<Service>,
     resolv_conf: String,
     made: [u8; 2],
+    service_rules: bool,
     watcher: Watcher,
 }
 
@@ -330,6 +335,9 @@ impl Lab {
     }
 
     fn load_rules(&self) -> Result<()> {
+        if !self.service_rules {
+            return Ok(());
+        }
         for node in [&self.node, &self.node2] {
             for family in [IpFamily::V4, IpFamily::V6] {
                 let text = rules(family, &self.services);
@@ -402,6 +410,7 @@ impl Infrastructure {
             services,
             resolv_conf: options.resolv_conf,
             made: [1, 1],
+            service_rules: options.service_rules,
             watcher,
         };
         if !options.bridge_nf {

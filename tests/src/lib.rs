@@ -18,6 +18,7 @@ pub mod clash;
 pub mod client;
 pub mod clock;
 pub mod comparison;
+pub mod conntrack;
 pub mod drops;
 pub mod harness;
 pub mod lab;

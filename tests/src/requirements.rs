@@ -18,7 +18,7 @@ pub struct Missing {
 }
 
 /// Command, package, purpose, essential.
-const COMMANDS: [(&str, &str, &str, bool); 19] = [
+const COMMANDS: [(&str, &str, &str, bool); 21] = [
     ("ip", "iproute2", "namespaces and links", true),
     ("iptables-restore", "iptables", "service rules", true),
     ("ip6tables-restore", "iptables", "service rules", true),
@@ -33,6 +33,8 @@ const COMMANDS: [(&str, &str, &str, bool); 19] = [
     ("tcpdump", "tcpdump", "comparing with what is on the wire", false),
     ("tshark", "tshark", "comparing with what is on the wire", false),
     ("conntrack", "conntrack", "provoking conntrack clashes", false),
+    ("iptables-legacy", "iptables", "rules of the old kind", false),
+    ("nft", "nftables", "holding packets up before they are confirmed", false),
     ("getent", "libc-bin", "the lab's own checks", false),
     ("bpftool", "bpftool", "seeing that nothing stays behind", false),
     ("tmux", "tmux", "the screen in a real terminal", false),
