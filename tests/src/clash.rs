@@ -5,7 +5,6 @@
 //! a service whose server is on its own node, the packet also waits in the bridge's neighbour queue until the server's
 //! MAC address is known: that is before its source is translated, so UDP's clashes are settled there by another port.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::Ipv4Addr;
@@ -16,24 +15,6 @@ use anyhow::{Context, Result, bail};
 use crate::clock::wait_until;
 use crate::lab::{Lab, Pod};
 use crate::namespace::Namespace;
-
-/// Conntrack's counters of a namespace, summed over its CPUs, by the names in the header.
-///
-/// # Errors
-/// The file cannot be read or is not as the kernel writes it.
-pub fn conntrack_counters(namespace: &Namespace) -> Result<BTreeMap<String, u64>> {
-    let text = namespace.run("cat", &["/proc/self/net/stat/nf_conntrack"])?;
-    let mut lines = text.lines();
-    let names: Vec<&str> = lines.next().context("conntrack shows no counters")?.split_whitespace().collect();
-    let mut sums = BTreeMap::new();
-    for line in lines {
-        for (name, value) in names.iter().zip(line.split_whitespace()) {
-            let value = u64::from_str_radix(value, 16).with_context(|| format!("not a number: {value}"))?;
-            *sums.entry((*name).to_owned()).or_insert(0) += value;
-        }
-    }
-    Ok(sums)
-}
 
 /// From here on what pods send to port 53 of `service` goes to `server`, whatever the service rules say; the last such
 /// call for a service counts.

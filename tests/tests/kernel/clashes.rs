@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use dnspath_tests::Pod;
-use dnspath_tests::clash::{HeldBeforeEntry, HeldByNeighbour, conntrack_counters, translate};
+use dnspath_tests::clash::{HeldBeforeEntry, HeldByNeighbour, translate};
 use dnspath_tests::clock::wait_until;
+use dnspath_tests::conntrack::{counted, growth};
 use dnspath_tests::harness::Outcome;
 use dnspath_tests::query::{Qtype, query};
 use dnspath_tests::topology::{POD_CIDR4, Site, UPSTREAM4, VIP4};
@@ -39,23 +40,33 @@ impl Clash {
     /// Calls `provoke`, then looks whether this and nothing else is told of the connection, and what is counted.
     fn check(&self, stage: &Stage, provoke: impl FnOnce() -> Result<()>) -> Result<Outcome> {
         let node = stage.lab.node();
-        let before = conntrack_counters(node)?;
+        let before = counted(node)?;
         provoke()?;
-        let counted = |name: &str| -> Result<u64> {
-            let now = conntrack_counters(node)?;
-            Ok(now.get(name).copied().unwrap_or(0).saturating_sub(before.get(name).copied().unwrap_or(0)))
-        };
         let counter = if self.fate == "insert_failed" { "insert_failed" } else { "clash_resolve" };
-        wait_until(Duration::from_secs(5), || counted(counter).is_ok_and(|count| count > 0));
-        let (failed, resolved) = (counted("insert_failed")?, counted("clash_resolve")?);
-        let expected = if self.fate == "insert_failed" { (1, 0) } else { (0, 1) };
-        ensure!((failed, resolved) == expected, "insert_failed +{failed}, clash_resolve +{resolved}");
+        let grown = |name: &str| growth(&before, &counted(node)?, name);
+        wait_until(Duration::from_secs(5), || grown(counter).is_ok_and(|count| count > 0));
+        let (failed, resolved) = (grown("insert_failed")?, grown("clash_resolve")?);
+        let (clashes, others) =
+            if self.fate == "insert_failed" { (failed, resolved) } else { (resolved, failed) };
+        // On a slow machine TCP sends its SYN more than once again.
+        let as_provoked = if self.transport == "tcp" { clashes >= 1 } else { clashes == 1 };
+        ensure!(as_provoked && others == 0, "insert_failed +{failed}, clash_resolve +{resolved}");
 
         let client = self.original.0.to_string();
         let of_client = |line: &Value| line["unit"] == "drop" && line["original"]["src"] == client;
-        let told = stage.told(1, of_client)?;
-        ensure!(told.len() == 1, "{} drops and clashes told, not 1: {told:?}", told.len());
-        let line = &told[0];
+        let told = stage.told(clashes as usize, of_client)?;
+        ensure!(
+            told.len() as u64 == clashes,
+            "{} drops and clashes told, not {clashes}: {told:?}",
+            told.len()
+        );
+        for line in &told {
+            self.compare(line)?;
+        }
+        Ok(Outcome::Measured(format!("{counter} +{clashes}, each told as {}", self.fate)))
+    }
+
+    fn compare(&self, line: &Value) -> Result<()> {
         ensure!(line["fate"] == self.fate && line["transport"] == self.transport, "told: {line}");
         ensure!(line["original"]["dst"] == self.original.1.to_string(), "another original tuple: {line}");
         if let Some((source, destination)) = self.reply {
@@ -66,7 +77,7 @@ impl Clash {
             );
         }
         ensure!(self.id.is_none_or(|id| line["id"] == id), "another id than {:?}: {line}", self.id);
-        Ok(Outcome::Measured(format!("{counter} +1, told as {} on CPU {}", self.fate, line["cpu"])))
+        Ok(())
     }
 }
 
@@ -218,15 +229,15 @@ pub(crate) fn one_socket_is_resolved(port: u16, second_server: &str) -> Result<O
             reply: None,
             id: Some(0x72),
         };
-        let Some(mut held) = HeldBeforeEntry::start(stage.lab.node())? else {
-            return Ok(no_queue());
-        };
         clash.check(stage, || {
+            // A netfilter queue would settle it: `nf_conntrack_update` gives the second packet the first one's entry.
+            let held = HeldByNeighbour::start(&stage.lab)?;
             for (server, id) in [("dns1", 0x71), (second_server, 0x72)] {
                 translate(&stage.lab, VIP4, stage.lab.pod(server)?.ip4)?;
                 send(&socket, VIP4, id)?;
-                held.wait()?;
             }
+            // A softirq of another CPU may still be at it.
+            sleep(Duration::from_millis(100));
             held.release()
         })
     })
