@@ -2,6 +2,7 @@
 //! dropped and resolved ones as resolved, and as conntrack itself counts them.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -218,6 +219,10 @@ fn syn_sent_from(pod: &Pod) -> Result<u16> {
 /// The classic race of A and AAAA. With one server both connections are the same, with two the kernel
 /// (from 5.10 on) lets the loser's answer through as well.
 pub(crate) fn one_socket_is_resolved(port: u16, second_server: &str) -> Result<Outcome> {
+    if second_server == "dns1" && !Path::new("/sys/bus/event_source/devices/kprobe").exists() {
+        let reason = "without kprobes a clash of two equal connections leaves no trace to tell it by";
+        return Ok(Outcome::LeftOut(reason.to_owned()));
+    }
     on_stage(|stage| {
         let web = stage.lab.pod("web")?;
         let client = SocketAddr::from((web.ip4, port));
