@@ -93,7 +93,9 @@ fn send(socket: &UdpSocket, server: Ipv4Addr, id: u16) -> Result<()> {
 }
 
 fn no_queue() -> Outcome {
-    Outcome::LeftOut("the kernel has no nftables rule that queues".to_owned())
+    Outcome::LeftOut(
+        "no nftables rule that queues can be made here: nft or the kernel's nft_queue is missing".to_owned(),
+    )
 }
 
 /// Both keep their source port, so both have one reply tuple.

@@ -191,7 +191,8 @@ fn judged(series: &str, kernel: &Kernel, run: &Run) -> Counts {
         counts.add(line);
         let complaint = line.starts_with("@@kernel");
         counts.failed += u64::from(complaint);
-        let plain = line.contains("... ok") || line.contains(" passed, ") || line.starts_with("@@");
+        let again = line.contains(" passed, ") || line.starts_with("left out:");
+        let plain = line.contains("... ok") || again || line.starts_with("@@");
         if complaint || !plain && !line.trim().is_empty() {
             say(&format!("{series}: {line}"));
         }
