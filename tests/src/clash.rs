@@ -48,8 +48,11 @@ impl<'a> HeldByNeighbour<'a> {
         let mut forget = "echo 30 > /proc/sys/net/ipv4/neigh/cni0/mcast_solicit\n".to_owned();
         for name in SERVERS {
             let server = lab.pod(name)?;
-            // "Do not reply for all local addresses" (ip-sysctl).
-            server.namespace.script("echo 8 > /proc/sys/net/ipv4/conf/all/arp_ignore\n")?;
+            // "Do not reply for all local addresses" (ip-sysctl). Nor may it ask whether its own neighbours are still
+            // there: whoever asks tells its address.
+            server
+                .namespace
+                .script("echo 8 > /proc/sys/net/ipv4/conf/all/arp_ignore\nip neigh flush dev eth0\n")?;
             // Writing to a String cannot fail. A neighbour that is unknown anyway is fine.
             let _ = writeln!(forget, "ip neigh delete {} dev cni0 2> /dev/null || true", server.ip4);
         }
