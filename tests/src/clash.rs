@@ -1,11 +1,10 @@
-//! Making conntrack entries clash, without a race: packets are held between the choice of their translation and their
-//! entry into the table (`__nf_conntrack_confirm`), then let go one after another.
+//! Making conntrack entries clash, without a race: packets are held before their entry into the table
+//! (`__nf_conntrack_confirm`), then let go one after another.
 //!
-//! Where a pod asks a service whose server is on its own node, the translated packet waits in the bridge's neighbour
-//! queue until the server's MAC address is known; a packet that is masqueraded passes no queue, and takes an nftables
-//! rule behind the masquerading one.
+//! Behind the choice of both translations an nftables rule takes them. Not every kernel has such rules. Where a pod asks
+//! a service whose server is on its own node, the packet also waits in the bridge's neighbour queue until the server's
+//! MAC address is known: that is before its source is translated, so UDP's clashes are settled there by another port.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::Ipv4Addr;
@@ -16,24 +15,6 @@ use anyhow::{Context, Result, bail};
 use crate::clock::wait_until;
 use crate::lab::{Lab, Pod};
 use crate::namespace::Namespace;
-
-/// Conntrack's counters of a namespace, summed over its CPUs, by the names in the header.
-///
-/// # Errors
-/// The file cannot be read or is not as the kernel writes it.
-pub fn conntrack_counters(namespace: &Namespace) -> Result<BTreeMap<String, u64>> {
-    let text = namespace.run("cat", &["/proc/self/net/stat/nf_conntrack"])?;
-    let mut lines = text.lines();
-    let names: Vec<&str> = lines.next().context("conntrack shows no counters")?.split_whitespace().collect();
-    let mut sums = BTreeMap::new();
-    for line in lines {
-        for (name, value) in names.iter().zip(line.split_whitespace()) {
-            let value = u64::from_str_radix(value, 16).with_context(|| format!("not a number: {value}"))?;
-            *sums.entry((*name).to_owned()).or_insert(0) += value;
-        }
-    }
-    Ok(sums)
-}
 
 /// From here on what pods send to port 53 of `service` goes to `server`, whatever the service rules say; the last such
 /// call for a service counts.
@@ -67,8 +48,11 @@ impl<'a> HeldByNeighbour<'a> {
         let mut forget = "echo 30 > /proc/sys/net/ipv4/neigh/cni0/mcast_solicit\n".to_owned();
         for name in SERVERS {
             let server = lab.pod(name)?;
-            // "Do not reply for all local addresses" (ip-sysctl).
-            server.namespace.script("echo 8 > /proc/sys/net/ipv4/conf/all/arp_ignore\n")?;
+            // "Do not reply for all local addresses" (ip-sysctl). Nor may it ask whether its own neighbours are still
+            // there: whoever asks tells its address.
+            server
+                .namespace
+                .script("echo 8 > /proc/sys/net/ipv4/conf/all/arp_ignore\nip neigh flush dev eth0\n")?;
             // Writing to a String cannot fail. A neighbour that is unknown anyway is fine.
             let _ = writeln!(forget, "ip neigh delete {} dev cni0 2> /dev/null || true", server.ip4);
         }
@@ -104,8 +88,8 @@ fn mac_address(pod: &Pod) -> Result<String> {
     Ok(fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?.trim().to_owned())
 }
 
-/// Queries from the node to the upstream, held behind the rule that masquerades them.
-pub struct HeldBehindMasquerade<'a> {
+/// DNS queries over UDP that pass the node, held when both their addresses are chosen.
+pub struct HeldBeforeEntry<'a> {
     node: &'a Namespace,
     queue: nfq::Queue,
     messages: Vec<nfq::Message>,
@@ -113,25 +97,25 @@ pub struct HeldBehindMasquerade<'a> {
 
 const QUEUE: u16 = 53;
 
-impl<'a> HeldBehindMasquerade<'a> {
-    /// From here on queries to `server` are held; `None` where the kernel has no such rule.
+impl<'a> HeldBeforeEntry<'a> {
+    /// From here on queries are held; `None` where the kernel has no such rule.
     ///
     /// # Errors
     /// The queue cannot be opened.
-    pub fn start(node: &'a Namespace, server: Ipv4Addr) -> Result<Option<Self>> {
+    pub fn start(node: &'a Namespace) -> Result<Option<Self>> {
         let opened = node.enter(|| {
             let mut queue = nfq::Queue::open()?;
             queue.bind(QUEUE)?;
             queue.set_nonblocking(true);
             Ok::<_, std::io::Error>(queue)
         })?;
-        // Masquerading is at priority 100, the entry into the table behind all others.
+        // Source translation is at priority 100, the entry into the table behind all others.
         let rules = format!(
             "nft -f - << END
 table ip dnspath-tests {{
   chain hold {{
     type filter hook postrouting priority 200;
-    ip daddr {server} udp dport 53 queue num {QUEUE}
+    udp dport 53 queue num {QUEUE}
   }}
 }}
 END

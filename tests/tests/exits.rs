@@ -89,6 +89,8 @@ struct Held {
     programs: BTreeSet<u64>,
     maps: BTreeSet<u64>,
     links: BTreeSet<u64>,
+    /// Those of the links that hook packets at an interface.
+    hooks: BTreeSet<u64>,
 }
 
 impl Held {
@@ -106,6 +108,9 @@ impl Held {
             // A link tells its program too.
             if let Some(link) = field("link_id:") {
                 held.links.insert(link);
+                if text.lines().any(|line| line.starts_with("link_type:") && line.ends_with("tcx")) {
+                    held.hooks.insert(link);
+                }
             } else if let Some(program) = field("prog_id:") {
                 held.programs.insert(program);
             } else if let Some(map) = field("map_id:") {
@@ -177,14 +182,8 @@ fn interfaces(namespace: &Namespace) -> Result<usize> {
 fn held_when_ready(tracer: &mut Tracer, node: &Namespace) -> Result<Held> {
     let held = Held::by(tracer.process().pid())?;
     let links = 2 * interfaces(node)?;
-    // Four classifiers and the drop probe with its link; where there are kprobes, the two of conntrack, whose links are
-    // such since Linux 5.15.
-    let of_probes = held.links.len().checked_sub(links);
-    ensure!(
-        matches!(of_probes, Some(1 | 3)),
-        "ready with {} links of {links} and the probes'",
-        held.links.len()
-    );
+    ensure!(held.hooks.len() == links, "ready with {} links of {links}", held.hooks.len());
+    // Four classifiers and the drop probe; where there are kprobes, the two of conntrack.
     ensure!(matches!(held.programs.len(), 5 | 7), "ready with the programs {:?}", held.programs);
     ensure!(held.remains()?.len() >= links + 4, "bpftool does not show what is held");
     Ok(held)

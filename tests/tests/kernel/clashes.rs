@@ -2,13 +2,15 @@
 //! dropped and resolved ones as resolved, and as conntrack itself counts them.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use dnspath_tests::Pod;
-use dnspath_tests::clash::{HeldBehindMasquerade, HeldByNeighbour, conntrack_counters, translate};
+use dnspath_tests::clash::{HeldBeforeEntry, HeldByNeighbour, translate};
 use dnspath_tests::clock::wait_until;
+use dnspath_tests::conntrack::{counted, growth};
 use dnspath_tests::harness::Outcome;
 use dnspath_tests::query::{Qtype, query};
 use dnspath_tests::topology::{POD_CIDR4, Site, UPSTREAM4, VIP4};
@@ -39,23 +41,33 @@ impl Clash {
     /// Calls `provoke`, then looks whether this and nothing else is told of the connection, and what is counted.
     fn check(&self, stage: &Stage, provoke: impl FnOnce() -> Result<()>) -> Result<Outcome> {
         let node = stage.lab.node();
-        let before = conntrack_counters(node)?;
+        let before = counted(node)?;
         provoke()?;
-        let counted = |name: &str| -> Result<u64> {
-            let now = conntrack_counters(node)?;
-            Ok(now.get(name).copied().unwrap_or(0).saturating_sub(before.get(name).copied().unwrap_or(0)))
-        };
         let counter = if self.fate == "insert_failed" { "insert_failed" } else { "clash_resolve" };
-        wait_until(Duration::from_secs(5), || counted(counter).is_ok_and(|count| count > 0));
-        let (failed, resolved) = (counted("insert_failed")?, counted("clash_resolve")?);
-        let expected = if self.fate == "insert_failed" { (1, 0) } else { (0, 1) };
-        ensure!((failed, resolved) == expected, "insert_failed +{failed}, clash_resolve +{resolved}");
+        let grown = |name: &str| growth(&before, &counted(node)?, name);
+        wait_until(Duration::from_secs(5), || grown(counter).is_ok_and(|count| count > 0));
+        let (failed, resolved) = (grown("insert_failed")?, grown("clash_resolve")?);
+        let (clashes, others) =
+            if self.fate == "insert_failed" { (failed, resolved) } else { (resolved, failed) };
+        // On a slow machine TCP sends its SYN more than once again.
+        let as_provoked = if self.transport == "tcp" { clashes >= 1 } else { clashes == 1 };
+        ensure!(as_provoked && others == 0, "insert_failed +{failed}, clash_resolve +{resolved}");
 
         let client = self.original.0.to_string();
         let of_client = |line: &Value| line["unit"] == "drop" && line["original"]["src"] == client;
-        let told = stage.told(1, of_client)?;
-        ensure!(told.len() == 1, "{} drops and clashes told, not 1: {told:?}", told.len());
-        let line = &told[0];
+        let told = stage.told(clashes as usize, of_client)?;
+        ensure!(
+            told.len() as u64 == clashes,
+            "{} drops and clashes told, not {clashes}: {told:?}",
+            told.len()
+        );
+        for line in &told {
+            self.compare(line)?;
+        }
+        Ok(Outcome::Measured(format!("{counter} +{clashes}, each told as {}", self.fate)))
+    }
+
+    fn compare(&self, line: &Value) -> Result<()> {
         ensure!(line["fate"] == self.fate && line["transport"] == self.transport, "told: {line}");
         ensure!(line["original"]["dst"] == self.original.1.to_string(), "another original tuple: {line}");
         if let Some((source, destination)) = self.reply {
@@ -66,7 +78,7 @@ impl Clash {
             );
         }
         ensure!(self.id.is_none_or(|id| line["id"] == id), "another id than {:?}: {line}", self.id);
-        Ok(Outcome::Measured(format!("{counter} +1, told as {} on CPU {}", self.fate, line["cpu"])))
+        Ok(())
     }
 }
 
@@ -77,18 +89,22 @@ fn dns(address: Ipv4Addr) -> SocketAddr {
 fn send(socket: &UdpSocket, server: Ipv4Addr, id: u16) -> Result<()> {
     let message = query(id, &format!("clash{id}.example.com"), Qtype::A);
     socket.send_to(&message, dns(server)).with_context(|| format!("cannot send to {server}"))?;
-    // What it does in the kernel is done when the call returns, but for a softirq of another CPU.
-    sleep(Duration::from_millis(50));
     Ok(())
 }
 
-/// S4: both keep their source port, so both have one reply tuple.
+fn no_queue() -> Outcome {
+    Outcome::LeftOut(
+        "no nftables rule that queues can be made here: nft or the kernel's nft_queue is missing".to_owned(),
+    )
+}
+
+/// Both keep their source port, so both have one reply tuple.
 pub(crate) fn two_pods_with_one_port() -> Result<Outcome> {
     on_stage(|stage| {
         const PORT: u16 = 40_004;
         let node = stage.lab.node();
-        let Some(mut held) = HeldBehindMasquerade::start(node, UPSTREAM4)? else {
-            return Ok(Outcome::LeftOut("the kernel has no nftables rule that queues".to_owned()));
+        let Some(mut held) = HeldBeforeEntry::start(node)? else {
+            return Ok(no_queue());
         };
         // The service rules masquerade to random ports.
         let keep_ports = format!("-s {POD_CIDR4} -d {UPSTREAM4} -p udp -j MASQUERADE");
@@ -101,19 +117,17 @@ pub(crate) fn two_pods_with_one_port() -> Result<Outcome> {
             (dns(UPSTREAM4), SocketAddr::from((Site::Node.ip4(), PORT))),
             0x42,
         );
-        let outcome = clash.check(stage, || {
+        clash.check(stage, || {
             for (socket, id) in sockets.iter().zip([0x41, 0x42]) {
                 send(socket, UPSTREAM4, id)?;
                 held.wait()?;
             }
             held.release()
-        });
-        node.script(&format!("iptables -w -t nat -D POSTROUTING {keep_ports}\n"))?;
-        outcome
+        })
     })
 }
 
-/// S5: the server's answers to both would look the same.
+/// The server's answers to both would look the same.
 pub(crate) fn one_socket_to_two_services() -> Result<Outcome> {
     on_stage(|stage| {
         const PORT: u16 = 40_005;
@@ -123,16 +137,20 @@ pub(crate) fn one_socket_to_two_services() -> Result<Outcome> {
         let socket = web.namespace.udp_socket(web.ip4, PORT)?;
         let client = SocketAddr::from((web.ip4, PORT));
         let clash = Clash::insert_failed((client, dns(OTHER_VIP)), (dns(server), client), 0x52);
+        let Some(mut held) = HeldBeforeEntry::start(stage.lab.node())? else {
+            return Ok(no_queue());
+        };
         clash.check(stage, || {
-            let held = HeldByNeighbour::start(&stage.lab)?;
-            send(&socket, VIP4, 0x51)?;
-            send(&socket, OTHER_VIP, 0x52)?;
+            for (service, id) in [(VIP4, 0x51), (OTHER_VIP, 0x52)] {
+                send(&socket, service, id)?;
+                held.wait()?;
+            }
             held.release()
         })
     })
 }
 
-/// S6: an entry made by hand while the query waits.
+/// An entry made by hand while the query waits.
 pub(crate) fn an_entry_that_has_the_reply() -> Result<Outcome> {
     on_stage(|stage| {
         const PORT: u16 = 40_010;
@@ -141,9 +159,12 @@ pub(crate) fn an_entry_that_has_the_reply() -> Result<Outcome> {
         let socket = web.namespace.udp_socket(web.ip4, PORT)?;
         let client = SocketAddr::from((web.ip4, PORT));
         let clash = Clash::insert_failed((client, dns(VIP4)), (dns(server), client), 0x65);
+        let Some(mut held) = HeldBeforeEntry::start(stage.lab.node())? else {
+            return Ok(no_queue());
+        };
         clash.check(stage, || {
-            let held = HeldByNeighbour::start(&stage.lab)?;
             send(&socket, VIP4, 0x65)?;
+            held.wait()?;
             let entry = format!(
                 "conntrack -I -p udp -s {} -d {OTHER_VIP} --sport {PORT} --dport 53 --dst-nat {server} -t 30\n",
                 web.ip4
@@ -154,7 +175,7 @@ pub(crate) fn an_entry_that_has_the_reply() -> Result<Outcome> {
     })
 }
 
-/// N8: TCP clashes are never resolved.
+/// TCP clashes are never resolved.
 pub(crate) fn a_syn_and_its_retransmission() -> Result<Outcome> {
     on_stage(|stage| {
         let (web, server) = (stage.lab.pod("web")?, stage.lab.pod("dns1")?.ip4);
@@ -197,9 +218,13 @@ fn syn_sent_from(pod: &Pod) -> Result<u16> {
     port.context("no socket is connecting")
 }
 
-/// N1 and N2: the classic race of A and AAAA. With one server both connections are the same, with two the kernel
+/// The classic race of A and AAAA. With one server both connections are the same, with two the kernel
 /// (from 5.10 on) lets the loser's answer through as well.
 pub(crate) fn one_socket_is_resolved(port: u16, second_server: &str) -> Result<Outcome> {
+    if second_server == "dns1" && !Path::new("/sys/bus/event_source/devices/kprobe").exists() {
+        let reason = "without kprobes a clash of two equal connections leaves no trace to tell it by";
+        return Ok(Outcome::LeftOut(reason.to_owned()));
+    }
     on_stage(|stage| {
         let web = stage.lab.pod("web")?;
         let client = SocketAddr::from((web.ip4, port));
@@ -211,12 +236,15 @@ pub(crate) fn one_socket_is_resolved(port: u16, second_server: &str) -> Result<O
             reply: None,
             id: Some(0x72),
         };
-        translate(&stage.lab, VIP4, stage.lab.pod("dns1")?.ip4)?;
         clash.check(stage, || {
+            // A netfilter queue would settle it: `nf_conntrack_update` gives the second packet the first one's entry.
             let held = HeldByNeighbour::start(&stage.lab)?;
-            send(&socket, VIP4, 0x71)?;
-            translate(&stage.lab, VIP4, stage.lab.pod(second_server)?.ip4)?;
-            send(&socket, VIP4, 0x72)?;
+            for (server, id) in [("dns1", 0x71), (second_server, 0x72)] {
+                translate(&stage.lab, VIP4, stage.lab.pod(server)?.ip4)?;
+                send(&socket, VIP4, id)?;
+            }
+            // A softirq of another CPU may still be at it.
+            sleep(Duration::from_millis(100));
             held.release()
         })
     })

@@ -50,9 +50,17 @@ pub(crate) struct Options {
 }
 
 /// What became of one kernel.
+enum Outcome {
+    /// Debian does not offer it any more, or it cannot be downloaded.
+    LeftOut(anyhow::Error),
+    /// It could not be booted at all.
+    Failed(anyhow::Error),
+    Ran(Kernel, Run),
+}
+
 struct Row {
     series: &'static str,
-    result: Result<(Kernel, Run)>,
+    outcome: Outcome,
 }
 
 /// `cargo xtask vm-test`: status 1 where a test failed or no kernel could be run.
@@ -95,9 +103,9 @@ pub(crate) fn matrix(options: &Options) -> Result<Counts> {
                 loop {
                     let next = waiting.lock().map(|mut waiting| waiting.next()).ok().flatten();
                     let Some((series, suite)) = next else { break };
-                    let result = test(series, suite, &system);
+                    let outcome = test(series, suite, &system);
                     if let Ok(mut rows) = rows.lock() {
-                        rows.push(Row { series, result });
+                        rows.push(Row { series, outcome });
                     }
                 }
             });
@@ -108,15 +116,23 @@ pub(crate) fn matrix(options: &Options) -> Result<Counts> {
     Ok(report(&rows))
 }
 
-fn test(series: &'static str, suite: &str, system: &[u8]) -> Result<(Kernel, Run)> {
-    let kernel = Kernel::get(series, suite)?;
+fn test(series: &str, suite: &str, system: &[u8]) -> Outcome {
+    match Kernel::get(series, suite) {
+        Err(error) => Outcome::LeftOut(error),
+        Ok(kernel) => match boot(&kernel, system) {
+            Err(error) => Outcome::Failed(error),
+            Ok(run) => Outcome::Ran(kernel, run),
+        },
+    }
+}
+
+fn boot(kernel: &Kernel, system: &[u8]) -> Result<Run> {
     let initramfs = kernel.folder.join("initramfs");
-    let mut archive =
-        fs::read(kernel.modules()?).with_context(|| format!("cannot read the modules of {series}"))?;
+    let modules = kernel.modules()?;
+    let mut archive = fs::read(&modules).with_context(|| format!("cannot read {}", modules.display()))?;
     archive.extend(system);
     fs::write(&initramfs, archive).with_context(|| format!("cannot write {}", initramfs.display()))?;
-    let run = machine::run(&kernel, &initramfs)?;
-    Ok((kernel, run))
+    machine::run(kernel, &initramfs)
 }
 
 /// The programs under test, by the names they get in the machine: `DNSPATH_BIN` or the release build, and the tests.
@@ -155,13 +171,17 @@ fn report(rows: &[Row]) -> Counts {
         "{:<7} {:<28} {:>6} {:>6} {:>8} {:>7}",
         "kernel", "release", "passed", "failed", "left out", "seconds"
     )];
-    for Row { series, result } in rows {
-        let counts = match result {
-            Err(error) => {
+    for Row { series, outcome } in rows {
+        let counts = match outcome {
+            Outcome::LeftOut(error) => {
                 table.push(format!("{series:<7} left out: {error:#}"));
                 Counts { skipped: 1, ..Counts::default() }
             }
-            Ok((kernel, run)) => {
+            Outcome::Failed(error) => {
+                table.push(format!("{series:<7} FAILED: {error:#}"));
+                Counts { failed: 1, ..Counts::default() }
+            }
+            Outcome::Ran(kernel, run) => {
                 let counts = judged(series, kernel, run);
                 table.push(format!(
                     "{series:<7} {:<28} {:>6} {:>6} {:>8} {:>7.0}",
@@ -191,7 +211,8 @@ fn judged(series: &str, kernel: &Kernel, run: &Run) -> Counts {
         counts.add(line);
         let complaint = line.starts_with("@@kernel");
         counts.failed += u64::from(complaint);
-        let plain = line.contains("... ok") || line.contains(" passed, ") || line.starts_with("@@");
+        let again = line.contains(" passed, ") || line.starts_with("left out:");
+        let plain = line.contains("... ok") || again || line.starts_with("@@");
         if complaint || !plain && !line.trim().is_empty() {
             say(&format!("{series}: {line}"));
         }
