@@ -19,6 +19,8 @@ use std::{
 const MOST: u64 = 4_000_000;
 /// Octets that are read.
 const MOST_OCTETS: u64 = 1 << 30;
+/// A pipe holds as much.
+const BUFFER: usize = 64 << 10;
 /// How long a listing may take.
 const LIMIT: Duration = Duration::from_secs(20);
 /// Services that are remembered.
@@ -87,18 +89,24 @@ impl Rules {
         let pid = rustix::process::Pid::from_child(&child);
         let (ended, end) = mpsc::channel::<()>();
         let watchdog = std::thread::spawn(move || {
-            if end.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let too_long = end.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout);
+            if too_long {
                 // It is not waited for yet, so the number is still its own.
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
+            too_long
         });
-        let read =
-            child.stdout.take().map_or(Ok(()), |stdout| self.parse(BufReader::new(stdout.take(MOST_OCTETS))));
+        let read = child
+            .stdout
+            .take()
+            .map_or(Ok(()), |stdout| self.parse(BufReader::with_capacity(BUFFER, stdout.take(MOST_OCTETS))));
         drop(ended);
-        // It only ever waits or kills.
-        let _ = watchdog.join();
+        let too_long = watchdog.join().unwrap_or(false);
         let status = child.wait().map_err(named)?;
         read.map_err(named)?;
+        if too_long {
+            return Err(named(io::Error::other(format!("not done after {} s", LIMIT.as_secs()))));
+        }
         if status.success() { Ok(()) } else { Err(named(io::Error::other(status.to_string()))) }
     }
 

@@ -24,7 +24,7 @@ use std::{
     net::IpAddr,
     os::fd::AsFd as _,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -60,8 +60,22 @@ pub struct Settings {
     pub now: fn() -> Timestamp,
 }
 
+/// How those are known that watched interfaces lead to, as of the last look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Kubernetes pods by their name.
+    pub pods: usize,
+    /// Others by a name: containers of no pod, named network namespaces.
+    pub others: usize,
+    /// Those that two sources name differently: shown by address.
+    pub ambiguous: usize,
+    /// Those that no source names: shown by address.
+    pub unknown: usize,
+}
+
 /// The running thread; it ends when this is dropped.
 pub struct Watch {
+    counts: Arc<Mutex<Counts>>,
     stop: Arc<Stop>,
     thread: Option<JoinHandle<()>>,
 }
@@ -79,14 +93,21 @@ impl Watch {
     /// When the thread cannot be started.
     pub fn start(settings: Settings) -> io::Result<Self> {
         let stop = Arc::new(Stop::default());
+        let counts = Arc::new(Mutex::new(Counts::default()));
         let (looked, first_look) = mpsc::channel();
         let thread = std::thread::Builder::new().name("dnspath-node".into()).spawn({
-            let stop = Arc::clone(&stop);
-            move || run(settings, &stop, &looked)
+            let (stop, counts) = (Arc::clone(&stop), Arc::clone(&counts));
+            move || run(settings, counts, &stop, &looked)
         })?;
         // An error means that the thread ended: it has told why.
         let _ = first_look.recv_timeout(FIRST_LOOK);
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { counts, stop, thread: Some(thread) })
+    }
+
+    /// How the pods are known now.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -101,7 +122,7 @@ impl Drop for Watch {
     }
 }
 
-fn run(settings: Settings, stop: &Stop, looked: &mpsc::Sender<()>) {
+fn run(settings: Settings, counts: Arc<Mutex<Counts>>, stop: &Stop, looked: &mpsc::Sender<()>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -110,7 +131,7 @@ fn run(settings: Settings, stop: &Stop, looked: &mpsc::Sender<()>) {
         }
     };
     runtime.block_on(async {
-        if let Some(mut watcher) = Watcher::new(settings) {
+        if let Some(mut watcher) = Watcher::new(settings, counts) {
             watcher.watch(stop, looked).await;
         }
     });
@@ -137,6 +158,7 @@ type Key = (usize, i32);
 
 struct Watcher {
     settings: Settings,
+    counts: Arc<Mutex<Counts>>,
     links: Vec<Links>,
     namer: Namer,
     census: Census,
@@ -153,7 +175,7 @@ struct Watcher {
 
 impl Watcher {
     /// `None` where the kernel cannot be asked, which a note tells.
-    fn new(settings: Settings) -> Option<Self> {
+    fn new(settings: Settings, counts: Arc<Mutex<Counts>>) -> Option<Self> {
         let mut besides: Vec<u64> = Vec::new();
         besides.extend(netns_of(&settings.roots, 1));
         besides.extend(netns_of(&Roots::at("/"), std::process::id()));
@@ -182,6 +204,7 @@ impl Watcher {
             looked_at_all: Timestamp::EPOCH,
             noted_blind: false,
             besides,
+            counts,
             links,
             settings,
         })
@@ -276,6 +299,7 @@ impl Watcher {
         if let Some(look) = &look {
             self.tell_resolvers(look, all, now);
         }
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = self.count();
         let own = self
             .settings
             .watched
@@ -299,6 +323,19 @@ impl Watcher {
             nearness: Nearness::Elsewhere,
         });
         self.census.take(attached.chain(node).chain(elsewhere), (self.settings.now)());
+    }
+
+    fn count(&self) -> Counts {
+        let mut counts = Counts::default();
+        for neighbour in self.neighbours.values() {
+            match &neighbour.naming {
+                Naming::Named(name) if !name.namespace.is_empty() => counts.pods += 1,
+                Naming::Named(_) => counts.others += 1,
+                Naming::Ambiguous => counts.ambiguous += 1,
+                Naming::Unknown => counts.unknown += 1,
+            }
+        }
+        counts
     }
 
     /// Compares the interfaces with those known. An index is not used again, so a neighbour with another interface is
