@@ -182,22 +182,22 @@ impl Rules {
 
     /// Finds each service's backends.
     pub(super) fn join(&mut self) {
-        for service in self.services.values_mut() {
+        for (address, service) in &mut self.services {
             let endpoints = self.jumps.get(&service.chain).into_iter().flatten();
-            service.backends =
-                endpoints.filter_map(|chain| self.backends.get(chain)).flatten().copied().collect();
+            let all = endpoints.filter_map(|chain| self.backends.get(chain)).flatten().copied();
+            // Both families' chains may have one name.
+            service.backends = all.filter(|backend| backend.is_ipv4() == address.is_ipv4()).collect();
         }
     }
 
-    /// The services that serve DNS: those on port 53, `kube-dns` first.
+    /// The cluster's DNS: the service `kube-dns`, as CoreDNS's is called too; else every service on port 53.
     pub(super) fn dns(&self) -> Vec<(SocketAddr, &Service)> {
-        let mut dns: Vec<_> = self
-            .services
-            .iter()
-            .filter(|(at, _)| at.port() == 53)
-            .map(|(at, service)| (*at, service))
-            .collect();
-        dns.sort_by_key(|(at, service)| (!service.name.starts_with("kube-system/kube-dns"), *at));
+        let on_port = self.services.iter().filter(|(at, _)| at.port() == 53);
+        let mut dns: Vec<_> = on_port.map(|(at, service)| (*at, service)).collect();
+        let is_known = |service: &Service| service.name.starts_with("kube-system/kube-dns:");
+        if dns.iter().any(|(_, service)| is_known(service)) {
+            dns.retain(|(_, service)| is_known(service));
+        }
         dns
     }
 }
@@ -242,13 +242,7 @@ COMMIT
             .iter()
             .map(|(at, service)| format!("{at} {} {:?}", service.name, service.backends))
             .collect();
-        assert_eq!(
-            dns,
-            [
-                "10.96.0.10:53 kube-system/kube-dns:dns {10.244.0.2:53, 10.244.0.3:53}",
-                "10.96.0.99:53 kube-system/empty:dns {}"
-            ]
-        );
+        assert_eq!(dns, ["10.96.0.10:53 kube-system/kube-dns:dns {10.244.0.2:53, 10.244.0.3:53}"]);
         assert_eq!(rules.services.len(), 3);
     }
 
