@@ -28,9 +28,9 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.b
   "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.aufs"]
 "#;
 
-/// Hides the machine's own directories, then becomes containerd. `$1` has the files, `$2` the CNI plugins.
+/// Hides the machine's own directories, then becomes containerd. `$1` has the files, `$2` the CNI plugins, `$3` names them.
 const NODE: &str = r#"
-for directory in /run/containerd /var/lib/containerd /var/lib/cni /etc/cni /opt; do
+for directory in $3; do
   [ -d "$directory" ] || mkdir -p "$directory"
   mount -t tmpfs none "$directory"
 done
@@ -48,7 +48,12 @@ pub struct Containerd {
     files: tempfile::TempDir,
     path: String,
     process: Process,
+    /// Directories that were not there, and are only mounted over.
+    made: Vec<&'static str>,
 }
+
+/// What the node has for itself.
+const OWN: [&str; 5] = ["/run/containerd", "/var/lib/containerd", "/var/lib/cni", "/etc/cni", "/opt"];
 
 /// Where containerd, its client, runc and the CNI plugins are; why not, where they are not.
 fn programs() -> Result<(String, PathBuf), String> {
@@ -110,6 +115,7 @@ impl Containerd {
             format!("nameserver {GATEWAY}\nsearch a.example b.example\n"),
         )
         .context("cannot write the pods' resolv.conf")?;
+        let made = OWN.into_iter().filter(|directory| !std::path::Path::new(directory).exists()).collect();
         run(bound_command("ip").args(["netns", "add", &name]), LIMIT)?;
         let mut command = bound_command("unshare");
         command
@@ -118,6 +124,7 @@ impl Containerd {
             .args(["sh", "-e", "-c", NODE, "node"])
             .arg(files.path())
             .arg(plugins)
+            .arg(OWN.join(" "))
             .env("PATH", &path);
         let process = Process::spawn_with_stdout(
             "containerd",
@@ -125,7 +132,7 @@ impl Containerd {
             std::process::Stdio::null(),
             &files.path().join("containerd.log"),
         )?;
-        let node = Self { name, files, path, process };
+        let node = Self { name, files, path, process, made };
         let answers = || node.sh("ctr version >/dev/null 2>&1").is_ok();
         if !wait_until(LIMIT, answers) {
             bail!("containerd does not come up: {}", node.process.log()?.trim());
@@ -206,6 +213,9 @@ impl Drop for Containerd {
         // What remains of the pods goes with their cgroups; nobody is told where that fails.
         let _ = self.sh("ctr task ls -q | xargs -r -n1 ctr task rm --force; ctr container ls -q | xargs -r ctr container rm");
         let _ = self.process.stop(rustix::process::Signal::TERM, LIMIT);
+        for directory in &self.made {
+            let _ = fs::remove_dir(directory);
+        }
         let _ = run(bound_command("ip").args(["netns", "del", &self.name]), LIMIT);
         let _ = run(
             bound_command("find")

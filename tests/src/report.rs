@@ -147,7 +147,7 @@ fn counts(all: &ByClient<'_>) -> Value {
     all.iter().map(|(client, lookups)| ((*client).to_owned(), json!(lookups.len()))).collect()
 }
 
-/// A lookup without what may differ. Its cause has latencies in words, so only what comes before them is kept.
+/// A lookup without what may differ: a file knows no pods. Its cause has latencies in words, so only what comes before them is kept.
 fn without_times(lookup: &Value) -> Value {
     let mut lookup = lookup.clone();
     let kinds = |resent: &Value| resent["kind"].clone();
@@ -158,7 +158,7 @@ fn without_times(lookup: &Value) -> Value {
     });
     lookup["cause"] = json!(cause);
     if let Some(fields) = lookup.as_object_mut() {
-        fields.retain(|key, _| !["start", "duration_s"].contains(&key.as_str()));
+        fields.retain(|key, _| !["start", "duration_s", "pod"].contains(&key.as_str()));
     }
     lookup
 }
@@ -173,13 +173,17 @@ fn apart(one: &Value, other: &Value) -> Option<f64> {
     waits(one).into_iter().zip(waits(other)).map(|(a, b)| (a - b).abs()).find(|apart| *apart > APART_S)
 }
 
-/// The findings without times, frame numbers and the summary, which has waits in words.
+/// The findings without times, frame numbers, pods (which a file does not know), and the summary, which has waits in
+/// words.
 fn findings(report: &Value) -> Value {
     let mut all: Vec<String> = list(report, "findings")
         .iter()
         .map(|f| {
-            json!([f["code"], f["severity"], f["confidence"], f["subject"], f["count"], f["advice"]])
-                .to_string()
+            let mut subject = f["subject"].clone();
+            if let Some(fields) = subject.as_object_mut() {
+                fields.retain(|key, _| !["pod", "pods", "server_pod"].contains(&key.as_str()));
+            }
+            json!([f["code"], f["severity"], f["confidence"], subject, f["count"], f["advice"]]).to_string()
         })
         .collect();
     all.sort();

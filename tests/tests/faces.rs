@@ -151,7 +151,7 @@ fn lines_and_then_the_report() -> Result<Outcome> {
     let text = printed();
     let (lines, report) = text.split_once("\n\n").context("no report behind the lines")?;
     let of_web = |name: &str| {
-        let client = format!(" {} ", web.ip4);
+        let client = format!(" {} ", web.netns());
         lines.lines().filter(|line| line.contains(&client) && line.contains(name)).count()
     };
     for (name, result) in [

@@ -6,10 +6,10 @@
 //! numbers and inodes are.
 
 use super::addresses;
-use crate::model::PodName;
+use crate::model::{PodName, Pods, Timestamp};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use rtnetlink::{
-    Handle, MulticastGroup, new_multicast_connection,
+    Handle, MulticastGroup, new_connection, new_multicast_connection,
     packet_core::{ErrorMessage, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
@@ -17,17 +17,19 @@ use rtnetlink::{
         link::{LinkAttribute, LinkMessage},
         nsid::{NsidAttribute, NsidMessage},
     },
-    sys::{AsyncSocket as _, SocketAddr},
+    sys::AsyncSocket as _,
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs::File,
     io,
     net::IpAddr,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
     path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
 };
+use tokio::sync::mpsc;
 
 /// A namespace that capture watches.
 #[derive(Clone, Debug)]
@@ -49,9 +51,6 @@ impl Watched {
 /// The interfaces of a watched namespace that lead to others: their indexes, by the other's number.
 pub(super) type Peers = BTreeMap<i32, BTreeSet<u32>>;
 
-type NewsOfLinks =
-    futures_util::stream::BoxStream<'static, (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>;
-
 /// Moves the calling thread into a watched namespace.
 pub(super) fn enter(watched: &Watched) -> io::Result<()> {
     if let Some(path) = &watched.path {
@@ -67,47 +66,96 @@ pub(super) enum News {
     Changed,
     /// The one of this index is gone.
     Gone(u32),
-    /// Nothing of interest.
-    Other,
-    /// There will be no more news.
-    Ended,
 }
+
+impl News {
+    fn of(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Self> {
+        match payload {
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
+                // Bridges tell of their ports leaving in messages of the family AF_BRIDGE.
+                (link.header.interface_family == AddressFamily::Unspec)
+                    .then_some(Self::Gone(link.header.index))
+            }
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(_)) | NetlinkPayload::Overrun(_) => {
+                Some(Self::Changed)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The addresses behind interfaces that are their neighbour's only one, by watched namespace and index.
+pub(super) type Tenants = Arc<Mutex<HashMap<(usize, u32), BTreeSet<IpAddr>>>>;
+
+/// Hears the kernel's news of watched namespaces' interfaces.
+#[derive(Clone)]
+pub(super) struct Listener {
+    pub(super) tell: mpsc::Sender<Told>,
+    pub(super) pods: Pods,
+    pub(super) tenants: Tenants,
+    pub(super) now: fn() -> Timestamp,
+}
+
+impl Listener {
+    /// Says at once that who was behind an interface is gone: the address may be used again before the next look at the
+    /// node is over.
+    fn gone(&self, place: usize, index: u32, time: Timestamp) {
+        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        for address in tenants.remove(&(place, index)).into_iter().flatten() {
+            self.pods.end(address, time);
+        }
+    }
+}
+
+/// Starts to listen in a thread of its own, so that the time an interface went is told however long a look at the node
+/// takes. It ends when nobody wants the news any more.
+pub(super) fn listen(watched: Watched, place: usize, listener: Listener) -> io::Result<()> {
+    let hear = move || -> io::Result<()> {
+        enter(&watched)?;
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+            let (connection, _handle, mut messages) = new_multicast_connection(&[MulticastGroup::Link])?;
+            tokio::spawn(connection);
+            loop {
+                let message = tokio::select! {
+                    message = messages.next() => message,
+                    () = listener.tell.closed() => return Ok(()),
+                };
+                let time = (listener.now)();
+                let Some((message, _)) = message else { return Ok(()) };
+                let Some(news) = News::of(message.payload) else { continue };
+                if let News::Gone(index) = news {
+                    listener.gone(place, index, time);
+                }
+                if listener.tell.send((place, news, time)).await.is_err() {
+                    return Ok(());
+                }
+            }
+        })
+    };
+    std::thread::Builder::new().name("dnspath-links".into()).spawn(move || {
+        // Without news the node is looked at every five seconds all the same.
+        let _ = hear();
+    })?;
+    Ok(())
+}
+
+/// News with the watched namespace they are of, and when they came.
+pub(super) type Told = (usize, News, Timestamp);
 
 /// A connection to the kernel from inside a watched namespace.
 pub(super) struct Links {
     handle: Handle,
-    news: Option<NewsOfLinks>,
 }
 
 impl Links {
     /// Connects; must be called in a runtime. The calling thread is in the namespace afterwards.
     pub(super) fn connect(watched: &Watched) -> io::Result<Self> {
         enter(watched)?;
-        let (mut connection, handle, news) = new_multicast_connection(&[MulticastGroup::Link])?;
+        let (mut connection, handle, _) = new_connection()?;
         // Without it the kernel overlooks the number in a request for addresses, and tells those of this namespace.
         connection.socket_mut().socket_mut().set_netlink_get_strict_chk(true)?;
         tokio::spawn(connection);
-        Ok(Self { handle, news: Some(news.boxed()) })
-    }
-
-    /// Waits for news; for ever once they have ended.
-    pub(super) async fn news(&mut self) -> News {
-        let Some(news) = &mut self.news else { return std::future::pending().await };
-        let Some((message, _)) = news.next().await else {
-            self.news = None;
-            return News::Ended;
-        };
-        match message.payload {
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link))
-                if link.header.interface_family == AddressFamily::Unspec =>
-            {
-                News::Gone(link.header.index)
-            }
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(_)) | NetlinkPayload::Overrun(_) => {
-                News::Changed
-            }
-            _ => News::Other,
-        }
+        Ok(Self { handle })
     }
 
     /// Lists the interfaces whose other end is in another namespace.

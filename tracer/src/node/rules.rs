@@ -19,6 +19,8 @@ use std::{
 const MOST: u64 = 4_000_000;
 /// Octets that are read.
 const MOST_OCTETS: u64 = 1 << 30;
+/// A pipe holds as much.
+const BUFFER: usize = 64 << 10;
 /// How long a listing may take.
 const LIMIT: Duration = Duration::from_secs(20);
 /// Services that are remembered.
@@ -87,18 +89,24 @@ impl Rules {
         let pid = rustix::process::Pid::from_child(&child);
         let (ended, end) = mpsc::channel::<()>();
         let watchdog = std::thread::spawn(move || {
-            if end.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let too_long = end.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout);
+            if too_long {
                 // It is not waited for yet, so the number is still its own.
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
+            too_long
         });
-        let read =
-            child.stdout.take().map_or(Ok(()), |stdout| self.parse(BufReader::new(stdout.take(MOST_OCTETS))));
+        let read = child
+            .stdout
+            .take()
+            .map_or(Ok(()), |stdout| self.parse(BufReader::with_capacity(BUFFER, stdout.take(MOST_OCTETS))));
         drop(ended);
-        // It only ever waits or kills.
-        let _ = watchdog.join();
+        let too_long = watchdog.join().unwrap_or(false);
         let status = child.wait().map_err(named)?;
         read.map_err(named)?;
+        if too_long {
+            return Err(named(io::Error::other(format!("not done after {} s", LIMIT.as_secs()))));
+        }
         if status.success() { Ok(()) } else { Err(named(io::Error::other(status.to_string()))) }
     }
 
@@ -174,22 +182,22 @@ impl Rules {
 
     /// Finds each service's backends.
     pub(super) fn join(&mut self) {
-        for service in self.services.values_mut() {
+        for (address, service) in &mut self.services {
             let endpoints = self.jumps.get(&service.chain).into_iter().flatten();
-            service.backends =
-                endpoints.filter_map(|chain| self.backends.get(chain)).flatten().copied().collect();
+            let all = endpoints.filter_map(|chain| self.backends.get(chain)).flatten().copied();
+            // Both families' chains may have one name.
+            service.backends = all.filter(|backend| backend.is_ipv4() == address.is_ipv4()).collect();
         }
     }
 
-    /// The services that serve DNS: those on port 53, `kube-dns` first.
+    /// The cluster's DNS: the service `kube-dns`, as CoreDNS's is called too; else every service on port 53.
     pub(super) fn dns(&self) -> Vec<(SocketAddr, &Service)> {
-        let mut dns: Vec<_> = self
-            .services
-            .iter()
-            .filter(|(at, _)| at.port() == 53)
-            .map(|(at, service)| (*at, service))
-            .collect();
-        dns.sort_by_key(|(at, service)| (!service.name.starts_with("kube-system/kube-dns"), *at));
+        let on_port = self.services.iter().filter(|(at, _)| at.port() == 53);
+        let mut dns: Vec<_> = on_port.map(|(at, service)| (*at, service)).collect();
+        let is_known = |service: &Service| service.name.starts_with("kube-system/kube-dns:");
+        if dns.iter().any(|(_, service)| is_known(service)) {
+            dns.retain(|(_, service)| is_known(service));
+        }
         dns
     }
 }
@@ -234,13 +242,7 @@ COMMIT
             .iter()
             .map(|(at, service)| format!("{at} {} {:?}", service.name, service.backends))
             .collect();
-        assert_eq!(
-            dns,
-            [
-                "10.96.0.10:53 kube-system/kube-dns:dns {10.244.0.2:53, 10.244.0.3:53}",
-                "10.96.0.99:53 kube-system/empty:dns {}"
-            ]
-        );
+        assert_eq!(dns, ["10.96.0.10:53 kube-system/kube-dns:dns {10.244.0.2:53, 10.244.0.3:53}"]);
         assert_eq!(rules.services.len(), 3);
     }
 

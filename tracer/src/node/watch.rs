@@ -8,7 +8,7 @@
 use super::{
     addresses,
     census::{Census, Claim, Nearness},
-    links::{Links, News, Peers, Watched},
+    links::{self, Links, Listener, News, Peers, Tenants, Told, Watched},
     naming::{Look, Namer, Naming},
     processes::netns_of,
     resolvers,
@@ -16,7 +16,6 @@ use super::{
     runtimes::Container,
 };
 use crate::model::{Pods, Resolver, Timestamp};
-use futures_util::{FutureExt as _, future::select_all};
 use std::{
     collections::{BTreeSet, HashMap},
     fs::File,
@@ -24,7 +23,7 @@ use std::{
     net::IpAddr,
     os::fd::AsFd as _,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -35,6 +34,8 @@ use tokio::{sync::Notify, time};
 
 /// News that come together are one look.
 const TOGETHER: Duration = Duration::from_millis(30);
+/// News that wait to be heeded; more wait in the kernel.
+const NEWS_WAITING: usize = 4_096;
 /// How often everything is looked at anew.
 const RESYNC: Duration = Duration::from_secs(5);
 /// A namespace's addresses are still being set while it is younger than this.
@@ -60,8 +61,22 @@ pub struct Settings {
     pub now: fn() -> Timestamp,
 }
 
+/// How those are known that watched interfaces lead to, as of the last look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Kubernetes pods by their name.
+    pub pods: usize,
+    /// Others by a name: containers of no pod, named network namespaces.
+    pub others: usize,
+    /// Those that two sources name differently: shown by address.
+    pub ambiguous: usize,
+    /// Those that no source names: shown by address.
+    pub unknown: usize,
+}
+
 /// The running thread; it ends when this is dropped.
 pub struct Watch {
+    counts: Arc<Mutex<Counts>>,
     stop: Arc<Stop>,
     thread: Option<JoinHandle<()>>,
 }
@@ -79,14 +94,21 @@ impl Watch {
     /// When the thread cannot be started.
     pub fn start(settings: Settings) -> io::Result<Self> {
         let stop = Arc::new(Stop::default());
+        let counts = Arc::new(Mutex::new(Counts::default()));
         let (looked, first_look) = mpsc::channel();
         let thread = std::thread::Builder::new().name("dnspath-node".into()).spawn({
-            let stop = Arc::clone(&stop);
-            move || run(settings, &stop, &looked)
+            let (stop, counts) = (Arc::clone(&stop), Arc::clone(&counts));
+            move || run(settings, counts, &stop, &looked)
         })?;
         // An error means that the thread ended: it has told why.
         let _ = first_look.recv_timeout(FIRST_LOOK);
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { counts, stop, thread: Some(thread) })
+    }
+
+    /// How the pods are known now.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -101,7 +123,7 @@ impl Drop for Watch {
     }
 }
 
-fn run(settings: Settings, stop: &Stop, looked: &mpsc::Sender<()>) {
+fn run(settings: Settings, counts: Arc<Mutex<Counts>>, stop: &Stop, looked: &mpsc::Sender<()>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -110,7 +132,7 @@ fn run(settings: Settings, stop: &Stop, looked: &mpsc::Sender<()>) {
         }
     };
     runtime.block_on(async {
-        if let Some(mut watcher) = Watcher::new(settings) {
+        if let Some(mut watcher) = Watcher::new(settings, counts) {
             watcher.watch(stop, looked).await;
         }
     });
@@ -137,7 +159,10 @@ type Key = (usize, i32);
 
 struct Watcher {
     settings: Settings,
+    counts: Arc<Mutex<Counts>>,
     links: Vec<Links>,
+    news: tokio::sync::mpsc::Receiver<Told>,
+    tenants: Tenants,
     namer: Namer,
     census: Census,
     neighbours: HashMap<Key, Neighbour>,
@@ -153,13 +178,19 @@ struct Watcher {
 
 impl Watcher {
     /// `None` where the kernel cannot be asked, which a note tells.
-    fn new(settings: Settings) -> Option<Self> {
+    fn new(settings: Settings, counts: Arc<Mutex<Counts>>) -> Option<Self> {
         let mut besides: Vec<u64> = Vec::new();
         besides.extend(netns_of(&settings.roots, 1));
         besides.extend(netns_of(&Roots::at("/"), std::process::id()));
         let mut links = Vec::new();
-        for watched in &settings.watched {
-            match Links::connect(watched) {
+        let (tell, news) = tokio::sync::mpsc::channel(NEWS_WAITING);
+        let tenants = Tenants::default();
+        let listener =
+            Listener { tell, pods: settings.pods.clone(), tenants: Arc::clone(&tenants), now: settings.now };
+        for (place, watched) in settings.watched.iter().enumerate() {
+            // Listening comes first: what is listed then may change, and that is told.
+            let listening = links::listen(watched.clone(), place, listener.clone());
+            match listening.and_then(|()| Links::connect(watched)) {
                 Ok(connected) => links.push(connected),
                 Err(error) => {
                     (settings.note)(&format!(
@@ -182,7 +213,10 @@ impl Watcher {
             looked_at_all: Timestamp::EPOCH,
             noted_blind: false,
             besides,
+            counts,
             links,
+            news,
+            tenants,
             settings,
         })
     }
@@ -193,39 +227,38 @@ impl Watcher {
         let _ = looked.send(());
         while !stop.wanted.load(Ordering::Relaxed) {
             let pause = self.pause();
-            let news = select_all(self.links.iter_mut().map(|links| links.news().boxed()));
-            let (news, watched) = tokio::select! {
-                (news, watched, _) = news => (Some(news), watched),
-                () = time::sleep(pause) => (None, 0),
-                () = stop.notify.notified() => break,
-            };
-            match news {
-                Some(News::Other) => {}
-                Some(News::Gone(index)) => self.gone(watched, index),
-                Some(News::Changed) => {
-                    time::sleep(TOGETHER).await;
-                    self.drain_news();
-                    self.look().await;
+            tokio::select! {
+                Some(told) = self.news.recv() => {
+                    let mut changed = self.heed(told);
+                    if changed {
+                        time::sleep(TOGETHER).await;
+                    }
+                    changed |= self.heed_waiting();
+                    if changed {
+                        self.look().await;
+                    }
                 }
-                Some(News::Ended) => (self.settings.note)(
-                    "the kernel's news of interfaces ended: new pods are named by listing, every five seconds",
-                ),
-                None => self.look().await,
+                () = time::sleep(pause) => self.look().await,
+                () = stop.notify.notified() => break,
             }
         }
     }
 
-    /// Takes the news that have come meanwhile.
-    fn drain_news(&mut self) {
-        for watched in 0..self.links.len() {
-            while let Some(news) = self.links[watched].news().now_or_never() {
-                match news {
-                    News::Gone(index) => self.gone(watched, index),
-                    News::Ended => break,
-                    News::Changed | News::Other => {}
-                }
-            }
+    /// Takes the news that have come meanwhile; whether there is something to look at.
+    fn heed_waiting(&mut self) -> bool {
+        let mut changed = false;
+        while let Ok(told) = self.news.try_recv() {
+            changed |= self.heed(told);
         }
+        changed
+    }
+
+    fn heed(&mut self, (watched, news, time): Told) -> bool {
+        match news {
+            News::Gone(index) => self.gone(watched, index, time),
+            News::Changed => return true,
+        }
+        false
     }
 
     /// Until the next look: the youngest that has no name yet is looked for soon.
@@ -239,8 +272,7 @@ impl Watcher {
     }
 
     /// An interface is gone, and with its last one the neighbour.
-    fn gone(&mut self, watched: usize, index: u32) {
-        let now = (self.settings.now)();
+    fn gone(&mut self, watched: usize, index: u32, now: Timestamp) {
         let census = &mut self.census;
         self.neighbours.retain(|key, neighbour| {
             let was_last = key.0 == watched && neighbour.links.remove(&index) && neighbour.links.is_empty();
@@ -257,12 +289,7 @@ impl Watcher {
         if all {
             self.looked_at_all = now;
         }
-        for watched in 0..self.links.len() {
-            match self.links[watched].peers().await {
-                Ok(peers) => self.meet(watched, peers, now),
-                Err(error) => (self.settings.note)(&format!("cannot list the interfaces of pods: {error}")),
-            }
-        }
+        self.meet_all(now).await;
         let nameless =
             |neighbour: &Neighbour| neighbour.naming.name().is_none() || all && !neighbour.naming.is_pod();
         let look = (all || self.neighbours.values().any(nameless)).then(|| self.namer.look(&self.besides));
@@ -273,9 +300,14 @@ impl Watcher {
             }
         }
         self.ask_addresses(all, now).await;
+        // What was learnt under a number is of who has it still: an interface that was there before and is there now
+        // led to the same neighbour all the while.
+        self.heed_waiting();
+        self.meet_all((self.settings.now)()).await;
         if let Some(look) = &look {
             self.tell_resolvers(look, all, now);
         }
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = self.count();
         let own = self
             .settings
             .watched
@@ -299,6 +331,34 @@ impl Watcher {
             nearness: Nearness::Elsewhere,
         });
         self.census.take(attached.chain(node).chain(elsewhere), (self.settings.now)());
+        let only_one = |(key, neighbour): (&Key, &Neighbour)| {
+            let index = neighbour.links.first().filter(|_| neighbour.links.len() == 1)?;
+            Some(((key.0, *index), neighbour.addresses.clone()))
+        };
+        let tenants = self.neighbours.iter().filter_map(only_one).collect();
+        *self.tenants.lock().unwrap_or_else(PoisonError::into_inner) = tenants;
+    }
+
+    fn count(&self) -> Counts {
+        let mut counts = Counts::default();
+        for neighbour in self.neighbours.values() {
+            match &neighbour.naming {
+                Naming::Named(name) if !name.namespace.is_empty() => counts.pods += 1,
+                Naming::Named(_) => counts.others += 1,
+                Naming::Ambiguous => counts.ambiguous += 1,
+                Naming::Unknown => counts.unknown += 1,
+            }
+        }
+        counts
+    }
+
+    async fn meet_all(&mut self, now: Timestamp) {
+        for watched in 0..self.links.len() {
+            match self.links[watched].peers().await {
+                Ok(peers) => self.meet(watched, peers, now),
+                Err(error) => (self.settings.note)(&format!("cannot list the interfaces of pods: {error}")),
+            }
+        }
     }
 
     /// Compares the interfaces with those known. An index is not used again, so a neighbour with another interface is

@@ -64,18 +64,8 @@ fn pods(namespaces: &[Netns]) -> Vec<Check> {
     let (pods, notes) = (Pods::new(), Notes::default());
     let (found, resolvers) = mpsc::sync_channel(MOST_RESOLVERS);
     // One look is enough: it is over when the watch has started.
-    drop(watch_node(namespaces, &pods, found, &notes));
-    let named: std::collections::BTreeSet<String> = pods
-        .told_since(0)
-        .into_iter()
-        .filter(|(_, pod)| !pod.namespace.is_empty())
-        .map(|(_, pod)| pod.to_string())
-        .collect();
-    let mut checks = vec![match notes.take_fresh().first() {
-        Some(note) => Check::limited("pods", note.clone(), ""),
-        None if named.is_empty() => Check::fine("pods", "none of Kubernetes is here"),
-        None => Check::fine("pods", format!("{} by name", named.len())),
-    }];
+    let counts = watch_node(namespaces, &pods, found, &notes).map(|watch| watch.counts()).unwrap_or_default();
+    let mut checks = vec![known(counts, notes.take_fresh().first())];
     let now = clock::wall_now();
     let mut findings = Findings::default();
     let mut looked_at = 0;
@@ -98,4 +88,27 @@ fn pods(namespaces: &[Netns]) -> Vec<Check> {
         checks.push(Check::wrong("resolv.conf", more, "mend those above, then look again"));
     }
     checks
+}
+
+fn known(counts: node::Counts, note: Option<&String>) -> Check {
+    let node::Counts { pods, others, ambiguous, unknown } = counts;
+    let mut found = match (pods, others) {
+        (0, 0) if ambiguous + unknown == 0 => "none here".into(),
+        (pods, 0) => format!("{pods} by name"),
+        (pods, others) => format!("{pods} by name, and {others} others that are no pods"),
+    };
+    for (count, what) in [(unknown, "unknown"), (ambiguous, "named differently by two sources")] {
+        if count > 0 {
+            found.push_str(&format!(", {count} {what}"));
+        }
+    }
+    if let Some(note) = note {
+        return Check::limited("pods", found, note);
+    }
+    if ambiguous + unknown > 0 {
+        let hint = "these are shown by address: their runtime's files are not where they are looked for (in a container \
+                    mount the node's / at /host), or their network has no process yet";
+        return Check::limited("pods", found, hint);
+    }
+    Check::fine("pods", found)
 }

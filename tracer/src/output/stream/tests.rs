@@ -189,3 +189,30 @@ fn a_failed_write_is_told_once_and_ends_the_printing() {
     stream.flush().unwrap();
     assert_eq!(stream.to.0, 1);
 }
+
+#[test]
+fn pods_stand_for_their_addresses() {
+    let lookup = direct("web", 1);
+    let pods = Pods::new();
+    pods.tell(lookup.client, PodName { namespace: "shop".into(), name: "web-7c9f6d5b8-x2k4p".into() });
+    let print = |format: Format| {
+        let mut to = Vec::new();
+        let mut stream = Stream::new(&mut to, format, &[Unit::Lookup, Unit::Question], Vantages::new())
+            .with_pods(pods.clone());
+        stream.question(&lookup.steps[0].questions[0]);
+        stream.lookup(&lookup);
+        stream.flush().unwrap();
+        drop(stream);
+        String::from_utf8(to).unwrap()
+    };
+    for line in print(Format::Json).lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["client"], "10.244.1.5");
+        assert_eq!(line["pod"], "shop/web-7c9f6d5b8-x2k4p");
+        assert_eq!(line["k8s.namespace.name"], "shop");
+        assert_eq!(line["k8s.pod.name"], "web-7c9f6d5b8-x2k4p");
+    }
+    let text = print(Format::Text);
+    assert_eq!(text.matches("  shop/web-7c9f6d5b8-x2k4p  ").count(), 2, "{text}");
+    assert!(!text.contains("10.244.1.5"), "{text}");
+}

@@ -145,3 +145,36 @@ fn only_what_is_selected_is_passed_on() {
     }
     assert_eq!(selected.observer.0, [1, 1]);
 }
+
+#[test]
+fn pods_are_selected_by_the_name_they_had_when_they_asked() {
+    let globs = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<PodGlob>>();
+    let (early, late) = (direct("web", 1), direct("web", 1_000));
+    let admitted = |namespaces: &[&str], names: &[&str]| {
+        let selection = Selection {
+            pod_filter: PodFilter::new(&globs(namespaces), &globs(names)).unwrap(),
+            ..Selection::default()
+        };
+        let pods = &selection.pods;
+        let tell = |namespace: &str, name: &str| {
+            pods.tell(early.client, PodName { namespace: namespace.into(), name: name.into() });
+        };
+        tell("shop", "web-7c9f");
+        pods.end(early.client, at(500));
+        tell("ml", "train-0");
+        [selection.admits_lookup(&early), selection.admits_lookup(&late)]
+    };
+    assert_eq!(admitted(&[], &[]), [true, true]);
+    assert_eq!(admitted(&["shop"], &[]), [true, false]);
+    assert_eq!(admitted(&["sh?p", "ml"], &[]), [true, true]);
+    assert_eq!(admitted(&[], &["web-*"]), [true, false]);
+    assert_eq!(admitted(&[], &["ml/train-?"]), [false, true]);
+    assert_eq!(admitted(&["shop"], &["train-0"]), [false, false]);
+    for pattern in ["", "[", "{a"] {
+        assert!(pattern.parse::<PodGlob>().is_err(), "{pattern}");
+    }
+    // Who has no name is in no namespace.
+    let selection =
+        Selection { pod_filter: PodFilter::new(&globs(&["*"]), &[]).unwrap(), ..Selection::default() };
+    assert!(!selection.admits_lookup(&early));
+}
