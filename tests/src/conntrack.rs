@@ -44,6 +44,16 @@ pub fn occupy(namespace: &Namespace, protocol: &str, client: SocketAddr, server:
     namespace.run("conntrack", &arguments).map(drop)
 }
 
+/// Takes away what [`occupy`] made.
+///
+/// # Errors
+/// conntrack is missing, or there is no such entry any more.
+pub fn vacate(namespace: &Namespace, protocol: &str, client: SocketAddr) -> Result<()> {
+    let (source, port, nobody) = (client.ip().to_string(), client.port().to_string(), NOBODY.to_string());
+    let arguments = ["-D", "-p", protocol, "-s", &source, "-d", &nobody, "--sport", &port];
+    namespace.run("conntrack", &arguments).map(drop)
+}
+
 /// Fills the table of a namespace with entries that cannot be evicted, and returns how many there are.
 ///
 /// # Errors
@@ -86,6 +96,19 @@ pub fn counted(namespace: &Namespace) -> Result<BTreeMap<String, u64>> {
         }
     }
     Ok(sums)
+}
+
+/// Conntrack's counters, CPU by CPU, by their names.
+///
+/// # Errors
+/// conntrack is missing.
+pub fn counted_per_cpu(namespace: &Namespace) -> Result<Vec<BTreeMap<String, u64>>> {
+    let text = namespace.run("conntrack", &["-S"])?;
+    let counters = |line: &str| -> Result<BTreeMap<String, u64>> {
+        let named = line.split_whitespace().filter_map(|word| word.split_once('='));
+        named.map(|(name, number)| Ok((name.to_owned(), number.parse()?))).collect()
+    };
+    text.lines().map(counters).collect()
 }
 
 /// How far a counter went.

@@ -28,6 +28,7 @@ pub mod namespace;
 pub mod packet;
 pub mod process;
 pub mod query;
+pub mod refusal;
 pub mod report;
 pub mod requirements;
 pub mod responder;

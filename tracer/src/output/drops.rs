@@ -3,7 +3,7 @@
 use super::{json::Shown, text::TimeOfDay};
 use crate::{
     findings::what_happened,
-    model::{Conntrack, Flow, PacketDrop, Vantages},
+    model::{Conntrack, Fate, Flow, NatTuple, PacketDrop, Vantages},
     stats::Totals,
 };
 use serde::{Serialize, Serializer, ser::SerializeMap};
@@ -93,11 +93,18 @@ pub(super) fn line(line: &mut impl Write, drop: &PacketDrop) -> io::Result<()> {
         None => write!(line, "(data not readable)")?,
     }
     write!(line, "  {}", what_happened(drop))?;
-    if drop.fate.is_loss() && drop.fate != crate::model::Fate::Dropped && !drop.place.is_empty() {
+    if drop.fate.is_loss() && drop.fate != Fate::Dropped && !drop.place.is_empty() {
         write!(line, " at {}", drop.place)?;
     }
-    if drop.flow != asked && drop.flow.reversed() != asked {
-        write!(line, "  as {} > {}", drop.flow.source, drop.flow.destination)?;
+    match drop.connection {
+        // The original tuple is at the line's head.
+        Some(NatTuple { reply, .. }) if matches!(drop.fate, Fate::ClashResolved | Fate::InsertFailed) => {
+            write!(line, "  reply {} > {}", reply.source, reply.destination)?;
+        }
+        _ if drop.flow != asked && drop.flow.reversed() != asked => {
+            write!(line, "  as {} > {}", drop.flow.source, drop.flow.destination)?;
+        }
+        _ => (),
     }
     if drop.question.is_none() {
         write!(line, "  (no query seen)")?;

@@ -1,9 +1,9 @@
 //! What `dnspath race` says before its events and after them.
 
-use super::stream::Format;
+use super::{stream::Format, text::TimeOfDay};
 use crate::{
     findings::{KernelVersion, clash_rule},
-    model::{Conntrack, Fate, PacketDrop, Transport},
+    model::{Conntrack, Fate, PacketDrop, Timestamp, Transport},
 };
 use serde::Serialize;
 use std::fmt::Write;
@@ -107,6 +107,43 @@ impl RaceSummary {
         }
     }
 
+    /// What each CPU counted since `before`, where any did: `12:00:10.000  #  cpu 0: insert_failed +3, drop +3`.
+    #[must_use]
+    pub fn counted_since(
+        &self,
+        before: &[Conntrack],
+        now: &[Conntrack],
+        time: Timestamp,
+        format: Format,
+    ) -> Option<String> {
+        #[derive(Serialize)]
+        struct Line {
+            event: &'static str,
+            time: String,
+            conntrack: Vec<Cpu>,
+        }
+        let grown = now.iter().enumerate().map(|(cpu, now)| {
+            let before = before.get(cpu).copied().unwrap_or_default();
+            Cpu::new(cpu, &difference(now, &before))
+        });
+        let grown: Vec<Cpu> = grown.filter(|cpu| cpu.named().iter().any(|(_, count)| *count > 0)).collect();
+        if grown.is_empty() {
+            return None;
+        }
+        let line = match format {
+            Format::Json => {
+                let line = Line { event: "counted", time: time.to_string(), conntrack: grown };
+                // Numbers and strings: it cannot fail.
+                serde_json::to_string(&line).unwrap_or_default()
+            }
+            Format::Text => {
+                let cpus: Vec<String> = grown.iter().map(Cpu::text).collect();
+                format!("{}  #  {}", TimeOfDay(time), cpus.join("; "))
+            }
+        };
+        Some(line + "\n")
+    }
+
     /// What comes after the events.
     #[must_use]
     pub fn tail(&self, format: Format) -> String {
@@ -138,8 +175,8 @@ impl RaceSummary {
         let Counts { insert_failed, clash_resolved, table_full, dropped, lookups_hit } = self.counts;
         let _ = writeln!(
             text,
-            "Reported: {insert_failed} dropped in a clash, {clash_resolved} clashes resolved, {table_full} dropped for \
-             a full table, {dropped} dropped otherwise; {lookups_hit} lookups hit."
+            "Reported: {insert_failed} dropped in a clash, {clash_resolved} resolved, {table_full} dropped for a full \
+             table, {dropped} dropped otherwise; lookups hit: {lookups_hit}."
         );
         match &self.conntrack {
             None => text.push_str("Counted by the kernel: not known here; `dnspath check` says why.\n"),
@@ -176,16 +213,6 @@ impl RaceSummary {
             provoked: Option<Sent>,
         }
         #[derive(Serialize)]
-        struct Cpu {
-            cpu: usize,
-            insert_failed: u64,
-            clash_resolve: u64,
-            drop: u64,
-            early_drop: u64,
-            found: u64,
-            invalid: u64,
-        }
-        #[derive(Serialize)]
         struct Sent {
             pairs: u32,
             queries: u32,
@@ -195,10 +222,7 @@ impl RaceSummary {
             cpus: [usize; 2],
         }
         let rule = |transport| self.version.map(|version| clash_rule(version, transport));
-        let cpu = |(cpu, counted): (usize, &Conntrack)| {
-            let &Conntrack { insert_failed, clash_resolve, drop, early_drop, found, invalid, .. } = counted;
-            Cpu { cpu, insert_failed, clash_resolve, drop, early_drop, found, invalid }
-        };
+        let cpu = |(cpu, counted): (usize, &Conntrack)| Cpu::new(cpu, counted);
         let line = Line {
             event: "summary",
             kernel: &self.release,
@@ -217,6 +241,55 @@ impl RaceSummary {
         };
         // Numbers and strings: it cannot fail.
         serde_json::to_string(&line).unwrap_or_default() + "\n"
+    }
+}
+
+/// What one CPU counted.
+#[derive(Serialize)]
+struct Cpu {
+    cpu: usize,
+    insert_failed: u64,
+    clash_resolve: u64,
+    drop: u64,
+    early_drop: u64,
+    found: u64,
+    invalid: u64,
+}
+
+impl Cpu {
+    const fn new(cpu: usize, counted: &Conntrack) -> Self {
+        let &Conntrack { insert_failed, clash_resolve, drop, early_drop, found, invalid, .. } = counted;
+        Self { cpu, insert_failed, clash_resolve, drop, early_drop, found, invalid }
+    }
+
+    const fn named(&self) -> [(&'static str, u64); 6] {
+        [
+            ("insert_failed", self.insert_failed),
+            ("clash_resolve", self.clash_resolve),
+            ("drop", self.drop),
+            ("early_drop", self.early_drop),
+            ("found", self.found),
+            ("invalid", self.invalid),
+        ]
+    }
+
+    /// `cpu 0: insert_failed +3, drop +3`.
+    fn text(&self) -> String {
+        let grown = self.named().into_iter().filter(|(_, count)| *count > 0);
+        let grown: Vec<String> = grown.map(|(name, count)| format!("{name} +{count}")).collect();
+        format!("cpu {}: {}", self.cpu, grown.join(", "))
+    }
+}
+
+fn difference(now: &Conntrack, before: &Conntrack) -> Conntrack {
+    Conntrack {
+        insert_failed: now.insert_failed.saturating_sub(before.insert_failed),
+        clash_resolve: now.clash_resolve.saturating_sub(before.clash_resolve),
+        drop: now.drop.saturating_sub(before.drop),
+        early_drop: now.early_drop.saturating_sub(before.early_drop),
+        found: now.found.saturating_sub(before.found),
+        invalid: now.invalid.saturating_sub(before.invalid),
+        ..Conntrack::default()
     }
 }
 
@@ -249,6 +322,25 @@ mod tests {
         let summary = summary();
         insta::assert_snapshot!(summary.head(Format::Text) + &summary.tail(Format::Text));
         insta::assert_snapshot!(summary.tail(Format::Json));
+    }
+
+    #[test]
+    fn what_was_counted_since_is_told_of_the_cpus_that_counted() {
+        let before = [Conntrack { insert_failed: 2, ..Conntrack::default() }, Conntrack::default()];
+        let mut now = before;
+        let since = |now: &[Conntrack], format| {
+            summary().counted_since(&before, now, Timestamp::from_nanos(1_500_000_000), format)
+        };
+        assert_eq!(since(&now, Format::Text), None);
+        now[1] = Conntrack { insert_failed: 3, drop: 3, ..Conntrack::default() };
+        let line = "00:00:01.500  #  cpu 1: insert_failed +3, drop +3\n";
+        assert_eq!(since(&now, Format::Text).as_deref(), Some(line));
+        let json = since(&now, Format::Json).unwrap();
+        let cpu = r#""conntrack":[{"cpu":1,"insert_failed":3,"clash_resolve":0,"drop":3,"early_drop":0,"#;
+        assert!(
+            json.starts_with(r#"{"event":"counted","time":"1970-01-01T00:00:01.5"#) && json.contains(cpu),
+            "{json}"
+        );
     }
 
     #[test]

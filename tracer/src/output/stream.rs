@@ -124,6 +124,13 @@ impl<W: Write> Stream<W> {
         }
     }
 
+    /// Prints a line that is no event of a unit, as it is.
+    pub fn aside(&mut self, line: &str) {
+        if !self.broken {
+            self.waiting.extend_from_slice(line.as_bytes());
+        }
+    }
+
     fn line(&mut self, json: &impl serde::Serialize, text: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) {
         if self.broken {
             return;

@@ -54,7 +54,7 @@ pub(super) struct Live {
     pub(super) capture: Capture,
     /// Names pods for as long as it is there; `None` where it could not be started, of which a note tells.
     node: Option<node::Watch>,
-    pods: Pods,
+    pub(super) pods: Pods,
     resolvers: mpsc::Receiver<Resolver>,
     session: Session,
     pub(super) recorder: Option<Recorder>,

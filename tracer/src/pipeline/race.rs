@@ -1,6 +1,7 @@
 //! `dnspath race`: conntrack clashes and drops as they happen, what they cost, and what the kernel counted.
 
 use super::{
+    clock,
     live::{Live, Problems, covered, tell},
     offline::CANNOT_PRINT,
     provoke::{self, Plan},
@@ -24,6 +25,8 @@ use std::{
     time::Duration,
 };
 
+/// How often it is told what the CPUs counted meanwhile, where they did.
+const BETWEEN_COUNTS: Duration = Duration::from_secs(10);
 /// What is still on its way to the reader when the last pair was answered or given up.
 const AFTER_PROVOKING: Duration = Duration::from_millis(500);
 
@@ -42,16 +45,27 @@ pub fn race(mut options: LiveOptions, race: RaceOptions) -> anyhow::Result<ExitS
     let mut to = io::stdout().lock();
     to.write_all(summary.head(race.format).as_bytes()).context(CANNOT_PRINT)?;
     to.flush().context(CANNOT_PRINT)?;
-    let stream = Stream::new(to, race.format, &[Unit::Drop, Unit::Lookup], vantages.clone());
+    let stream = Stream::new(to, race.format, &[Unit::Drop, Unit::Lookup], vantages.clone())
+        .with_pods(live.pods.clone());
     let mut selected = Selected::new(&options.selection, Races { stream, summary: &mut summary });
     let mut problems = Problems::default();
     if let Some(pairs) = &pairs {
         pairs.go(live.stop.clone())?;
     }
-    let mut per_cpu = Vec::new();
+    let (mut per_cpu, mut told) = (Vec::new(), Vec::new());
+    let mut next_told = clock::wall_now() + BETWEEN_COUNTS;
     let ran = live.run(&mut selected, |selected, tick| {
         problems.tell(tick);
         per_cpu.clone_from(&tick.conntrack_per_cpu);
+        let now = clock::wall_now();
+        if now >= next_told {
+            let Races { stream, summary } = &mut selected.observer;
+            if let Some(line) = summary.counted_since(&told, &per_cpu, now, race.format) {
+                stream.aside(&line);
+            }
+            told.clone_from(&per_cpu);
+            next_told = now + BETWEEN_COUNTS;
+        }
         selected.observer.stream.flush().context(CANNOT_PRINT)
     })?;
     drop(selected);

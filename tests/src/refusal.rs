@@ -1,0 +1,76 @@
+//! One query of a `getaddrinfo` that conntrack refuses to enter, for certain and once.
+
+use std::net::SocketAddr;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use crate::client::{Client, LookupAnswer};
+use crate::clock::wait_until;
+use crate::conntrack::{counted, growth, occupy, track, vacate};
+use crate::lab::Lab;
+
+/// The one port that the client's sockets get.
+const PORT: u16 = 40_000;
+
+/// A pod whose next query for A will be refused, while its AAAA passes: another connection has the tuple of the
+/// replies, and AAAA is not tracked. In a lab without service rules, because translation would step aside to another
+/// port.
+#[derive(Debug)]
+pub struct Refusal<'a> {
+    lab: &'a Lab,
+    pod: &'a str,
+    client: SocketAddr,
+    server: SocketAddr,
+}
+
+impl<'a> Refusal<'a> {
+    /// Lets `pod` ask the pod `server`, from one port.
+    ///
+    /// # Errors
+    /// There are no such pods, or a rule cannot be loaded.
+    pub fn prepare(lab: &'a Lab, pod: &'a str, server: &str) -> Result<Self> {
+        let (asking, node) = (lab.pod(pod)?, lab.node());
+        let server = SocketAddr::from((lab.pod(server)?.ip4, 53));
+        track(node)?;
+        // The root label, type AAAA, class IN: how its question section ends.
+        node.script(
+            "iptables -w -t raw -A PREROUTING -p udp --dport 53 -m string --algo bm --from 40 \
+             --hex-string '|00001c0001|' -j CT --notrack\n",
+        )?;
+        asking.namespace.set_resolv_conf(&format!("nameserver {}\n", server.ip()))?;
+        let one_port = format!("echo '{PORT} {PORT}' > /proc/sys/net/ipv4/ip_local_port_range\n");
+        asking.namespace.script(&one_port).context("cannot limit the pod's ports")?;
+        Ok(Self { lab, pod, client: (asking.ip4, PORT).into(), server })
+    }
+
+    /// The client's socket.
+    pub fn client(&self) -> SocketAddr {
+        self.client
+    }
+
+    /// The server that is asked.
+    pub fn server(&self) -> SocketAddr {
+        self.server
+    }
+
+    /// A lookup whose first A query is refused; what stands in its way is gone when the client asks again.
+    ///
+    /// # Errors
+    /// Nothing was refused, or the client cannot be run.
+    pub fn lookup(&self, client: Client, name: &str) -> Result<LookupAnswer> {
+        let (node, pod) = (self.lab.node(), self.lab.pod(self.pod)?);
+        let before = counted(node)?;
+        occupy(node, "udp", self.client, self.server)?;
+        let refused = || counted(node).and_then(|after| growth(&before, &after, "insert_failed"));
+        thread::scope(|scope| {
+            let lookup = scope.spawn(|| client.lookup(pod, name));
+            // Well before the shortest retry.
+            let was_refused = wait_until(Duration::from_secs(2), || refused().is_ok_and(|count| count > 0));
+            vacate(node, "udp", self.client)?;
+            ensure!(was_refused, "the kernel refused no query");
+            lookup.join().map_err(|_| anyhow!("the client's thread panicked"))?
+        })
+    }
+}
