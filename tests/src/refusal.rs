@@ -9,13 +9,29 @@ use anyhow::{Context, Result, anyhow, ensure};
 use crate::client::{Client, LookupAnswer};
 use crate::clock::wait_until;
 use crate::conntrack::{counted, growth, occupy, track, vacate};
-use crate::lab::Lab;
+use crate::lab::{Lab, LabOptions};
+use crate::server::ServerKind;
 
 /// The one port that the client's sockets get.
 const PORT: u16 = 40_000;
 
+/// A lab for refusals: one server pod on the node, and no service.
+///
+/// # Errors
+/// As [`Lab::new`].
+pub fn lab() -> Result<Lab> {
+    Lab::new(LabOptions {
+        server: Some(ServerKind::Fast),
+        endpoints: vec!["dns1".to_owned()],
+        service_rules: false,
+        // Knot DNS looks its own host's name up before it listens: let it be told at once that nobody is there.
+        resolv_conf: "nameserver 127.0.0.1\n".to_owned(),
+        ..LabOptions::default()
+    })
+}
+
 /// A pod whose next query for A will be refused, while its AAAA passes: another connection has the tuple of the
-/// replies, and AAAA is not tracked. In a lab without service rules, because translation would step aside to another
+/// replies, and AAAA is not tracked. In a [`lab`] without service rules, because translation would step aside to another
 /// port.
 #[derive(Debug)]
 pub struct Refusal<'a> {

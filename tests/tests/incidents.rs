@@ -13,7 +13,7 @@ use dnspath_tests::client::LookupAnswer;
 use dnspath_tests::conntrack::{counted, growth};
 use dnspath_tests::harness::{Outcome, run};
 use dnspath_tests::load::Load;
-use dnspath_tests::refusal::Refusal;
+use dnspath_tests::refusal::{self, Refusal};
 use dnspath_tests::report::{LiveReport, report};
 use dnspath_tests::requirements::find;
 use dnspath_tests::topology::VIP4;
@@ -43,11 +43,10 @@ fn ready(tools: &[&str], clients: &[Client]) -> Result<(), String> {
     })
 }
 
-fn lab(service_rules: bool) -> Result<Lab> {
+fn lab() -> Result<Lab> {
     Lab::new(LabOptions {
         server: Some(ServerKind::Fast),
         endpoints: vec!["dns1".to_owned()],
-        service_rules,
         ..LabOptions::default()
     })
 }
@@ -103,7 +102,7 @@ fn conntrack_race(client: Client, gap: f64) -> Result<Outcome> {
     if let Err(reason) = ready(&["conntrack", "knotd"], &[client]) {
         return Ok(Outcome::LeftOut(reason));
     }
-    let lab = lab(false)?;
+    let lab = refusal::lab()?;
     let (node, web) = (lab.node(), lab.pod("web")?);
     let refusal = Refusal::prepare(&lab, "web", "dns1")?;
     let before = counted(node)?;
@@ -159,7 +158,7 @@ fn stale_arp(moved: Moved) -> Result<Outcome> {
     if let Err(reason) = ready(&["knotd"], &[Client::Glibc]) {
         return Ok(Outcome::LeftOut(reason));
     }
-    let lab = lab(true)?;
+    let lab = lab()?;
     let (node, web, dns1) = (lab.node(), lab.pod("web")?, lab.pod("dns1")?);
     let (pod, holder, device) = match moved {
         Moved::Client => (web, &dns1.namespace, "eth0"),
@@ -198,10 +197,12 @@ fn healthy() -> Result<Outcome> {
     if let Err(reason) = ready(&["dnsperf", "knotd"], &[Client::Glibc, Client::Musl]) {
         return Ok(Outcome::LeftOut(reason));
     }
-    let lab = lab(true)?;
+    let lab = lab()?;
     let web = lab.pod("web")?;
     let live = LiveReport::start(lab.node().files(), &["--netns", lab.node().name()])?;
-    let load = Load::full_speed(5).run(lab.pod("db")?, IpAddr::from(VIP4))?;
+    // Not more at once than the server's socket has room for: what overflows is no healthy node.
+    let load = Load { outstanding: 100, ..Load::full_speed(5) };
+    let load = load.run(lab.pod("db")?, IpAddr::from(VIP4))?;
     for client in [Client::Glibc, Client::Musl] {
         let answer = client.lookup(web, "payments.shop.svc.cluster.local.")?;
         ensure!(answer.error.is_none(), "{answer:?}");

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use dnspath_tests::conntrack::{counted_per_cpu, occupy, send_query};
 use dnspath_tests::harness::{Outcome, run};
 use dnspath_tests::process::{bound_command, output_of};
-use dnspath_tests::refusal::Refusal;
+use dnspath_tests::refusal::{self, Refusal};
 use dnspath_tests::requirements::find;
 use dnspath_tests::topology::VIP4;
 use dnspath_tests::tracer::{Tracer, binary};
@@ -38,11 +38,10 @@ fn ready(tools: &[&str]) -> Result<(), String> {
     }
 }
 
-fn lab(service_rules: bool) -> Result<Lab> {
+fn lab() -> Result<Lab> {
     Lab::new(LabOptions {
         server: Some(ServerKind::Fast),
         endpoints: vec!["dns1".to_owned()],
-        service_rules,
         ..LabOptions::default()
     })
 }
@@ -91,7 +90,7 @@ fn in_json() -> Result<Outcome> {
     if let Err(reason) = ready(&["conntrack", "knotd", "gcc"]) {
         return Ok(Outcome::LeftOut(reason));
     }
-    let lab = lab(false)?;
+    let lab = refusal::lab()?;
     let (node, db) = (lab.node(), lab.pod("db")?);
     let refusal = Refusal::prepare(&lab, "web", "dns1")?;
     let before = counted_per_cpu(node)?;
@@ -125,7 +124,7 @@ fn in_text() -> Result<Outcome> {
     if let Err(reason) = ready(&["conntrack", "knotd", "gcc"]) {
         return Ok(Outcome::LeftOut(reason));
     }
-    let lab = lab(false)?;
+    let lab = refusal::lab()?;
     let refusal = Refusal::prepare(&lab, "web", "dns1")?;
     let tracer = watch(lab.node(), "text")?;
     provoke(&lab, &refusal)?;
@@ -153,7 +152,7 @@ fn provoked() -> Result<Outcome> {
     if thread::available_parallelism()?.get() < 2 {
         return Ok(Outcome::LeftOut("there is one CPU: nothing can race".to_owned()));
     }
-    let lab = lab(true)?;
+    let lab = lab()?;
     let (node, web) = (lab.node(), lab.pod("web")?);
     let run = |format: &str| -> Result<(Option<i32>, String, String)> {
         let mut command = node.command(binary()?);
