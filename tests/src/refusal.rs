@@ -50,11 +50,14 @@ impl<'a> Refusal<'a> {
         let (asking, node) = (lab.pod(pod)?, lab.node());
         let server = SocketAddr::from((lab.pod(server)?.ip4, 53));
         track(node)?;
-        // The root label, type AAAA, class IN: how its question section ends.
-        node.script(
-            "iptables -w -t raw -A PREROUTING -p udp --dport 53 -m string --algo bm --from 40 \
-             --hex-string '|00001c0001|' -j CT --notrack\n",
-        )?;
+        // The root label, type AAAA, class IN: how its question ends. Its answer has the tuple that is taken, too.
+        let untracked = |port: &str| {
+            format!(
+                "iptables -w -t raw -A PREROUTING -p udp {port} 53 -m string --algo bm --from 40 \
+                 --hex-string '|00001c0001|' -j CT --notrack\n"
+            )
+        };
+        node.script(&(untracked("--dport") + &untracked("--sport")))?;
         asking.namespace.set_resolv_conf(&format!("nameserver {}\n", server.ip()))?;
         let one_port = format!("echo '{PORT} {PORT}' > /proc/sys/net/ipv4/ip_local_port_range\n");
         asking.namespace.script(&one_port).context("cannot limit the pod's ports")?;
