@@ -102,7 +102,7 @@ impl RaceSummary {
             (Format::Text, None) => format!("Linux {}\n", self.release),
             (Format::Text, Some(version)) => {
                 let rule = |transport| clash_rule(version, transport);
-                format!("Linux {} {}.\nIt {}.\n\n", self.release, rule(Transport::Udp), rule(Transport::Tcp))
+                format!("Linux {} {}.\nIt {}.\n", self.release, rule(Transport::Udp), rule(Transport::Tcp))
             }
         }
     }
@@ -194,6 +194,12 @@ impl RaceSummary {
                         text,
                         "    {cpu:>4}  {insert_failed:>13}  {clash_resolve:>13}  {drop:>7}  {early_drop:>10}  \
                          {found:>7}  {invalid:>7}"
+                    );
+                }
+                if total.clash_resolve > clash_resolved {
+                    text.push_str(
+                        "Resolved clashes are told one by one where the kernel has kprobes or the two went to different \
+                         backends; the others are only counted.\n",
                     );
                 }
             }
