@@ -43,6 +43,8 @@ pub struct Writer<W> {
     interfaces: HashMap<Key, Interface, RandomState>,
     /// The interface of statistics that are nobody else's: the first.
     first: Option<Key>,
+    /// What was learnt before: editcap and mergecap refuse names before the first interface.
+    held: Vec<(Option<Timestamp>, Vec<News>)>,
     frames: u64,
     octets: u64,
 }
@@ -83,6 +85,7 @@ impl<W: Write> Writer<W> {
             to,
             interfaces: HashMap::default(),
             first: None,
+            held: Vec::new(),
             frames: 0,
             octets: 0,
         })
@@ -124,11 +127,17 @@ impl<W: Write> Writer<W> {
     }
 
     /// Writes what was learnt of the node. `at` is when the session was told, if it was told here, between these frames;
-    /// `None` for what it knew before them.
+    /// `None` for what it knew before them. It waits for the first interface.
     ///
     /// # Errors
     /// As [`Self::frame`].
     pub fn news(&mut self, at: Option<Timestamp>, news: &[News]) -> io::Result<()> {
+        if self.first.is_none() {
+            if !news.is_empty() {
+                self.held.push((at, news.to_vec()));
+            }
+            return Ok(());
+        }
         for alike in news.chunk_by(|one, other| std::mem::discriminant(one) == std::mem::discriminant(other))
         {
             for some in alike.chunks(NAMES_A_BLOCK) {
@@ -294,6 +303,9 @@ impl<W: Write> Writer<W> {
         let interface = Interface { index, direction: vantage.direction, lost: 0 };
         self.interfaces.insert(key, interface);
         self.first.get_or_insert(key);
+        for (at, news) in std::mem::take(&mut self.held) {
+            self.news(at, &news)?;
+        }
         Ok(interface)
     }
 

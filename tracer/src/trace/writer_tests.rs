@@ -341,7 +341,10 @@ fn names_of_hosts_that_others_wrote_are_no_pods() {
     let told = pods(&[("10.0.0.1", "", "host.example"), ("10.0.0.2", "shop", "web-1")]);
     for (own, expected) in [(true, [true, true]), (false, [false, true])] {
         let mut writer = Writer::new(Vec::new(), &foreign).unwrap();
+        let vantages = Vantages::new();
+        let ids: Vec<_> = (0..2).map(|index| vantages.intern(vantage(index))).collect();
         writer.news(None, &told.news(&mut 0)).unwrap();
+        writer.statistics(&statistics(&ids, true), &vantages).unwrap();
         let mut bytes = writer.finish().unwrap();
         if !own {
             // Another program's name in `shb_userappl`.
