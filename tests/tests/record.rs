@@ -96,6 +96,13 @@ fn the_same_report() -> Result<Outcome> {
     let said: Value = serde_json::from_str(&live).context("the report is not JSON")?;
     let (frames, lookups) = (&said["coverage"]["frames"], said["lookups"].as_array().map_or(0, Vec::len));
     ensure!(frames.as_u64() > Some(200) && lookups > 15, "a report of little: {live}");
+    let pods = ["web", "db", "up"].map(|name| lab.pod(name).map(|pod| pod.namespace.name().to_owned()));
+    for pod in pods {
+        let pod = pod?;
+        ensure!(live.contains(&format!("\"pod\":\"{pod}\"")), "{pod} is not named: {live}");
+        let shown = run_on("tshark", &["-r", text(&file)?, "-N", "n"])?;
+        ensure!(shown.contains(&pod), "tshark does not show {pod}: {shown}");
+    }
     Ok(Outcome::Measured(format!("{} octets on {frames} frames, {lookups} lookups", live.len())))
 }
 

@@ -11,6 +11,7 @@ mod frame;
 mod kernel;
 mod lookup;
 mod name;
+mod news;
 mod observer;
 mod pods;
 mod question;
@@ -25,6 +26,7 @@ pub use frame::{Frame, LinkType, NatTuple};
 pub use kernel::{Conntrack, DropMark, Fate, Misdirected, PacketDrop, Rival};
 pub use lookup::{Family, Lookup, LookupResult, Step};
 pub use name::{Name, NameBuilder, NameError};
+pub use news::News;
 pub use observer::{Coverage, Eviction, Observer};
 pub use pods::{PodName, Pods};
 pub use question::{

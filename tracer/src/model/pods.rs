@@ -1,8 +1,8 @@
 //! Who has which address.
 
-use super::Timestamp;
+use super::{News, Timestamp};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     fmt,
     net::IpAddr,
     sync::{Arc, PoisonError, RwLock},
@@ -49,8 +49,10 @@ pub struct Pods {
 #[derive(Debug, Default)]
 struct Table {
     owners: HashMap<IpAddr, Vec<Owner>>,
-    /// Every entry in the order it was told, for who writes them down.
-    told: Vec<(IpAddr, Arc<PodName>)>,
+    /// The last changes in the order they came, for who passes them on.
+    log: VecDeque<News>,
+    /// Changes that are no longer in the log.
+    forgotten: u64,
     refused: u64,
 }
 
@@ -65,6 +67,8 @@ struct Owner {
 const MOST_ADDRESSES: usize = 65_536;
 /// Owners of one address that are remembered.
 const MOST_OWNERS: usize = 4;
+/// Changes that are kept for who passes them on.
+const MOST_CHANGES: usize = 2 * MOST_ADDRESSES;
 
 impl Pods {
     /// An empty table.
@@ -116,30 +120,69 @@ impl Pods {
         if owners.len() > MOST_OWNERS {
             owners.remove(0);
         }
-        if table.told.len() < 2 * MOST_ADDRESSES {
-            table.told.push((address, name));
-        }
+        table.note(News::Named(address, name));
     }
 
     /// Tells that the owner of this address was gone at `time`.
     pub fn end(&self, address: IpAddr, time: Timestamp) {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(last) = table.owners.get_mut(&address).and_then(|owners| owners.last_mut()) {
-            last.until.get_or_insert(time);
+        let last = table.owners.get_mut(&address).and_then(|owners| owners.last_mut());
+        if let Some(last) = last.filter(|last| last.until.is_none()) {
+            last.until = Some(time);
+            table.note(News::Gone(address, time));
         }
     }
 
-    /// What was told from the `from`th time on, in order: a recorder asks with how many it has written.
+    /// [`Self::tell`] or [`Self::end`], as another table tells it; what is of resolvers is none of its business.
+    pub fn heed(&self, news: &News) {
+        match news {
+            News::Named(address, name) => self.tell(*address, PodName::clone(name)),
+            News::Gone(address, time) => self.end(*address, *time),
+            News::Resolver(..) => {}
+        }
+    }
+
+    /// What changed since `seen` changes were seen, in order, and moves `seen` on. Who begins with 0, or was away for
+    /// too long, is told how it came to be what it is.
     #[must_use]
-    pub fn told_since(&self, from: usize) -> Vec<(IpAddr, Arc<PodName>)> {
+    pub fn news(&self, seen: &mut u64) -> Vec<News> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        table.told.get(from..).unwrap_or_default().to_vec()
+        let from = seen.checked_sub(table.forgotten).and_then(|from| usize::try_from(from).ok());
+        *seen = table.forgotten + table.log.len() as u64;
+        match from {
+            Some(from) => table.log.iter().skip(from).cloned().collect(),
+            None => table.all(),
+        }
     }
 
     /// Addresses that found no room, and names that are none.
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.table.read().unwrap_or_else(PoisonError::into_inner).refused
+    }
+}
+
+impl Table {
+    fn note(&mut self, news: News) {
+        if self.log.len() >= MOST_CHANGES {
+            self.log.pop_front();
+            self.forgotten += 1;
+        }
+        self.log.push_back(news);
+    }
+
+    /// The owners of all addresses, by address.
+    fn all(&self) -> Vec<News> {
+        let mut addresses: Vec<_> = self.owners.iter().collect();
+        addresses.sort_by_key(|(address, _)| **address);
+        let of_owner = |address: IpAddr, owner: &Owner| {
+            let gone = owner.until.map(|until| News::Gone(address, until));
+            std::iter::once(News::Named(address, Arc::clone(&owner.name))).chain(gone)
+        };
+        let of_address = |(address, owners): (&IpAddr, &Vec<Owner>)| -> Vec<News> {
+            owners.iter().flat_map(|owner| of_owner(*address, owner)).collect()
+        };
+        addresses.into_iter().flat_map(of_address).collect()
     }
 }
 
@@ -156,8 +199,10 @@ mod tests {
             pods.tell(address, pod(name));
         }
         assert_eq!(pods.name(address).unwrap().to_string(), "shop/web-2");
-        assert_eq!(pods.told_since(0).len(), 2);
-        assert_eq!(*pods.told_since(1)[0].1, pod("web-2"));
+        let (mut seen, mut later) = (0, 1);
+        assert_eq!(pods.news(&mut seen).len(), 2);
+        assert_eq!(pods.news(&mut later), [News::Named(address, Arc::new(pod("web-2")))]);
+        assert_eq!((pods.news(&mut seen), seen, later), (vec![], 2, 2));
     }
 
     #[test]
@@ -180,6 +225,32 @@ mod tests {
         }
         assert_eq!(pods.table.read().unwrap().owners[&address].len(), MOST_OWNERS);
         assert_eq!(name_at(500).as_deref(), Some("99"));
+    }
+
+    #[test]
+    fn who_heeds_the_news_of_another_table_becomes_its_like() {
+        let (pods, other, late) = (Pods::new(), Pods::new(), Pods::new());
+        let address = |number: u8| IpAddr::from([10, 0, 0, number]);
+        let at = |seconds: u64| Timestamp::from_nanos(seconds * 1_000_000_000);
+        let (mut seen, mut seen_late) = (0, 0);
+        let end = MOST_CHANGES as u64 / 2 + 10;
+        for second in 0..end {
+            let name = PodName { namespace: "shop".into(), name: second.to_string() };
+            pods.tell(address((second % 5) as u8), name);
+            pods.end(address((second % 5) as u8), at(second));
+            pods.news(&mut seen).iter().for_each(|news| other.heed(news));
+        }
+        let all = pods.news(&mut seen_late);
+        assert!(all.len() <= 5 * 2 * MOST_OWNERS, "{} told of five addresses", all.len());
+        all.iter().for_each(|news| late.heed(news));
+        assert_eq!((seen, pods.news(&mut seen_late).len()), (seen_late, 0));
+        for second in [end - 30, end - 12, end - 1, end + 1] {
+            for number in 0..6 {
+                let name = pods.name_at(address(number), at(second));
+                assert_eq!(other.name_at(address(number), at(second)), name);
+                assert_eq!(late.name_at(address(number), at(second)), name);
+            }
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use crate::{
     capture,
-    model::{Timestamp, Vantages},
+    model::{News, Timestamp, Vantages},
     trace::{FlightRecorder, Held, Origin, Statistics, Writer},
     tui::SharedFeed,
 };
@@ -84,9 +84,9 @@ impl Flight {
         Arc::clone(&self.asked)
     }
 
-    /// Starts to save if somebody asked, `lost` being the frames that the session lost so far; what comes of it is said
-    /// on the screen.
-    pub(super) fn save_if_asked(&mut self, now: Timestamp, lost: u64) {
+    /// Starts to save if somebody asked, `lost` being the frames that the session lost so far and `known` what it knows of
+    /// the node; what comes of it is said on the screen.
+    pub(super) fn save_if_asked(&mut self, now: Timestamp, lost: u64, known: impl FnOnce() -> Vec<News>) {
         if !self.asked.swap(false, Ordering::Relaxed) {
             return;
         }
@@ -105,10 +105,11 @@ impl Flight {
         let stem = format!("dnspath-{}-{}", file_part(&self.node), compact(now));
         let (create, saving, session) = (self.create.clone(), Arc::clone(&self.saving), self.session.clone());
         say(format!("saving {} packets", held.frames()));
+        let known = known();
         let saver = thread::Builder::new().name("dnspath-save".into()).spawn({
             let (saving, feed) = (Arc::clone(&saving), feed.clone());
             move || {
-                let told = save(held, stem, &session, lost, &create);
+                let told = save(held, &known, stem, &session, lost, &create);
                 let text = told.unwrap_or_else(|error| format!("{error:#}"));
                 feed.lock().status_mut().say(text);
                 saving.store(false, Ordering::Relaxed);
@@ -146,6 +147,7 @@ fn create_new(stem: &str) -> io::Result<(File, String)> {
 /// Writes the file; what is to be said of it.
 fn save(
     held: Held,
+    known: &[News],
     stem: String,
     session: &Session,
     lost: u64,
@@ -166,6 +168,7 @@ fn save(
     let missed = held.missed();
     let write = || -> io::Result<(u64, u64)> {
         let mut writer = Writer::new(file, &session.origin)?;
+        writer.news(None, known)?;
         held.write(&mut writer, &session.vantages)?;
         let statistics = Statistics {
             started: first,

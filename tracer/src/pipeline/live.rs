@@ -7,6 +7,7 @@
 use super::{
     clock,
     flight::Flight,
+    known::Known,
     offline::CANNOT_PRINT,
     record::{Counts, Ready, Recorder},
     selection::Selected,
@@ -43,9 +44,6 @@ const TICK: Duration = Duration::from_millis(100);
 /// A frame can reach the ring this much later than the time it carries: then time must not have passed it.
 pub(super) const IN_FLIGHT: Duration = Duration::from_millis(5);
 
-/// Resolvers that wait to be heeded: what finds no room is told at the next look.
-const RESOLVERS_WAITING: usize = 1_024;
-
 /// Rounds over the rings before the clock and the signals are looked at again.
 const MOST_ROUNDS: usize = 8;
 
@@ -53,9 +51,11 @@ const MOST_ROUNDS: usize = 8;
 pub(super) struct Live {
     pub(super) capture: Capture,
     /// Names pods for as long as it is there; `None` where it could not be started, of which a note tells.
-    node: Option<node::Watch>,
+    pub(super) node: Option<node::Watch>,
     pub(super) pods: Pods,
-    resolvers: mpsc::Receiver<Resolver>,
+    pub(super) known: Known,
+    /// Up to when every frame was read.
+    settled: Timestamp,
     session: Session,
     pub(super) recorder: Option<Recorder>,
     flight: Option<Flight>,
@@ -133,8 +133,8 @@ impl Live {
         let anchor = clock::Anchor::now();
         let capture = Capture::start(&capture_options, anchor.wall_minus_monotonic(), vantages, &notes)?;
         let pods = options.selection.pods.clone();
-        let (found, resolvers) = mpsc::sync_channel(RESOLVERS_WAITING);
-        let node = watch_node(&capture_options.namespaces, &pods, found, &notes);
+        let (known, found, resolvers) = Known::new(pods.clone());
+        let node = watch_node(&capture_options.namespaces, &found, resolvers, &notes);
         if let Err(reason) = capture.drop_facts() {
             notes.add(&format!("dropped packets and conntrack clashes are not seen: {reason}"));
         }
@@ -153,7 +153,7 @@ impl Live {
             )
         });
         let flight = flight.transpose()?;
-        let begin = |ready: Ready| ready.begin(origin, vantages.clone(), pods.clone(), started);
+        let begin = |ready: Ready| ready.begin(origin, vantages.clone(), started);
         let recorder = ready.map(begin).transpose()?;
         if let Some(path) = &options.ready_file {
             std::fs::write(path, "").with_context(|| {
@@ -167,7 +167,21 @@ impl Live {
         let config = Config { resolv_conf, ..Config::default() };
         let session = Session::new(&options.ports, config, vantages.clone());
         let until = options.duration.map(|duration| started + duration);
-        Ok(Self { capture, node, pods, resolvers, session, recorder, flight, notes, stop, started, until })
+        let settled = Timestamp::EPOCH;
+        Ok(Self {
+            capture,
+            node,
+            pods,
+            known,
+            settled,
+            session,
+            recorder,
+            flight,
+            notes,
+            stop,
+            started,
+            until,
+        })
     }
 
     /// Runs until a signal, the end of the time given, or a sink that wants no more.
@@ -180,17 +194,17 @@ impl Live {
         loop {
             let now = clock::wall_now();
             self.drain(now, out);
+            self.heed_node(out);
             if let Some(recorder) = &mut self.recorder {
-                recorder.step(now, || Counts::of(&self.capture));
+                recorder.step(now, || Counts::of(&self.capture), || self.known.all());
                 if let Some(news) = recorder.news() {
                     self.notes.add(news);
                 }
             }
             if now >= next_tick {
                 if let Some(flight) = &mut self.flight {
-                    flight.save_if_asked(now, self.capture.lost());
+                    flight.save_if_asked(now, self.capture.lost(), || self.known.all());
                 }
-                self.heed_resolvers(now, out);
                 tick(out, &self.tick())?;
                 next_tick = now + TICK;
             }
@@ -201,7 +215,7 @@ impl Live {
         }
         self.capture.stop();
         self.node = None;
-        self.heed_resolvers(clock::wall_now(), out);
+        self.heed_node(out);
         let ended = clock::wall_now();
         self.drain(ended, out);
         self.session.finish(out);
@@ -212,23 +226,19 @@ impl Live {
         Ok(Ran { coverage: last.coverage, span: (self.started, ended), recorded })
     }
 
-    /// Clients whose resolv.conf was read are understood by it.
-    fn heed_resolvers(&mut self, now: Timestamp, out: &mut impl Observer) {
-        for resolver in self.resolvers.try_iter() {
-            if resolver.agrees {
-                let list = SearchList::from_resolv_conf(&resolver.text());
-                for &address in &resolver.addresses {
-                    self.session.set_search_list(address, list.clone());
-                }
-            }
-            out.resolver(&resolver, now);
+    /// Passes on what was learnt of the node, to the session and to the recording.
+    fn heed_node(&mut self, out: &mut impl Observer) {
+        let fresh = self.known.fresh(self.settled);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.learnt(self.settled, &fresh);
         }
+        fresh.iter().for_each(|news| self.session.heed(news, out));
     }
 
     /// Empties the rings, then lets time pass: `now` was read before. When a flood keeps them from getting empty,
     /// only the frames' own times count.
     fn drain(&mut self, now: Timestamp, out: &mut impl Observer) {
-        let Self { capture, session, recorder, flight, .. } = self;
+        let Self { capture, session, recorder, flight, settled, .. } = self;
         let mut flight = flight.as_mut().map(|flight| &mut flight.recorder);
         for _ in 0..MOST_ROUNDS {
             let count = capture.drain(|frame| {
@@ -242,6 +252,7 @@ impl Live {
             });
             if count == 0 {
                 session.advance(now - IN_FLIGHT, out);
+                *settled = now;
                 return;
             }
         }

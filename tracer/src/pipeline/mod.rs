@@ -3,6 +3,7 @@
 pub mod check;
 pub mod clock;
 mod flight;
+mod known;
 pub mod live;
 pub mod offline;
 pub mod provoke;

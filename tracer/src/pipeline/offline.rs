@@ -12,9 +12,9 @@ use super::{
 use crate::{
     cli::options::{ExitStatus, FileOptions, ReportOptions, StreamOptions},
     engine::{Config, SearchList},
-    model::{Coverage, Observer, Timestamp, Vantages},
+    model::{Coverage, Observer, Pods, Timestamp, Vantages},
     output::Stream,
-    trace::{MergedReader, TraceError},
+    trace::{MergedReader, Told, TraceError},
 };
 use anyhow::{Context, bail};
 use std::io::Write;
@@ -80,14 +80,22 @@ fn read<O: Observer>(
     out: &mut O,
     go_on: impl Fn(&O) -> bool,
 ) -> anyhow::Result<Read> {
-    let mut reader = MergedReader::open(&files.files).map_err(told)?.with_names(&files.selection.pods);
+    let mut reader = MergedReader::open(&files.files).map_err(told)?;
     let resolv_conf = files.resolv_conf.as_deref().map(SearchList::from_resolv_conf);
     let mut session =
         Session::new(&files.ports, Config { resolv_conf, ..Config::default() }, vantages.clone());
     let mut span: Option<(Timestamp, Timestamp)> = None;
     let mut failed = None;
     while go_on(out) {
-        match reader.next_frame(vantages) {
+        let next = reader.next_time(vantages);
+        for told in reader.take_told() {
+            heed(&told, &mut session, &files.selection.pods, out);
+        }
+        let next = match next {
+            Ok(_) => reader.next_frame(vantages),
+            Err(error) => Err(error),
+        };
+        match next {
             Ok(Some(frame)) => {
                 let (first, last) = span.unwrap_or((frame.time, frame.time));
                 span = Some((first.min(frame.time), last.max(frame.time)));
@@ -103,6 +111,15 @@ fn read<O: Observer>(
     let span = finish(&reader, &mut session, span, out);
     let coverage = coverage(&reader, &session);
     Ok(Read { coverage, cut: reader.cut(), span, sources: reader.sources(), failed })
+}
+
+/// What a file tells of the node, at its place between the frames: what ended before was told with what was known before.
+pub(super) fn heed(told: &Told, session: &mut Session, pods: &Pods, out: &mut impl Observer) {
+    if let Some(at) = told.at {
+        session.advance(at - IN_FLIGHT, out);
+    }
+    pods.heed(&told.news);
+    session.heed(&told.news, out);
 }
 
 /// Ends a session of files that were read, as far as they go. `span` has the times of the earliest and the latest frame;

@@ -2,10 +2,9 @@
 
 use crate::{
     engine::{Config, Engine, Macs, SearchList},
-    model::{Coverage, Frame, Observer, Timestamp, Vantages},
+    model::{Coverage, Frame, News, Observer, Timestamp, Vantages},
     wire::Decoder,
 };
-use std::net::IpAddr;
 
 /// Frames in, what they mean out.
 pub struct Session {
@@ -40,9 +39,16 @@ impl Session {
         });
     }
 
-    /// Tells the search list of one client.
-    pub fn set_search_list(&mut self, client: IpAddr, list: SearchList) {
-        self.engine.set_search_list(client, list);
+    /// Takes what was learnt of the node: clients whose resolv.conf was read are understood by it.
+    pub fn heed(&mut self, news: &News, out: &mut impl Observer) {
+        let News::Resolver(resolver, time) = news else { return };
+        if resolver.agrees {
+            let list = SearchList::from_resolv_conf(&resolver.text());
+            for &address in &resolver.addresses {
+                self.engine.set_search_list(address, list.clone());
+            }
+        }
+        out.resolver(resolver, *time);
     }
 
     /// Says that every frame before `now` was given.

@@ -221,9 +221,9 @@ impl<'a> Block<'a> {
         Ok(statistics)
     }
 
-    /// Goes over the records of a name resolution block: an address with each of its names.
-    pub(super) fn names(self, mut each: impl FnMut(IpAddr, &'a [u8])) {
-        self.options(8, |kind, range| {
+    /// Goes over the records of a name resolution block, an address with each of its names, and gives its comments.
+    pub(super) fn names(self, mut each: impl FnMut(IpAddr, &'a [u8])) -> Vec<&'a [u8]> {
+        let end = self.options(8, |kind, range| {
             let value = self.value(range);
             let (address, names) = match kind {
                 1 => match value.split_first_chunk::<4>() {
@@ -240,21 +240,30 @@ impl<'a> Block<'a> {
                 each(address, name);
             }
         });
+        let mut comments = Vec::new();
+        self.options(end + 4, |code, range| {
+            if code == option::COMMENT {
+                comments.push(self.value(range));
+            }
+        });
+        comments
     }
 
-    /// Goes over the options (or records, which look the same) from `position`, as far as they are whole.
-    fn options(self, mut position: usize, mut each: impl FnMut(u16, Range<usize>)) {
+    /// Goes over the options (or records, which look the same) from `position`, as far as they are whole; gives where
+    /// they end.
+    fn options(self, mut position: usize, mut each: impl FnMut(u16, Range<usize>)) -> usize {
         while let Some(&[c0, c1, l0, l1]) =
             self.bytes.get(position..).and_then(|rest| rest.first_chunk::<4>())
         {
             let code = self.half([c0, c1]);
             let range = position + 4..position + 4 + usize::from(self.half([l0, l1]));
             if code == 0 || range.end > self.bytes.len() {
-                return;
+                break;
             }
             position = range.end.next_multiple_of(4);
             each(code, range);
         }
+        position
     }
 
     fn value(self, range: Range<usize>) -> &'a [u8] {

@@ -1,7 +1,7 @@
 //! Several capture files as one.
 
-use super::{Reader, Record, Recorded, TraceError};
-use crate::model::{Frame, Pods, Timestamp, Vantages};
+use super::{Reader, Record, Recorded, Told, TraceError};
+use crate::model::{Frame, Timestamp, Vantages};
 use std::path::Path;
 
 /// Reads several files by time; frames of one time in the order of the files. A frame keeps the number it has in
@@ -140,13 +140,17 @@ impl MergedReader {
         all
     }
 
-    /// Tells the names of addresses, of all files, to this table.
+    /// What the files tell of the node before the frame that [`Self::next_frame`] will give, each thing once: asked
+    /// after [`Self::next_time`]. Of files that have no further frame it is what they told at their end.
     #[must_use]
-    pub fn with_names(mut self, names: &Pods) -> Self {
-        for source in &mut self.sources {
-            source.reader.set_names(names);
-        }
-        self
+    pub fn take_told(&mut self) -> Vec<Told> {
+        let of_source = |source: &Source| match source.next {
+            Next::At(time) => Some(time),
+            Next::Unknown | Next::Ended => None,
+        };
+        let earliest = self.sources.iter().filter_map(of_source).min();
+        let is_due = |source: &&mut Source| of_source(source).is_none_or(|time| Some(time) == earliest);
+        self.sources.iter_mut().filter(is_due).flat_map(|source| source.reader.take_told()).collect()
     }
 
     /// Whether one of the files ended inside a record.

@@ -15,6 +15,7 @@ mod statistics;
 mod tail;
 mod text;
 mod ticks;
+mod told;
 mod vantage;
 mod writer;
 
@@ -25,6 +26,7 @@ pub use note::Note;
 pub use origin::Origin;
 pub use reader::{Reader, Record};
 pub use statistics::{Recorded, Statistics, conntrack_between};
+pub use told::Told;
 pub use vantage::describe;
 pub use writer::Writer;
 

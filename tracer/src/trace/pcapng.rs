@@ -8,10 +8,11 @@ use super::{
     statistics::Recorded,
     text,
     ticks::Clock,
+    told::{self, Said, Told},
     vantage,
 };
-use crate::model::{Direction, LinkType, PodName, Pods, Timestamp, Vantage, VantageId, Vantages};
-use std::{net::IpAddr, ops::Range};
+use crate::model::{Direction, LinkType, News, PodName, Timestamp, Vantage, VantageId, Vantages};
+use std::{mem, net::IpAddr, ops::Range, sync::Arc};
 
 /// Octets of a block's type, its length, and the first word of its body.
 pub(super) const BLOCK_HEADER_LEN: usize = 12;
@@ -19,6 +20,10 @@ pub(super) const BLOCK_HEADER_LEN: usize = 12;
 const MAX_INTERFACES: usize = 65_535;
 /// Different sources that are kept of a file.
 const MOST_SOURCES: usize = 1_024;
+/// What of the node is kept between two frames: as much as a session knows of names.
+const MOST_TOLD: usize = 131_072;
+/// Resolvers among them, which have up to 64 KiB each.
+const MOST_RESOLVERS: usize = 1_024;
 
 const SECTION_HEADER: u32 = 0x0a0d_0d0a;
 const INTERFACE_DESCRIPTION: u32 = 1;
@@ -59,7 +64,8 @@ pub(super) struct Section {
     /// Of all sections; what other programs wrote has none.
     sources: Vec<String>,
     foreign: bool,
-    names: Pods,
+    /// What was told of the node, not yet taken.
+    told: Vec<Told>,
 }
 
 /// What a block's header says.
@@ -84,7 +90,7 @@ impl Section {
             recorded_before: None,
             sources: Vec::new(),
             foreign: false,
-            names: Pods::new(),
+            told: Vec::new(),
         }
     }
 
@@ -136,7 +142,7 @@ impl Section {
                     SECTION_HEADER => self.begin(body),
                     INTERFACE_DESCRIPTION => self.describe(body.interface()?)?,
                     INTERFACE_STATISTICS => self.count(body.statistics()?),
-                    NAME_RESOLUTION => body.names(|address, name| self.tell(address, name)),
+                    NAME_RESOLUTION => self.tell(body),
                     _ => {}
                 }
                 Ok(None)
@@ -175,14 +181,9 @@ impl Section {
         (!self.foreign && !self.sources.is_empty()).then_some(&self.sources)
     }
 
-    /// Whose addresses are whose, as told so far.
-    pub(super) const fn names(&self) -> &Pods {
-        &self.names
-    }
-
-    /// Tells names to this table from now on.
-    pub(super) fn set_names(&mut self, names: &Pods) {
-        self.names = names.clone();
+    /// What was told of the node since the last time.
+    pub(super) fn take_told(&mut self) -> Vec<Told> {
+        mem::take(&mut self.told)
     }
 
     fn begin(&mut self, body: Block<'_>) {
@@ -232,17 +233,24 @@ impl Section {
         self.recorded = of_session().or(self.recorded);
     }
 
-    /// Wireshark puts hosts' names there, resolved by DNS: these say nothing of pods.
-    fn tell(&self, address: IpAddr, name: &[u8]) {
-        let name = text::printable(name);
-        match name.split_once('/') {
-            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
-                self.names.tell(address, PodName { namespace: namespace.into(), name: name.into() });
+    fn tell(&mut self, body: Block<'_>) {
+        let own = self.origin.is_some();
+        let mut all = Vec::new();
+        let comments = body.names(|address, name| all.extend(named(address, name, own)));
+        let mut at = None;
+        for said in comments.into_iter().filter(|_| own).filter_map(told::read) {
+            match said {
+                Said::At(time) => at = Some(time),
+                Said::News(news) => all.extend(news),
             }
-            _ if self.origin.is_some() => {
-                self.names.tell(address, PodName { namespace: String::new(), name });
+        }
+        let is_resolver = |news: &News| matches!(news, News::Resolver(..));
+        let mut resolvers = self.told.iter().filter(|told| is_resolver(&told.news)).count();
+        for news in all {
+            resolvers += usize::from(is_resolver(&news));
+            if self.told.len() < MOST_TOLD && (!is_resolver(&news) || resolvers <= MOST_RESOLVERS) {
+                self.told.push(Told { at, news });
             }
-            _ => {}
         }
     }
 
@@ -264,6 +272,19 @@ impl Section {
             note: raw.note,
         })
     }
+}
+
+/// An address and its name. Wireshark puts hosts' names there, resolved by DNS: these say nothing of pods.
+fn named(address: IpAddr, name: &[u8], own: bool) -> Option<News> {
+    let name = text::printable(name);
+    let pod = match name.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
+            PodName { namespace: namespace.into(), name: name.into() }
+        }
+        _ if own => PodName { namespace: String::new(), name },
+        _ => return None,
+    };
+    Some(News::Named(address, Arc::new(pod)))
 }
 
 /// An interface that the section described.

@@ -1,12 +1,12 @@
 //! Frames out of one capture file.
 
 use super::{
-    Note, Origin, Recorded, TraceError,
+    Note, Origin, Recorded, Told, TraceError,
     input::{Input, MAX_RECORD},
     pcap,
     pcapng::{self, Section},
 };
-use crate::model::{Frame, LinkType, Pods, Timestamp, Vantage, VantageId, Vantages};
+use crate::model::{Frame, LinkType, Timestamp, Vantage, VantageId, Vantages};
 use std::{io, ops::Range, path::Path};
 
 /// A frame, and what its file says of it beside.
@@ -178,22 +178,12 @@ impl Reader {
         said.map_or_else(|| vec![self.file.clone()], <[String]>::to_vec)
     }
 
-    /// Whose addresses are whose, as the file told so far.
+    /// What the file tells of the node up to the frame given last, each thing once: it is known before that frame.
     #[must_use]
-    pub fn names(&self) -> Pods {
-        self.section().map(Section::names).cloned().unwrap_or_default()
-    }
-
-    /// Tells the names of addresses to this table in place of an own one.
-    #[must_use]
-    pub fn with_names(mut self, names: &Pods) -> Self {
-        self.set_names(names);
-        self
-    }
-
-    pub(super) fn set_names(&mut self, names: &Pods) {
-        if let Format::Pcapng(section) = &mut self.format {
-            section.set_names(names);
+    pub fn take_told(&mut self) -> Vec<Told> {
+        match &mut self.format {
+            Format::Pcap(..) => Vec::new(),
+            Format::Pcapng(section) => section.take_told(),
         }
     }
 

@@ -3,8 +3,8 @@
 //! Rule: nothing is decoded and nothing is left out: what [`super::Reader`] gives of the file is what was written.
 //! The blocks are pcap-file's; they are put together in memory and handed on in large pieces.
 
-use super::{Note, Origin, Statistics, link, text, vantage::describe};
-use crate::model::{Direction, Frame, LinkType, Pods, Timestamp, VantageId, Vantages};
+use super::{Note, Origin, Statistics, link, text, told, vantage::describe};
+use crate::model::{Direction, Frame, LinkType, News, PodName, Timestamp, VantageId, Vantages};
 use foldhash::fast::RandomState;
 use pcap_file::{
     DataLink, Endianness, PcapError,
@@ -14,7 +14,7 @@ use pcap_file::{
             enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption},
             interface_description::{InterfaceDescriptionBlock, InterfaceDescriptionOption},
             interface_statistics::{InterfaceStatisticsBlock, InterfaceStatisticsOption},
-            name_resolution::{Ipv4Record, Ipv6Record, NameResolutionBlock, Record},
+            name_resolution::{Ipv4Record, Ipv6Record, NameResolutionBlock, NameResolutionOption, Record},
             section_header::{SectionHeaderBlock, SectionHeaderOption},
         },
     },
@@ -31,8 +31,8 @@ use std::{
 const CHUNK: usize = 256 * 1024;
 /// Octets of a frame that are kept: Wireshark's own limit.
 const MAX_FRAME: usize = 256 * 1024;
-/// Names in one block.
-const NAMES_A_BLOCK: usize = 1_000;
+/// Names, or owners that are gone, in one block.
+const NAMES_A_BLOCK: usize = 500;
 /// `if_tsresol`: ten to the minus ninth.
 const NANOSECONDS: u8 = 9;
 
@@ -43,7 +43,8 @@ pub struct Writer<W> {
     interfaces: HashMap<Key, Interface, RandomState>,
     /// The interface of statistics that are nobody else's: the first.
     first: Option<Key>,
-    names: usize,
+    /// What was learnt before: editcap and mergecap refuse names before the first interface.
+    held: Vec<(Option<Timestamp>, Vec<News>)>,
     frames: u64,
     octets: u64,
 }
@@ -84,7 +85,7 @@ impl<W: Write> Writer<W> {
             to,
             interfaces: HashMap::default(),
             first: None,
-            names: 0,
+            held: Vec::new(),
             frames: 0,
             octets: 0,
         })
@@ -125,30 +126,56 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Writes the names that were told since the last time.
+    /// Writes what was learnt of the node. `at` is when the session was told, if it was told here, between these frames;
+    /// `None` for what it knew before them. It waits for the first interface.
     ///
     /// # Errors
     /// As [`Self::frame`].
-    pub fn names(&mut self, pods: &Pods) -> io::Result<()> {
-        let fresh = pods.told_since(self.names);
-        self.names += fresh.len();
-        for some in fresh.chunks(NAMES_A_BLOCK) {
-            let named = some.iter().filter(|(_, pod)| !pod.name.is_empty());
-            let records = named.map(|(address, pod)| {
-                let names = vec![Cow::Owned(text::printable(pod.to_string().as_bytes()))];
-                match address {
-                    IpAddr::V4(ip) => {
-                        Record::Ipv4(Ipv4Record { ip_addr: Cow::Owned(ip.octets().into()), names })
-                    }
-                    IpAddr::V6(ip) => {
-                        Record::Ipv6(Ipv6Record { ip_addr: Cow::Owned(ip.octets().into()), names })
-                    }
-                }
-            });
-            let records = records.collect();
-            self.write(&Block::NameResolution(NameResolutionBlock { records, options: Vec::new() }))?;
+    pub fn news(&mut self, at: Option<Timestamp>, news: &[News]) -> io::Result<()> {
+        if self.first.is_none() {
+            if !news.is_empty() {
+                self.held.push((at, news.to_vec()));
+            }
+            return Ok(());
+        }
+        for alike in news.chunk_by(|one, other| std::mem::discriminant(one) == std::mem::discriminant(other))
+        {
+            for some in alike.chunks(NAMES_A_BLOCK) {
+                self.news_alike(at, some)?;
+            }
         }
         Ok(())
+    }
+
+    /// One block of names or of owners gone; of resolvers one each.
+    fn news_alike(&mut self, at: Option<Timestamp>, news: &[News]) -> io::Result<()> {
+        let (mut records, mut gone) = (Vec::new(), Vec::new());
+        for news in news {
+            match news {
+                News::Named(address, pod) if !pod.name.is_empty() => records.push(record(*address, pod)),
+                News::Named(..) => {}
+                News::Gone(address, time) => gone.push((*address, *time)),
+                News::Resolver(resolver, time) => {
+                    self.name_resolution(at, Vec::new(), Some(told::of_resolver(resolver, *time)))?;
+                }
+            }
+        }
+        let comment = (!gone.is_empty()).then(|| told::gone(gone.into_iter()));
+        if records.is_empty() && comment.is_none() {
+            return Ok(());
+        }
+        self.name_resolution(at, records, comment)
+    }
+
+    fn name_resolution(
+        &mut self,
+        at: Option<Timestamp>,
+        records: Vec<Record<'_>>,
+        comment: Option<String>,
+    ) -> io::Result<()> {
+        let comments = at.map(told::at).into_iter().chain(comment);
+        let options = comments.map(|text| NameResolutionOption::Comment(Cow::Owned(text))).collect();
+        self.write(&Block::NameResolution(NameResolutionBlock { records, options }))
     }
 
     /// Writes what is counted: the session's at its first interface, drops at theirs where they have grown.
@@ -276,6 +303,9 @@ impl<W: Write> Writer<W> {
         let interface = Interface { index, direction: vantage.direction, lost: 0 };
         self.interfaces.insert(key, interface);
         self.first.get_or_insert(key);
+        for (at, news) in std::mem::take(&mut self.held) {
+            self.news(at, &news)?;
+        }
         Ok(interface)
     }
 
@@ -300,6 +330,14 @@ impl<W> std::fmt::Debug for Writer<W> {
             .field("frames", &self.frames)
             .field("octets", &self.octets)
             .finish_non_exhaustive()
+    }
+}
+
+fn record(address: IpAddr, pod: &PodName) -> Record<'static> {
+    let names = vec![Cow::Owned(text::printable(pod.to_string().as_bytes()))];
+    match address {
+        IpAddr::V4(ip) => Record::Ipv4(Ipv4Record { ip_addr: Cow::Owned(ip.octets().into()), names }),
+        IpAddr::V6(ip) => Record::Ipv6(Ipv6Record { ip_addr: Cow::Owned(ip.octets().into()), names }),
     }
 }
 

@@ -1,12 +1,12 @@
 //! What is written is what is read, and stays the same when it is written again.
 
-use super::{Note, Origin, Reader, Recorded, Statistics, Writer};
+use super::{MergedReader, Note, Origin, Reader, Recorded, Statistics, Told, Writer};
 use crate::model::{
-    Conntrack, Direction, DropMark, Fate, Flow, Frame, InterfaceKind, LinkType, NatTuple, PodName, Pods,
-    Timestamp, Vantage, VantageId, Vantages,
+    Conntrack, Direction, DropMark, Fate, Flow, Frame, InterfaceKind, Libc, LinkType, NatTuple, News,
+    PodName, Pods, Resolver, Timestamp, Vantage, VantageId, Vantages,
 };
 use proptest::prelude::*;
-use std::{io::Write as _, path::Path};
+use std::{io::Write as _, path::Path, sync::Arc};
 
 fn origin() -> Origin {
     Origin {
@@ -97,6 +97,33 @@ fn pods(names: &[(&str, &str, &str)]) -> Pods {
     pods
 }
 
+/// With everything that could end a line, a part or a comment before its time.
+fn resolver() -> Arc<Resolver> {
+    Arc::new(Resolver {
+        pod: PodName { namespace: "shop".into(), name: "web-2".into() },
+        container: "a; pod \u{1b}".into(),
+        addresses: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+        resolv_conf: "nameserver 10.96.0.10\nsearch a.example; b\\n\0\u{202e}\u{fffd}\r\n".into(),
+        environment: "options ndots:2\n".into(),
+        libc: Libc::Glibc,
+        agrees: true,
+        has_server: false,
+    })
+}
+
+/// What the file tells of the node, to its end.
+fn told(path: &Path) -> Vec<Told> {
+    let (mut reader, vantages) = (Reader::open(path, 0).unwrap(), Vantages::new());
+    while reader.next_frame(&vantages).unwrap().is_some() {}
+    reader.take_told()
+}
+
+fn names(path: &Path) -> Pods {
+    let names = Pods::new();
+    told(path).iter().for_each(|told| names.heed(&told.news));
+    names
+}
+
 fn statistics(ids: &[VantageId], ended: bool) -> Statistics {
     Statistics {
         started: Timestamp::from_nanos(1_700_000_000_000_000_001),
@@ -117,15 +144,18 @@ fn recording(samples: &[Sample]) -> Vec<u8> {
         ("fd00::5", "kube-system", "coredns-x"),
         ("10.0.0.2", "", "node-7"),
     ]);
-    writer.names(&pods).unwrap();
+    let mut seen = 0;
+    writer.news(None, &pods.news(&mut seen)).unwrap();
     for (sample, number) in samples.iter().zip(1..) {
         writer.frame(&sample.frame(number, &ids), &vantages).unwrap();
         if number == 2 {
-            pods.tell(
-                "10.0.0.1".parse().unwrap(),
-                PodName { namespace: "shop".into(), name: "web-2".into() },
-            );
-            writer.names(&pods).unwrap();
+            let address = "10.0.0.1".parse().unwrap();
+            pods.end(address, Timestamp::from_nanos(1_700_000_000_100_000_000));
+            pods.tell(address, PodName { namespace: "shop".into(), name: "web-2".into() });
+            let time = Timestamp::from_nanos(1_700_000_000_400_000_000);
+            let mut news = pods.news(&mut seen);
+            news.extend([News::Resolver(resolver(), time), News::Resolver(Arc::default(), time)]);
+            writer.news(Some(time), &news).unwrap();
             writer.statistics(&statistics(&ids, false), &vantages).unwrap();
         }
     }
@@ -174,8 +204,8 @@ fn expected(samples: &[Sample]) -> Vec<String> {
 
 /// Reads a recording and writes it again, each thing where it was.
 fn written_again(path: &Path) -> Vec<u8> {
-    let (vantages, names) = (Vantages::new(), Pods::new());
-    let mut reader = Reader::open(path, 0).unwrap().with_names(&names);
+    let vantages = Vantages::new();
+    let mut reader = Reader::open(path, 0).unwrap();
     let mut writer: Option<Writer<Vec<u8>>> = None;
     let mut lost = 0;
     loop {
@@ -183,7 +213,10 @@ fn written_again(path: &Path) -> Vec<u8> {
         let (recorded, losses) = (reader.recorded(), reader.lost_by_vantage(&vantages));
         let origin = reader.origin().unwrap().clone();
         let writer = writer.get_or_insert_with(|| Writer::new(Vec::new(), &origin).unwrap());
-        writer.names(&names).unwrap();
+        for told in reader.take_told().chunk_by(|one, other| one.at == other.at) {
+            let news: Vec<_> = told.iter().map(|told| told.news.clone()).collect();
+            writer.news(told[0].at, &news).unwrap();
+        }
         if let Some(Recorded { started, until, ended, conntrack }) = recorded
             && (reader.lost() != lost || is_over)
         {
@@ -210,12 +243,38 @@ fn what_is_written_is_read() {
     assert_eq!((reader.lost(), reader.cut()), (10, false));
     let Statistics { started, until, conntrack, .. } = statistics(&[VantageId(0), VantageId(1)], true);
     assert_eq!(reader.recorded(), Some(Recorded { started, until, ended: true, conntrack }));
-    let names = reader.names();
+    let names = names(file.path());
     for (address, name) in
         [("10.0.0.1", "shop/web-2"), ("fd00::5", "kube-system/coredns-x"), ("10.0.0.2", "node-7")]
     {
         assert_eq!(names.name(address.parse().unwrap()).unwrap().to_string(), name);
     }
+    let (address, time) = ("10.0.0.1".parse().unwrap(), Timestamp::from_nanos(1_700_000_000_400_000_000));
+    let gone = Timestamp::from_nanos(1_700_000_000_100_000_000);
+    assert_eq!(names.name_at(address, gone).unwrap().name, "web-1");
+    assert_eq!(names.name_at(address, time).unwrap().name, "web-2");
+    let told = told(file.path());
+    let at: Vec<_> = told.iter().map(|told| told.at).collect();
+    assert_eq!(at, [[None; 3].as_slice(), &[Some(time); 4]].concat());
+    let resolvers: Vec<_> = told[5..].iter().map(|told| told.news.clone()).collect();
+    assert_eq!(resolvers, [News::Resolver(resolver(), time), News::Resolver(Arc::default(), time)]);
+}
+
+#[test]
+fn what_is_told_of_the_node_comes_at_its_place() {
+    let samples = samples();
+    let file = written(&recording(&samples));
+    let mut reader = MergedReader::open(&[file.path(), file.path()]).unwrap();
+    let vantages = Vantages::new();
+    let mut counts = Vec::new();
+    while reader.next_time(&vantages).unwrap().is_some() {
+        let told = reader.take_told().len();
+        let number = reader.next_frame(&vantages).unwrap().unwrap().number;
+        counts.extend((told > 0).then_some((number, told)));
+    }
+    counts.sort_unstable();
+    assert_eq!(counts.iter().map(|(_, told)| told).sum::<usize>() + reader.take_told().len(), 14);
+    assert!(counts.iter().all(|(number, told)| [(1, 3), (1, 6), (3, 4), (3, 8)].contains(&(*number, *told))));
 }
 
 #[test]
@@ -278,12 +337,14 @@ fn a_session_without_frames_tells_its_time_and_losses() {
 
 #[test]
 fn names_of_hosts_that_others_wrote_are_no_pods() {
-    let vantages = Vantages::new();
     let foreign = Origin { version: "x".into(), ..Origin::default() };
     let told = pods(&[("10.0.0.1", "", "host.example"), ("10.0.0.2", "shop", "web-1")]);
     for (own, expected) in [(true, [true, true]), (false, [false, true])] {
         let mut writer = Writer::new(Vec::new(), &foreign).unwrap();
-        writer.names(&told).unwrap();
+        let vantages = Vantages::new();
+        let ids: Vec<_> = (0..2).map(|index| vantages.intern(vantage(index))).collect();
+        writer.news(None, &told.news(&mut 0)).unwrap();
+        writer.statistics(&statistics(&ids, true), &vantages).unwrap();
         let mut bytes = writer.finish().unwrap();
         if !own {
             // Another program's name in `shb_userappl`.
@@ -291,9 +352,7 @@ fn names_of_hosts_that_others_wrote_are_no_pods() {
             bytes[at] = b'D';
         }
         let file = written(&bytes);
-        let mut reader = Reader::open(file.path(), 0).unwrap();
-        assert!(reader.next_frame(&vantages).unwrap().is_none());
-        let known = ["10.0.0.1", "10.0.0.2"].map(|ip| reader.names().name(ip.parse().unwrap()).is_some());
+        let known = ["10.0.0.1", "10.0.0.2"].map(|ip| names(file.path()).name(ip.parse().unwrap()).is_some());
         assert_eq!(known, expected);
     }
 }
@@ -311,15 +370,23 @@ fn hostile_strings_are_bounded_and_escaped() {
     let vantages = Vantages::new();
     let id =
         vantages.intern(Vantage { interface: long.clone(), netns: Some(long.clone()), ..Vantage::default() });
-    let pods = Pods::new();
-    pods.tell("10.0.0.1".parse().unwrap(), PodName { namespace: long.clone(), name: long.clone() });
+    let pod = PodName { namespace: long.clone(), name: long.clone() };
+    let resolver = Resolver {
+        pod: pod.clone(),
+        resolv_conf: long.clone(),
+        environment: long.clone(),
+        ..Resolver::default()
+    };
+    let time = Timestamp::from_nanos(1);
+    let news =
+        [News::Named("10.0.0.1".parse().unwrap(), Arc::new(pod)), News::Resolver(Arc::new(resolver), time)];
     let sample =
         Sample { mark: Some((Fate::Dropped, 1, long.clone(), long)), vantage: 0, ..samples()[0].clone() };
     let mut writer = Writer::new(Vec::new(), &hostile).unwrap();
-    writer.names(&pods).unwrap();
+    writer.news(Some(time), &news).unwrap();
     writer.frame(&sample.frame(1, &[id]), &vantages).unwrap();
     let bytes = writer.finish().unwrap();
-    assert!(bytes.len() < 80_000, "{} octets", bytes.len());
+    assert!(bytes.len() < 150_000, "{} octets", bytes.len());
     assert!(!bytes.contains(&0x1b));
     let file = written(&bytes);
     let (frames, reader) = frames(file.path());
@@ -410,7 +477,7 @@ fn the_kept_recording_is_read_and_written_as_it_is() {
         ("fd00:244:1::5", "shop/web-7c9f"),
         ("10.96.0.10", "kube-system/kube-dns"),
     ] {
-        assert_eq!(reader.names().name(address.parse().unwrap()).unwrap().to_string(), name);
+        assert_eq!(names(&kept()).name(address.parse().unwrap()).unwrap().to_string(), name);
     }
     assert!(written_again(&kept()) == std::fs::read(kept()).unwrap());
 }

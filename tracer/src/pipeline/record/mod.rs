@@ -13,7 +13,7 @@ use super::{
 use crate::{
     capture::Capture,
     cli::options::{ExitStatus, LiveOptions, RecordOptions},
-    model::{Conntrack, Frame, Pods, Timestamp, VantageId, Vantages},
+    model::{Conntrack, Frame, News, Timestamp, VantageId, Vantages},
     output::text::count,
     trace::{Origin, Statistics, Writer, conntrack_between},
 };
@@ -73,7 +73,6 @@ pub(super) struct Recorder {
     is_compressed: bool,
     origin: Origin,
     vantages: Vantages,
-    names: Pods,
     /// When the file that is being written began, and what was counted by then.
     file_started: Timestamp,
     before_file: Counts,
@@ -106,7 +105,6 @@ impl Ready {
         self,
         origin: Origin,
         vantages: Vantages,
-        names: Pods,
         started: Timestamp,
     ) -> anyhow::Result<Recorder> {
         let Self(output, options) = self;
@@ -117,7 +115,6 @@ impl Ready {
             options,
             origin,
             vantages,
-            names,
             file_started: started,
             before_file: Counts::default(),
             frames: 0,
@@ -149,8 +146,23 @@ impl Recorder {
         }
     }
 
-    /// Writes what is due at `now`: names, counts, the next file. Cheap when nothing is.
-    pub(super) fn step(&mut self, now: Timestamp, counts: impl FnOnce() -> Counts) {
+    /// Takes what was learnt of the node, when every frame up to `settled` was given.
+    pub(super) fn learnt(&mut self, settled: Timestamp, news: &[News]) {
+        if self.has_failed || self.is_full {
+            return;
+        }
+        let Some(writer) = &mut self.writer else { return };
+        self.has_failed |= writer.news(Some(settled), news).is_err();
+    }
+
+    /// Writes what is due at `now`: counts, and the next file, which begins with all that is `known` of the node. Cheap
+    /// when nothing is.
+    pub(super) fn step(
+        &mut self,
+        now: Timestamp,
+        counts: impl FnOnce() -> Counts,
+        known: impl FnOnce() -> Vec<News>,
+    ) {
         let Some(writer) = &self.writer else { return };
         let monotonic = clock::monotonic_now();
         let is_over =
@@ -162,7 +174,7 @@ impl Recorder {
         let counts = counts();
         let done = self
             .tell(now, &counts, is_over)
-            .and_then(|()| if is_over { self.next_file(now, counts) } else { Ok(()) });
+            .and_then(|()| if is_over { self.next_file(now, counts, &known()) } else { Ok(()) });
         self.has_failed |= done.is_err();
     }
 
@@ -223,22 +235,21 @@ impl Recorder {
         Ok(format!("recorded {} packets, {}, to {to}{full}", count(self.frames), octets(size)))
     }
 
-    /// Names and counts, and everything that waits.
+    /// Counts, and everything that waits.
     fn tell(&mut self, now: Timestamp, counts: &Counts, ended: bool) -> io::Result<()> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
         let statistics = counts.since(&self.before_file, self.file_started, now, ended);
-        writer.names(&self.names)?;
         writer.statistics(&statistics, &self.vantages)?;
         writer.flush()
     }
 
-    fn next_file(&mut self, now: Timestamp, counts: Counts) -> io::Result<()> {
+    fn next_file(&mut self, now: Timestamp, counts: Counts, known: &[News]) -> io::Result<()> {
         let Some(writer) = self.writer.take() else { return Ok(()) };
         let mut handoff = writer.finish()?;
         handoff.rotate()?;
         let mut writer = Writer::new(handoff, &self.origin)?;
         // Each file can be read without the others.
-        writer.names(&self.names)?;
+        writer.news(None, known)?;
         self.writer = Some(writer);
         (self.file_started, self.before_file) = (now, counts);
         self.files += 1;
@@ -257,14 +268,18 @@ fn size_of(writer: &Writer<Handoff>, is_compressed: bool) -> u64 {
 /// When capture cannot start, or the file cannot be written; what is in it stays readable.
 pub fn record(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
     let vantages = Vantages::new();
-    let Live { mut capture, recorder, notes, stop, until, started, .. } =
+    let Live { mut capture, node, mut known, recorder, notes, stop, until, started, .. } =
         Live::start(&mut options, &vantages)?;
     let mut recorder = recorder.context("cannot record: no file is given; name one with -w")?;
     let mut progress = Progress::new(started);
+    let mut settled = Timestamp::EPOCH;
     loop {
         let now = clock::wall_now();
-        capture.drain(|frame| recorder.frame(frame));
-        recorder.step(now, || Counts::of(&capture));
+        if capture.drain(|frame| recorder.frame(frame)) == 0 {
+            settled = now;
+        }
+        recorder.learnt(settled, &known.fresh(settled));
+        recorder.step(now, || Counts::of(&capture), || known.all());
         for note in notes.take_fresh() {
             progress.interrupt();
             tell(&note);
@@ -277,6 +292,8 @@ pub fn record(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
         thread::sleep(NAP);
     }
     capture.stop();
+    drop(node);
+    recorder.learnt(settled, &known.fresh(settled));
     let ended = clock::wall_now();
     while capture.drain(|frame| recorder.frame(frame)) > 0 {}
     let (frames, counts) = (recorder.frames(), Counts::of(&capture));

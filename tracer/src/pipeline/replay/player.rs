@@ -32,6 +32,8 @@ pub(super) struct Player {
     vantages: Vantages,
     /// What the files say whose the addresses are, as far as they were read.
     names: Pods,
+    /// The same for who selects by pod and prints; it outlives this player.
+    names_selected: Pods,
     reader: MergedReader,
     session: Session,
     ended: bool,
@@ -50,16 +52,15 @@ impl Player {
     /// When one of them cannot be opened or is no capture file; [`TraceError::Empty`] also for a growing file that has
     /// no header yet.
     pub(super) fn open(files: &FileOptions, vantages: &Vantages, growing: bool) -> Result<Self, TraceError> {
-        let names = Pods::new();
         let reader =
             if growing { MergedReader::follow(&files.files)? } else { MergedReader::open(&files.files)? };
-        let reader = reader.with_names(&files.selection.pods);
         let resolv_conf = files.resolv_conf.as_deref().map(SearchList::from_resolv_conf);
         let config = Config { resolv_conf, ..Config::default() };
         Ok(Self {
             vantages: vantages.clone(),
-            reader: reader.with_names(&names),
-            names,
+            reader,
+            names: Pods::new(),
+            names_selected: files.selection.pods.clone(),
             session: Session::new(&files.ports, config, vantages.clone()),
             ended: false,
             failed: None,
@@ -111,6 +112,7 @@ impl Player {
         let time = self.next_time(now)?;
         let waiting = self.reader.waiting();
         let Some(time) = time else {
+            self.heed(out);
             return Ok(Some(if waiting { Stopped::Waiting } else { Stopped::Ended }));
         };
         if time > until {
@@ -120,12 +122,21 @@ impl Player {
         if waiting && time + LAG > self.arrived(now) {
             return Ok(Some(Stopped::Waiting));
         }
+        self.heed(out);
         if let Some(frame) = self.reader.next_frame(&self.vantages)? {
             let (first, last) = self.span.unwrap_or((frame.time, frame.time));
             self.span = Some((first.min(frame.time), last.max(frame.time)));
             self.session.frame(&frame, out);
         }
         Ok(None)
+    }
+
+    /// Takes what the files tell of the node before the next frame.
+    fn heed(&mut self, out: &mut impl Observer) {
+        for told in self.reader.take_told() {
+            offline::heed(&told, &mut self.session, &self.names, out);
+            self.names_selected.heed(&told.news);
+        }
     }
 
     /// The time of the next frame, where it is there.
@@ -256,7 +267,7 @@ mod tests {
         let (pods, address) = (Pods::new(), "10.244.1.23".parse().unwrap());
         writer.frame(&frame, &vantages).unwrap();
         pods.tell(address, PodName { namespace: "shop".into(), name: "web".into() });
-        writer.names(&pods).unwrap();
+        writer.news(None, &pods.news(&mut 0)).unwrap();
         frame.time = Timestamp::from_nanos(9_000);
         writer.frame(&frame, &vantages).unwrap();
         writer.finish().unwrap();

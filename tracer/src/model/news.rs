@@ -1,0 +1,16 @@
+//! What is learnt of a node beside its frames.
+
+use super::{PodName, Resolver, Timestamp};
+use std::{net::IpAddr, sync::Arc};
+
+/// One thing learnt of the node. What a session is told, a recording is told at the same place between the frames, so
+/// that reading it is the same session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Whose address this is from now on: [`super::Pods::tell`].
+    Named(IpAddr, Arc<PodName>),
+    /// That the owner of this address was gone at this time: [`super::Pods::end`].
+    Gone(IpAddr, Timestamp),
+    /// A container's resolver as it was read at this time.
+    Resolver(Arc<Resolver>, Timestamp),
+}

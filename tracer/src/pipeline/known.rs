@@ -1,0 +1,62 @@
+//! What is known of the node, passed on between frames.
+//!
+//! Rule: a session sees names and resolvers change only here, on the thread that reads frames, and a recording has them
+//! at the same place. So the session on the recording knows at each frame what the live one knew.
+
+use crate::model::{News, Pods, Resolver, Timestamp};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, mpsc},
+};
+
+/// Resolvers that wait to be passed on: what finds no room is told at the next look.
+const RESOLVERS_WAITING: usize = 1_024;
+/// Resolvers that are kept for files that begin later.
+const MOST_RESOLVERS: usize = 4_096;
+
+/// What a session was told of the node.
+pub(super) struct Known {
+    /// The names that the session knows.
+    pods: Pods,
+    /// Filled by who follows the node, on a thread of its own.
+    found: Pods,
+    /// Changes of `found` that were passed on.
+    seen: u64,
+    waiting: mpsc::Receiver<Resolver>,
+    /// By pod and container, as they were read last.
+    resolvers: BTreeMap<(String, String), (Arc<Resolver>, Timestamp)>,
+}
+
+impl Known {
+    /// Knows nothing yet; names will be told to `pods`. Gives what who follows the node is to tell.
+    pub(super) fn new(pods: Pods) -> (Self, Pods, mpsc::SyncSender<Resolver>) {
+        let (sender, waiting) = mpsc::sync_channel(RESOLVERS_WAITING);
+        let found = Pods::new();
+        let known = Self { pods, found: found.clone(), seen: 0, waiting, resolvers: BTreeMap::new() };
+        (known, found, sender)
+    }
+
+    /// What was found since the last time; it is for the session, and for the recording, at this place. Resolvers are of
+    /// `time`.
+    pub(super) fn fresh(&mut self, time: Timestamp) -> Vec<News> {
+        let mut fresh = self.found.news(&mut self.seen);
+        for resolver in self.waiting.try_iter() {
+            let resolver = Arc::new(resolver);
+            let key = (resolver.pod.to_string(), resolver.container.clone());
+            if self.resolvers.len() < MOST_RESOLVERS || self.resolvers.contains_key(&key) {
+                self.resolvers.insert(key, (Arc::clone(&resolver), time));
+            }
+            fresh.push(News::Resolver(resolver, time));
+        }
+        fresh.iter().for_each(|news| self.pods.heed(news));
+        fresh
+    }
+
+    /// Everything that was passed on, for a file that begins now.
+    pub(super) fn all(&self) -> Vec<News> {
+        let mut all = self.pods.news(&mut 0);
+        let resolvers = self.resolvers.values();
+        all.extend(resolvers.map(|(resolver, time)| News::Resolver(Arc::clone(resolver), *time)));
+        all
+    }
+}

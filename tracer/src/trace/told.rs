@@ -1,0 +1,302 @@
+//! What was learnt of the node, as comments of name-resolution blocks have it.
+//!
+//! Rule: whose address is whose is in the block's records. What has no record is in comments that a person reads:
+//! `dnspath: told at 1795176000.412000000` is where a session was told, between two frames; `dnspath: gone; 10.0.0.1 at
+//! 1795176000.400000000` are addresses whose owners were gone by then; and a container's resolver is
+//! `dnspath: resolver; namespace shop; pod web-1; container app; read at 1795176000.412000000; addresses 10.0.0.1;
+//! libc musl; agrees; resolv.conf nameserver 10.96.0.10\nsearch shop.svc.cluster.local\n`, with escapes for control
+//! characters, backslashes and semicolons.
+
+use super::note::{PREFIX, SEPARATOR};
+use crate::model::{Libc, News, PodName, Resolver, Timestamp};
+use std::{fmt::Write as _, net::IpAddr, sync::Arc};
+
+const TOLD_AT: &str = "told at ";
+const GONE: &str = "gone";
+const RESOLVER: &str = "resolver";
+const AT: &str = " at ";
+/// A comment has at most 65,535 octets: what of a text is kept, escaped. A resolv.conf has a few hundred.
+const MOST_RESOLV_CONF: usize = 40_000;
+const MOST_ENVIRONMENT: usize = 16_000;
+const MOST_NAME: usize = 1_024;
+/// Addresses of a resolver that are kept; pods have two.
+const MOST_ADDRESSES: usize = 64;
+
+/// Something learnt, as it is read back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// When the session was told, by its clock; `None`: before the frames that follow.
+    pub at: Option<Timestamp>,
+    /// What it was told.
+    pub news: News,
+}
+
+/// What a comment of a name-resolution block says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// When the session was told what is in this block.
+    At(Timestamp),
+    News(Vec<News>),
+}
+
+/// Reads a comment; `None` where it is not one of these.
+pub(super) fn read(comment: &[u8]) -> Option<Said> {
+    let text = std::str::from_utf8(comment).ok()?.strip_prefix(PREFIX)?;
+    if let Some(time) = text.strip_prefix(TOLD_AT) {
+        return Some(Said::At(time_of(time)?));
+    }
+    let mut parts = text.split(SEPARATOR);
+    match parts.next()? {
+        GONE => {
+            let gone = |part: &str| {
+                let (address, time) = part.split_once(AT)?;
+                Some(News::Gone(address.parse().ok()?, time_of(time)?))
+            };
+            parts.map(gone).collect::<Option<_>>().map(Said::News)
+        }
+        RESOLVER => resolver(parts).map(|news| Said::News(vec![news])),
+        _ => None,
+    }
+}
+
+/// The comment that says when the session was told.
+pub(super) fn at(time: Timestamp) -> String {
+    format!("{PREFIX}{TOLD_AT}{}", seconds(time))
+}
+
+/// The comment of owners that were gone.
+pub(super) fn gone(all: impl Iterator<Item = (IpAddr, Timestamp)>) -> String {
+    let mut comment = format!("{PREFIX}{GONE}");
+    for (address, time) in all {
+        // Writing to a string does not fail.
+        let _ = write!(comment, "{SEPARATOR}{address}{AT}{}", seconds(time));
+    }
+    comment
+}
+
+/// The comment of a resolver.
+pub(super) fn of_resolver(resolver: &Resolver, time: Timestamp) -> String {
+    let Resolver { pod, container, addresses, resolv_conf, environment, libc, agrees, has_server } = resolver;
+    let mut comment = format!("{PREFIX}{RESOLVER}");
+    let mut part = |key: &str, value: &str, most: usize| {
+        if !value.is_empty() {
+            comment.push_str(SEPARATOR);
+            comment.push_str(key);
+            escape(value, most, &mut comment);
+        }
+    };
+    part("namespace ", &pod.namespace, MOST_NAME);
+    part("pod ", &pod.name, MOST_NAME);
+    part("container ", container, MOST_NAME);
+    part("read at ", &seconds(time), MOST_NAME);
+    let addresses: Vec<String> = addresses.iter().take(MOST_ADDRESSES).map(ToString::to_string).collect();
+    part("addresses ", &addresses.join(" "), usize::MAX);
+    part("libc ", &libc.to_string(), MOST_NAME);
+    part("", if *agrees { "agrees" } else { "differs" }, MOST_NAME);
+    part("", if *has_server { "has a server" } else { "" }, MOST_NAME);
+    part("resolv.conf ", resolv_conf, MOST_RESOLV_CONF);
+    part("environment ", environment, MOST_ENVIRONMENT);
+    comment
+}
+
+fn resolver<'a>(parts: impl Iterator<Item = &'a str>) -> Option<News> {
+    let mut resolver = Resolver::default();
+    let mut pod = PodName::default();
+    let mut read_at = None;
+    for part in parts {
+        let (key, value) = part.split_once(' ').unwrap_or((part, ""));
+        match key {
+            "namespace" => pod.namespace = plain(value)?,
+            "pod" => pod.name = plain(value)?,
+            "container" => resolver.container = plain(value)?,
+            "read" => read_at = Some(time_of(value.strip_prefix("at ")?)?),
+            "addresses" => {
+                let addresses = value.split(' ').take(MOST_ADDRESSES).map(|address| address.parse().ok());
+                resolver.addresses = addresses.collect::<Option<_>>()?;
+            }
+            "libc" => {
+                let known = [Libc::Glibc, Libc::Musl, Libc::Unknown];
+                resolver.libc = known.into_iter().find(|libc| libc.to_string() == value).unwrap_or_default();
+            }
+            "agrees" => resolver.agrees = true,
+            "has" => resolver.has_server = true,
+            "resolv.conf" => resolver.resolv_conf = plain(value)?,
+            "environment" => resolver.environment = plain(value)?,
+            _ => {}
+        }
+    }
+    resolver.pod = pod;
+    Some(News::Resolver(Arc::new(resolver), read_at?))
+}
+
+/// Seconds since 1970 with nine decimals, as Wireshark's `frame.time_epoch`.
+fn seconds(time: Timestamp) -> String {
+    let nanos = time.as_nanos();
+    format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000)
+}
+
+fn time_of(text: &str) -> Option<Timestamp> {
+    let (seconds, nanos) = text.split_once('.')?;
+    let nanos = (nanos.len() == 9).then(|| nanos.parse::<u32>().ok())??;
+    let seconds = seconds.parse::<u64>().ok()?.checked_mul(1_000_000_000)?;
+    Some(Timestamp::from_nanos(seconds.checked_add(u64::from(nanos))?))
+}
+
+/// Appends a text without control characters, backslashes and semicolons, as far as at most `most` octets hold it.
+fn escape(text: &str, most: usize, to: &mut String) {
+    let limit = to.len().saturating_add(most);
+    for character in text.chars() {
+        let before = to.len();
+        match character {
+            '\\' | '\n' | '\r' | '\t' => to.extend(character.escape_default()),
+            ';' => to.extend(character.escape_unicode()),
+            other if other.is_control() => to.extend(other.escape_unicode()),
+            other => to.push(other),
+        }
+        if to.len() > limit {
+            to.truncate(before);
+            return;
+        }
+    }
+}
+
+/// What was escaped; `None` where it was not escaped so.
+fn plain(text: &str) -> Option<String> {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\\') {
+        plain.push_str(before);
+        let mut characters = after.chars();
+        plain.push(match characters.next()? {
+            '\\' => '\\',
+            'n' => '\n',
+            'r' => '\r',
+            't' => '\t',
+            'u' => {
+                let (digits, after) = characters.as_str().strip_prefix('{')?.split_once('}')?;
+                characters = after.chars();
+                char::from_u32(u32::from_str_radix(digits, 16).ok()?)?
+            }
+            _ => return None,
+        });
+        rest = characters.as_str();
+    }
+    plain.push_str(rest);
+    Some(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(nanos: u64) -> Timestamp {
+        Timestamp::from_nanos(nanos)
+    }
+
+    fn read_back(resolver: &Resolver, time: Timestamp) -> Resolver {
+        let comment = of_resolver(resolver, time);
+        assert!(comment.len() <= usize::from(u16::MAX), "{} octets", comment.len());
+        assert!(!comment.contains(char::is_control), "{comment:?}");
+        match read(comment.as_bytes()) {
+            Some(Said::News(news)) => match &news[..] {
+                [News::Resolver(resolver, read_at)] if *read_at == time => Resolver::clone(resolver),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{comment}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_person_can_read_it() {
+        let resolver = Resolver {
+            pod: PodName { namespace: "shop".into(), name: "web-1".into() },
+            container: "app".into(),
+            addresses: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+            resolv_conf: "nameserver 10.96.0.10\nsearch a.example\n".into(),
+            environment: "options ndots:2\n".into(),
+            libc: Libc::Musl,
+            agrees: true,
+            has_server: true,
+        };
+        assert_eq!(
+            of_resolver(&resolver, at(1_795_176_000_412_000_000)),
+            "dnspath: resolver; namespace shop; pod web-1; container app; read at 1795176000.412000000; \
+             addresses 10.0.0.1 fd00::1; libc musl; agrees; has a server; \
+             resolv.conf nameserver 10.96.0.10\\nsearch a.example\\n; environment options ndots:2\\n"
+        );
+        assert_eq!(read_back(&resolver, at(7)), resolver);
+        assert_eq!(read_back(&Resolver::default(), at(u64::MAX)), Resolver::default());
+    }
+
+    #[test]
+    fn times_and_ends_are_read_back() {
+        assert_eq!(read(super::at(at(5)).as_bytes()), Some(Said::At(at(5))));
+        let all = [("10.0.0.1".parse().unwrap(), at(1_000_000_001)), ("fd00::1".parse().unwrap(), at(0))];
+        let news = all.map(|(address, time)| News::Gone(address, time)).to_vec();
+        assert_eq!(read(gone(all.into_iter()).as_bytes()), Some(Said::News(news)));
+    }
+
+    #[test]
+    fn what_others_wrote_says_nothing() {
+        for comment in [
+            &b""[..],
+            b"told at 1.000000000",
+            b"dnspath: told at 1.5",
+            b"dnspath: told at 99999999999.000000000",
+            b"dnspath: gone; 10.0.0.1",
+            b"dnspath: gone; x at 1.000000000",
+            b"dnspath: resolver; pod web",
+            b"dnspath: resolver; read at 1.000000000; pod \\u{d800}",
+            b"dnspath: resolver; read at 1.000000000; pod \\x41",
+            b"dnspath: resolver; read at 1.000000000; pod \\",
+            b"dnspath: resolver; read at 1.000000000; addresses x",
+            b"dnspath: gso 512",
+            b"dnspath: told at \xff",
+        ] {
+            assert_eq!(read(comment), None, "{}", String::from_utf8_lossy(comment));
+        }
+    }
+
+    #[test]
+    fn the_longest_texts_are_cut_and_still_read() {
+        for filler in ["x", "\u{1b}", ";", "\\", "ü", "; pod x", "\n"] {
+            let long = filler.repeat((64 << 10) / filler.len());
+            let resolver = Resolver {
+                pod: PodName { namespace: long.clone(), name: long.clone() },
+                container: long.clone(),
+                addresses: vec![IpAddr::from([0xff_u8; 16]); 10_000],
+                resolv_conf: long.clone(),
+                environment: long.clone(),
+                ..Resolver::default()
+            };
+            let read = read_back(&resolver, at(1));
+            assert!(long.starts_with(&read.resolv_conf) && read.resolv_conf.len() > 3_000, "{filler:?}");
+            assert_eq!(read.addresses.len(), MOST_ADDRESSES);
+            assert_eq!(read_back(&read, at(1)), read, "what was cut once stays as it is");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_back(
+            resolv_conf in "(\\PC|[\\x00-\\x20;\\\\]){0,300}",
+            environment in "(\\PC|[\\x00-\\x20;\\\\]){0,100}",
+            name in "(\\PC|[\\x00-\\x20;\\\\]){0,40}",
+            agrees: bool,
+            has_server: bool,
+            nanos: u64,
+        ) {
+            let pod = PodName { namespace: String::new(), name };
+            let resolver =
+                Resolver { pod, resolv_conf, environment, agrees, has_server, ..Resolver::default() };
+            prop_assert_eq!(read_back(&resolver, at(nanos)), resolver);
+        }
+
+        #[test]
+        fn any_comment_is_read_or_not(comment in proptest::collection::vec(any::<u8>(), 0..200), key in 0..3_usize) {
+            let start = ["dnspath: told at ", "dnspath: gone; ", "dnspath: resolver; "][key];
+            let _ = read(&[start.as_bytes(), &comment].concat());
+        }
+    }
+}
