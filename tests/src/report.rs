@@ -190,18 +190,22 @@ fn apart(one: &Value, other: &Value) -> Option<f64> {
 /// The findings without times, frame numbers, pods (which a file does not know), and the summary, which has waits in
 /// words.
 fn findings(report: &Value) -> Value {
-    // Those that rest on the kernel's word, or name it as their cause.
-    let of_drops = |f: &&Value| {
-        let code = f["code"].as_str().unwrap_or_default();
-        code.starts_with("DP30") || code == "DP102"
-    };
+    // Those that rest on the kernel's word alone.
+    let of_drops = |f: &&Value| f["code"].as_str().is_some_and(|code| code.starts_with("DP30"));
     let mut all: Vec<String> = list(report, "findings")
         .iter()
         .filter(|f| !of_drops(f))
         .map(|f| {
             let mut subject = f["subject"].clone();
             if let Some(fields) = subject.as_object_mut() {
-                fields.retain(|key, _| !["pod", "pods", "server_pod", "family"].contains(&key.as_str()));
+                fields.retain(|key, _| !["pod", "pods", "server_pod"].contains(&key.as_str()));
+            }
+            if f["code"] == "DP102" {
+                // Its cause, and the advice on that, may be the kernel's word; who waited for what is not.
+                if let Some(fields) = subject.as_object_mut() {
+                    fields.remove("cause");
+                }
+                return json!([f["code"], f["severity"], subject, f["count"]]).to_string();
             }
             json!([f["code"], f["severity"], f["confidence"], subject, f["count"], f["advice"]]).to_string()
         })
