@@ -163,7 +163,7 @@ impl Default for Options {
 /// A running capture.
 pub struct Capture {
     namespaces: Vec<Namespace>,
-    vantages_seen: Vec<HashMap<u32, VantageId>>,
+    vantages_seen: Vec<HashMap<u32, VantageId, foldhash::fast::RandomState>>,
     /// Or why there are none.
     drops: Result<DropProbe, String>,
     /// Devices that packets were dropped at, by namespace and index.
@@ -206,7 +206,7 @@ impl Capture {
             })
         };
         let namespaces = options.namespaces.iter().map(watch).collect::<Result<Vec<_>, _>>()?;
-        let vantages_seen = vec![HashMap::new(); namespaces.len()];
+        let vantages_seen = vec![HashMap::default(); namespaces.len()];
         let clashes_by_frames = drops.as_ref().is_ok_and(|probe| probe.facts.method != ClashMethod::Confirm);
         let devices = Devices::new(vantages);
         Ok(Self {

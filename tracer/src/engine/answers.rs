@@ -179,7 +179,7 @@ impl Engine {
     fn note_socket_closed(&mut self, query: Place, time: u64) {
         let asked = self.messages.at(query);
         let answer = self.messages.at(asked.peer);
-        let arrived = answer.time + u64::from(self.hops.at(answer.last_hop).offset);
+        let arrived = answer.time + u64::from(answer.hops.last(&self.further_hops).offset);
         if time.saturating_sub(arrived) > SOCKET_CLOSED_WITHIN || self.was_answered_before(asked) {
             return;
         }

@@ -358,13 +358,13 @@ impl Engine {
                 place,
                 query: place,
                 time: query.time,
-                hops: self.hop_count(query),
+                hops: query.hops.count(),
                 settled,
             });
         }
         let answer = self.messages.at(query.peer);
         let settled = answer.bits.has(Bits::HAS_DROP);
-        let hops = self.hop_count(answer);
+        let hops = answer.hops.count();
         Some(Candidate { place: query.peer, query: place, time: answer.time, hops, settled })
     }
 
@@ -373,15 +373,6 @@ impl Engine {
         let answer = self.messages.at(place);
         let its = answer.client == wanted.client && answer.bits.has(Bits::TCP) == wanted.tcp;
         its.then_some(Candidate { place, query: NONE, time: answer.time, hops: 0, settled: false })
-    }
-
-    fn hop_count(&self, record: &MessageRecord) -> usize {
-        let (mut hop, mut count) = (record.first_hop, 0);
-        while hop != NONE {
-            count += 1;
-            hop = self.hops.at(hop).next;
-        }
-        count
     }
 
     /// The truncated query that the client of a bare TCP segment wanted to ask again.

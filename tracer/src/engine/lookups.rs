@@ -16,7 +16,7 @@ use super::{
     Engine,
     intern::Address,
     questions::{REACTION, SHORTEST_TIMEOUT, Standing},
-    records::Bits,
+    records::{Bits, QuestionRecord},
     search,
     table::{Chained, Links, NONE, Place, Slab},
     timers::{Timed, TimerLinks},
@@ -45,6 +45,9 @@ const FIRST_BUFFER: u32 = 1024;
 const ADDRESS_TUPLE: u32 = 40;
 const SHORT_NAME: u32 = 32;
 const LONGEST_WALK: usize = 24;
+/// Lookups of one name that a client's threads have under way at once: a question that so many of the newest have
+/// asked already belongs to none that is older.
+const MOST_AT_ONCE: u32 = 8;
 /// Questions of a lookup; the next one starts a new lookup.
 const MOST_QUESTIONS: u16 = 64;
 /// mDNS asks everybody: no lookup.
@@ -183,18 +186,28 @@ impl Engine {
 
     fn lookup_of(&self, question: Place, client: Place, label: u32) -> Option<Place> {
         let mut best: Option<(Fit, Place)> = None;
+        let mut asked_in = 0;
         let mut lookup = self.by_label.newest(&self.lookups, &(client, label));
         for _ in 0..LONGEST_WALK {
-            if lookup == NONE {
+            if lookup == NONE || asked_in == MOST_AT_ONCE {
                 break;
             }
             let record = self.lookups.at(lookup);
+            if !record.large && self.asked(record.first_question, self.questions.at(question)) {
+                asked_in += 1;
+                lookup = record.of_label.older;
+                continue;
+            }
             if !record.noise
                 && record.questions < MOST_QUESTIONS
                 && let Some(fit) = self.fit_question(lookup, question)
                 && best.is_none_or(|(best, _)| best < fit)
             {
                 best = Some((fit, lookup));
+                if fit.pair && fit.same_port {
+                    // Nothing fits better: those behind it are older.
+                    break;
+                }
             }
             lookup = record.of_label.older;
         }
@@ -209,7 +222,6 @@ impl Engine {
         if record.positive && since_answer > REACTION && now.saturating_sub(record.last_sent) > PAIR_WINDOW {
             return None;
         }
-
         // One walk over the lookup's questions: what there is of this name, and of the others.
         let (mut sibling, mut last_sent, mut same_port) = (NONE, 0, false);
         let (mut waiting, mut unreachable) = (false, false);
@@ -264,6 +276,18 @@ impl Engine {
         }
         let prompt = at_once || (answered && since_answer <= AT_ONCE);
         self.continues(lookup, new.name, prompt).then(|| fit(false)).flatten()
+    }
+
+    /// Whether a lookup, whose questions begin with `question`, has one of the name and type of `new`.
+    fn asked(&self, mut question: Place, new: &QuestionRecord) -> bool {
+        while question != NONE {
+            let other = self.questions.at(question);
+            if other.name == new.name && other.qtype == new.qtype {
+                return true;
+            }
+            question = other.next;
+        }
+        false
     }
 
     /// The most answer records that a message of the question got.

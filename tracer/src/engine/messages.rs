@@ -7,8 +7,9 @@
 
 use super::{
     Engine,
+    hops::{HopRecord, OtherFlow, Way},
     intern::Endpoint,
-    records::{Bits, HopRecord, MessageRecord, OtherFlow, Packet, Way},
+    records::{Bits, MessageRecord, Packet},
     table::{NONE, Place},
 };
 use crate::model::Observer;
@@ -146,20 +147,12 @@ impl Engine {
             return if far_known { 3 } else { u8::from(translated) * 2 };
         }
         // A copy with another source that nobody explained: forwarded, so its TTL is lower.
-        let forwarded = self.hops.at(record.first_hop).ttl != packet.ttl;
+        let forwarded = record.hops.first().ttl != packet.ttl;
         u8::from(far_known && forwarded && !self.nat_told && age <= UNTOLD_WINDOW)
     }
 
-    fn hop_at(&self, record: &MessageRecord, vantage: u16) -> Option<&HopRecord> {
-        let mut place = record.first_hop;
-        while place != NONE {
-            let hop = self.hops.at(place);
-            if hop.vantage == vantage {
-                return Some(hop);
-            }
-            place = hop.next;
-        }
-        None
+    fn hop_at(&self, record: &MessageRecord, vantage: u16) -> Option<HopRecord> {
+        record.hops.iter(&self.further_hops).find(|hop| hop.vantage == vantage)
     }
 
     fn new_query(&mut self, packet: &Packet, sides: &Sides, out: &mut impl Observer) {
@@ -224,21 +217,14 @@ impl Engine {
             Way(self.flows.insert(flow))
         };
         let offset = u32::try_from(packet.time.saturating_sub(record.time)).unwrap_or(u32::MAX);
-        let last = record.last_hop;
-        let hop = self.hops.insert(HopRecord {
-            frame: packet.frame,
+        let hop = HopRecord {
+            frame: packet.frame as u32,
             offset,
-            next: NONE,
             flow: way,
             vantage: packet.vantage,
             ttl: packet.ttl,
-        });
-        if last == NONE {
-            self.messages.at_mut(place).first_hop = hop;
-        } else {
-            self.hops.at_mut(last).next = hop;
-        }
-        self.messages.at_mut(place).last_hop = hop;
+        };
+        self.messages.at_mut(place).hops.push(hop, &mut self.further_hops);
     }
 
     /// Changes what is known of the server's addresses; hops that were told by the old ones get their own.
@@ -249,28 +235,24 @@ impl Engine {
             return;
         }
         let response = record.bits.has(Bits::RESPONSE);
-        let mut hop = record.first_hop;
-        while hop != NONE {
-            let record = self.hops.at(hop);
-            let far = match record.flow {
+        let Self { messages, further_hops, flows, .. } = self;
+        messages.at_mut(place).hops.change_ways(further_hops, |way| {
+            let far = match way {
                 Way::ASKED => old_server,
                 Way::TRANSLATED => old_backend,
                 _ => Endpoint::NONE,
             };
-            let next = record.next;
-            let way = if far.is_none() {
-                record.flow
+            if far.is_none() {
+                way
             } else if far == server {
                 Way::ASKED
             } else if far == backend {
                 Way::TRANSLATED
             } else {
                 let (source, destination) = if response { (far, client) } else { (client, far) };
-                Way(self.flows.insert(OtherFlow { source, destination }))
-            };
-            self.hops.at_mut(hop).flow = way;
-            hop = next;
-        }
+                Way(flows.insert(OtherFlow { source, destination }))
+            }
+        });
         if backend.is_some() {
             self.servers.note(backend);
         }
@@ -281,15 +263,8 @@ impl Engine {
 
     /// Whether a query was seen with this address as its source: a translation without conntrack's word.
     pub(super) fn left_as(&self, record: &MessageRecord, source: Endpoint) -> bool {
-        let mut place = record.first_hop;
-        while place != NONE {
-            let hop = self.hops.at(place);
-            if self.flows.at(hop.flow.0).source == source {
-                return true;
-            }
-            place = hop.next;
-        }
-        false
+        let other = |hop: HopRecord| hop.flow.other().map(|place| self.flows.at(place).source);
+        record.hops.iter(&self.further_hops).any(|hop| other(hop) == Some(source))
     }
 
     /// Gives back what a packet holds.
@@ -339,14 +314,7 @@ impl Engine {
             self.drops.forget(place);
         }
         let record = self.messages.remove(place);
-        let mut hop = record.first_hop;
-        while hop != NONE {
-            let record = self.hops.remove(hop);
-            if record.flow != Way::ASKED && record.flow != Way::TRANSLATED {
-                self.flows.remove(record.flow.0);
-            }
-            hop = record.next;
-        }
+        record.hops.free(&mut self.further_hops, &mut self.flows);
         if record.icmp != NONE {
             self.icmps.remove(record.icmp);
         }

@@ -19,6 +19,7 @@ mod clients;
 mod deadlines;
 mod drops;
 mod family;
+mod hops;
 mod intern;
 mod lookups;
 mod macs;
@@ -39,10 +40,11 @@ use crate::model::{NatTuple, Observer, Sighting, SightingBody, Timestamp, Transp
 use clients::ClientRecord;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
+use hops::{FurtherHop, OtherFlow};
 use intern::{Addresses, Endpoint, Names};
 use lookups::LookupRecord;
 use records::{
-    Bits, Dns, DnsBits, Extra, HopRecord, IcmpRecord, MessageRecord, Nat, OtherFlow, Packet, QuestionRecord,
+    Bits, Dns, DnsBits, Extra, IcmpRecord, MessageRecord, Nat, Packet, QuestionRecord,
 };
 use reorder::Reorder;
 use std::{collections::VecDeque, net::IpAddr, time::Duration};
@@ -164,7 +166,7 @@ pub struct Engine {
     /// Messages whose hop window is open, by time.
     window: VecDeque<Place>,
     messages: Slab<MessageRecord>,
-    hops: Slab<HopRecord>,
+    further_hops: Slab<FurtherHop>,
     flows: Slab<OtherFlow>,
     extras: Slab<Extra>,
     icmps: Slab<IcmpRecord>,
@@ -184,6 +186,8 @@ pub struct Engine {
     youngest_lookup: Place,
     /// The time up to which everything was decided.
     now: u64,
+    /// The greatest number of a frame so far.
+    newest_frame: u64,
     /// Sightings in a row that were far behind.
     behind: u32,
     started: bool,
@@ -210,7 +214,7 @@ impl Engine {
             wheel: Wheel::new(),
             window: VecDeque::new(),
             messages: Slab::new(),
-            hops: Slab::new(),
+            further_hops: Slab::new(),
             flows: Slab::new(),
             extras: Slab::new(),
             icmps: Slab::new(),
@@ -226,6 +230,7 @@ impl Engine {
             oldest_lookup: NONE,
             youngest_lookup: NONE,
             now: 0,
+            newest_frame: 0,
             behind: 0,
             started: false,
             nat_told: false,
@@ -245,6 +250,7 @@ impl Engine {
     /// Takes one sighting.
     pub fn observe(&mut self, sighting: &Sighting, out: &mut impl Observer) {
         self.counters.sightings += 1;
+        self.newest_frame = self.newest_frame.max(sighting.frame);
         let time = sighting.time.as_nanos();
         if !self.started {
             self.started = true;
@@ -294,7 +300,7 @@ impl Engine {
 
     /// What was done so far.
     #[must_use]
-    pub const fn counters(&self) -> EngineCounters {
+    pub fn counters(&self) -> EngineCounters {
         let mut counters = self.counters;
         counters.open_questions = self.questions.len() as u64;
         counters
@@ -309,7 +315,7 @@ impl Engine {
             + self.reorder.memory()
             + self.window.capacity() * size_of::<Place>()
             + self.messages.memory()
-            + self.hops.memory()
+            + self.further_hops.memory()
             + self.flows.memory()
             + self.extras.memory()
             + self.icmps.memory()

@@ -10,7 +10,8 @@
 
 use super::{
     Engine,
-    records::{Bits, Dns, DnsBits, MessageRecord, QuestionKey, QuestionRecord, Role, Way},
+    hops::Way,
+    records::{Bits, Dns, DnsBits, MessageRecord, QuestionKey, QuestionRecord, Role},
     table::{NONE, Place},
 };
 use crate::model::{Observer, Rcode, RetransmissionKind};
@@ -323,7 +324,7 @@ impl Engine {
             let message = self.messages.at(place);
             if message.peer != NONE {
                 let answer = self.messages.at(message.peer);
-                return self.hops.at(answer.last_hop).flow != Way::ASKED;
+                return answer.hops.last(&self.further_hops).flow != Way::ASKED;
             }
             place = message.previous;
         }

@@ -1,6 +1,7 @@
 //! What the engine keeps: small fixed records that name each other by place.
 
 use super::{
+    hops::Hops,
     intern::{Address, Endpoint, NameId},
     table::{Chained, Links, NONE, Place},
 };
@@ -170,10 +171,9 @@ pub(super) struct MessageRecord {
     pub(super) previous: Place,
     pub(super) peer: Place,
     pub(super) icmp: Place,
-    pub(super) first_hop: Place,
-    pub(super) last_hop: Place,
     pub(super) extra: Place,
     pub(super) same_id_links: Links,
+    pub(super) hops: Hops,
     pub(super) ip_id: u16,
     pub(super) bits: Bits,
     pub(super) role: Role,
@@ -192,10 +192,9 @@ impl Default for MessageRecord {
             previous: NONE,
             peer: NONE,
             icmp: NONE,
-            first_hop: NONE,
-            last_hop: NONE,
             extra: NONE,
             same_id_links: Links::default(),
+            hops: Hops::default(),
             ip_id: 0,
             bits: Bits::default(),
             role: Role::First,
@@ -243,42 +242,6 @@ impl Chained for MessageRecord {
     fn hash(key: &MessageKey, hasher: &FixedState) -> u64 {
         hasher.hash_one((key.name, u32::from(key.qtype) << 16 | u32::from(key.id)))
     }
-}
-
-/// A sighting of a message.
-#[derive(Debug)]
-pub(super) struct HopRecord {
-    pub(super) frame: u64,
-    /// Nanoseconds after the message's first sighting.
-    pub(super) offset: u32,
-    pub(super) next: Place,
-    pub(super) flow: Way,
-    pub(super) vantage: u16,
-    pub(super) ttl: u8,
-}
-
-impl Default for HopRecord {
-    fn default() -> Self {
-        Self { frame: 0, offset: 0, next: NONE, flow: Way::ASKED, vantage: 0, ttl: 0 }
-    }
-}
-
-/// A hop's addresses: the message's own in nearly all cases, else the place of an [`OtherFlow`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Way(pub(super) u32);
-
-impl Way {
-    /// Between the client and the server it asked.
-    pub(super) const ASKED: Self = Self(u32::MAX);
-    /// Between the client and the backend.
-    pub(super) const TRANSLATED: Self = Self(u32::MAX - 1);
-}
-
-/// Addresses of a hop that are neither.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct OtherFlow {
-    pub(super) source: Endpoint,
-    pub(super) destination: Endpoint,
 }
 
 /// One (name, type) of one client.
@@ -348,7 +311,6 @@ impl IcmpRecord {
     }
 }
 
-const _: () = assert!(size_of::<MessageRecord>() <= 128);
-const _: () = assert!(size_of::<HopRecord>() <= 24);
+const _: () = assert!(size_of::<MessageRecord>() <= 184);
 const _: () = assert!(size_of::<QuestionRecord>() <= 56);
 const _: () = assert!(size_of::<Packet>() <= 136);

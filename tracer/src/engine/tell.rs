@@ -2,9 +2,10 @@
 
 use super::{
     Ended, Engine,
+    hops::{Way, whole_frame},
     intern::NameId,
     outcome,
-    records::{Bits, DnsBits, MessageRecord, Role, Way},
+    records::{Bits, DnsBits, MessageRecord, Role},
     search,
     table::{NONE, Place},
 };
@@ -127,14 +128,14 @@ impl Engine {
         let message = &mut scratch.message;
         let record = self.messages.at(place);
         let response = record.bits.has(Bits::RESPONSE);
-        self.hops(record, &mut message.hops);
+        self.hops(record, if out.wants_every_hop() { usize::MAX } else { 1 }, &mut message.hops);
         let (mut client, mut server) = (record.client, record.server);
         if client.is_none() || server.is_none() {
             (client, server) = (super::intern::Endpoint::default(), super::intern::Endpoint::default());
         }
         message.client = self.addresses.socket(client);
         message.server = self.addresses.socket(server);
-        message.time = time_of(record, response, &message.hops);
+        message.time = self.time_of(record);
         message.transport = transport_of(record);
         let question = self.questions.at(record.question);
         message.question = (record.question != NONE).then_some(QuestionId(question.number));
@@ -203,32 +204,33 @@ impl Engine {
         name
     }
 
-    fn hops(&self, record: &MessageRecord, hops: &mut SmallVec<[Hop; 4]>) {
+    /// A message's hops, `most` of them.
+    fn hops(&self, record: &MessageRecord, most: usize, hops: &mut SmallVec<[Hop; 4]>) {
         hops.clear();
-        let mut place = record.first_hop;
-        while place != NONE {
-            let hop = self.hops.at(place);
-            let far = match hop.flow {
-                Way::ASKED => record.server,
-                _ => record.backend,
-            };
-            let (source, destination) = if hop.flow != Way::ASKED && hop.flow != Way::TRANSLATED {
-                let flow = self.flows.at(hop.flow.0);
-                (flow.source, flow.destination)
-            } else if record.bits.has(Bits::RESPONSE) {
-                (far, record.client)
-            } else {
-                (record.client, far)
+        for hop in record.hops.iter(&self.further_hops).take(most) {
+            let far = if hop.flow == Way::ASKED { record.server } else { record.backend };
+            let (source, destination) = match hop.flow.other() {
+                Some(place) => {
+                    let flow = self.flows.at(place);
+                    (flow.source, flow.destination)
+                }
+                None if record.bits.has(Bits::RESPONSE) => (far, record.client),
+                None => (record.client, far),
             };
             hops.push(Hop {
                 vantage: VantageId(hop.vantage),
                 time: Timestamp::from_nanos(record.time + u64::from(hop.offset)),
-                frame: hop.frame,
+                frame: whole_frame(hop.frame, self.newest_frame),
                 source: self.addresses.socket(source),
                 destination: self.addresses.socket(destination),
             });
-            place = hop.next;
         }
+    }
+
+    /// The time at the hop nearest to the client: the first of a query, the last of a response.
+    fn time_of(&self, record: &MessageRecord) -> Timestamp {
+        let after = if record.bits.has(Bits::RESPONSE) { record.hops.last(&self.further_hops).offset } else { 0 };
+        Timestamp::from_nanos(record.time + u64::from(after))
     }
 
     fn transmission_kind(&self, record: &MessageRecord) -> TransmissionKind {
@@ -295,7 +297,7 @@ impl Engine {
     }
 
     fn fill_transmission(&self, record: &MessageRecord, answered_by: Option<usize>, to: &mut Transmission) {
-        self.hops(record, &mut to.hops);
+        self.hops(record, usize::MAX, &mut to.hops);
         to.time = Timestamp::from_nanos(record.time);
         to.client = self.addresses.socket(record.client);
         to.server = self.addresses.socket(record.server);
@@ -308,9 +310,9 @@ impl Engine {
     }
 
     fn fill_answer(&self, record: &MessageRecord, to: &mut Answer) {
-        self.hops(record, &mut to.hops);
+        self.hops(record, usize::MAX, &mut to.hops);
         let dns = &record.dns;
-        to.time = time_of(record, true, &to.hops);
+        to.time = self.time_of(record);
         to.from = to.hops.last().map_or_else(|| self.addresses.socket(record.server), |hop| hop.source);
         to.id = dns.id;
         to.transport = transport_of(record);
@@ -484,10 +486,3 @@ fn transport_of(record: &MessageRecord) -> Transport {
     if record.bits.has(Bits::TCP) { Transport::Tcp } else { Transport::Udp }
 }
 
-/// The hop nearest to the client: the first of a query, the last of a response.
-fn time_of(record: &MessageRecord, response: bool, hops: &[Hop]) -> Timestamp {
-    match hops.last() {
-        Some(hop) if response => hop.time,
-        _ => Timestamp::from_nanos(record.time),
-    }
-}

@@ -263,6 +263,9 @@ impl Findings {
 
 /// Each event goes to the rules that watch such events, named one by one: this is called for every message.
 impl Observer for Findings {
+    fn wants_every_hop(&self) -> bool {
+        false
+    }
     fn message(&mut self, message: &Message) {
         self.late_answer.message(message);
         self.server_errors.message(message);

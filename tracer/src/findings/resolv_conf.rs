@@ -36,7 +36,7 @@ const MAJORITY: usize = 3;
 #[derive(Debug, Default)]
 pub(super) struct ResolvConf {
     resolvers: BTreeMap<(String, String), (Timestamp, Resolver)>,
-    servers: HashSet<IpAddr>,
+    servers: HashSet<IpAddr, foldhash::fast::RandomState>,
 }
 
 impl ResolvConf {

@@ -49,8 +49,10 @@ impl Rule for ServerErrors {
             return;
         }
         let (server, rcode) = (message.server.ip(), message.dns.rcode);
-        if self.answers.len() < MAX_SERVERS || self.answers.contains_key(&server) {
-            *self.answers.entry(server).or_default() += 1;
+        if let Some(count) = self.answers.get_mut(&server) {
+            *count += 1;
+        } else if self.answers.len() < MAX_SERVERS {
+            self.answers.insert(server, 1);
         }
         if !matches!(rcode, Rcode::SERVFAIL | Rcode::REFUSED | Rcode::FORMERR | Rcode::NOTIMP) {
             return;

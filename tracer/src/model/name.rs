@@ -70,6 +70,16 @@ impl Name {
         }
     }
 
+    /// Takes over a well-formed name in wire form, folded: length octets are below the letters, so that all octets
+    /// can be folded at once.
+    pub(crate) fn fold_wire(&mut self, wire: &[u8]) {
+        self.copy_wire(wire);
+        let length = usize::from(self.len);
+        if let Some(own) = self.wire.get_mut(..length) {
+            own.make_ascii_lowercase();
+        }
+    }
+
     /// Builds a name label by label, in order, without the root label.
     ///
     /// # Errors

@@ -14,6 +14,11 @@ pub enum Eviction {
 /// Takes what the engine finds. Each thing is told once, when it is complete; all of it is borrowed, so who
 /// wants to keep it clones it.
 pub trait Observer {
+    /// Whether it looks at all hops of [`Self::message`]'s messages; else these may be told with the first one alone.
+    /// (The hops of questions are always told.)
+    fn wants_every_hop(&self) -> bool {
+        true
+    }
     /// A DNS message whose way is complete.
     fn message(&mut self, _message: &Message) {}
     /// A question that ended: answered, given up, evicted, or open when the session ended.
@@ -31,9 +36,16 @@ pub trait Observer {
 }
 
 /// Nobody listens.
-impl Observer for () {}
+impl Observer for () {
+    fn wants_every_hop(&self) -> bool {
+        false
+    }
+}
 
 impl<A: Observer, B: Observer> Observer for (A, B) {
+    fn wants_every_hop(&self) -> bool {
+        self.0.wants_every_hop() || self.1.wants_every_hop()
+    }
     fn message(&mut self, message: &Message) {
         self.0.message(message);
         self.1.message(message);
@@ -65,6 +77,9 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
 }
 
 impl<O: Observer + ?Sized> Observer for &mut O {
+    fn wants_every_hop(&self) -> bool {
+        (**self).wants_every_hop()
+    }
     fn message(&mut self, message: &Message) {
         (**self).message(message);
     }

@@ -360,6 +360,9 @@ impl<'a, O: Observer> Selected<'a, O> {
 }
 
 impl<O: Observer> Observer for Selected<'_, O> {
+    fn wants_every_hop(&self) -> bool {
+        !self.selection.servers.is_empty() || self.observer.wants_every_hop()
+    }
     fn message(&mut self, message: &Message) {
         if self.selection.admits_message(message) {
             self.observer.message(message);

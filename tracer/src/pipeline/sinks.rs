@@ -40,6 +40,9 @@ impl<W: Write> StreamSinks<W> {
 }
 
 impl<W: Write> Observer for StreamSinks<W> {
+    fn wants_every_hop(&self) -> bool {
+        self.stream.wants_every_hop()
+    }
     fn message(&mut self, message: &Message) {
         self.stream.message(message);
         if let Some(findings) = &mut self.findings {
@@ -135,6 +138,9 @@ impl ReportSinks {
 }
 
 impl Observer for ReportSinks {
+    fn wants_every_hop(&self) -> bool {
+        false
+    }
     fn message(&mut self, message: &Message) {
         self.stats.message(message);
         self.findings.message(message);

@@ -128,6 +128,9 @@ impl Stats {
 }
 
 impl Observer for Stats {
+    fn wants_every_hop(&self) -> bool {
+        false
+    }
     fn message(&mut self, message: &Message) {
         self.first = Some(self.first.map_or(message.time, |first| first.min(message.time)));
         self.last = Some(self.last.map_or(message.time, |last| last.max(message.time)));
@@ -167,6 +170,9 @@ impl Observer for Stats {
         self.totals.lookups += 1;
         *self.totals.results.entry(lookup.result).or_default() += 1;
         self.totals.wasted_search_queries += u64::from(lookup.wasted_search_queries.unwrap_or(0));
+        if lookup.suspicious_names.is_empty() {
+            return;
+        }
         self.totals.suspicious_empty_noerror += lookup
             .steps
             .iter()

@@ -9,6 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Octets of a header.
 pub(super) const HEADER_LEN: usize = 12;
+/// Octets of the longest name (RFC 1035 section 2.3.4).
+const MAX_NAME: usize = 255;
 /// Addresses kept of one answer.
 const MAX_ADDRESSES: usize = 16;
 /// EDNS option COOKIE (RFC 7873 section 4).
@@ -85,9 +87,16 @@ fn questions(bytes: &[u8], message: &mut DnsMessage, builder: &mut NameBuilder) 
     let mut position = HEADER_LEN;
     for index in 0..message.counts[0] {
         let end = if index == 0 {
-            let end = read_name(bytes, position, builder)?;
+            let plain = plain_name(bytes, position);
+            let end = match plain {
+                Some(name) => position + name.len(),
+                None => read_name(bytes, position, builder)?,
+            };
             let &[t0, t1, c0, c1] = chunk::<4>(bytes, end)?;
-            builder.write_to(&mut message.name);
+            match plain {
+                Some(name) => message.name.fold_wire(name),
+                None => builder.write_to(&mut message.name),
+            }
             message.qtype = Rtype(u16::from_be_bytes([t0, t1]));
             message.qclass = Class(u16::from_be_bytes([c0, c1]));
             message.has_question = true;
@@ -210,6 +219,19 @@ fn has_option(mut options: &[u8], wanted: u16) -> bool {
         }
     }
     false
+}
+
+/// The octets of a name that has no compression pointer and ends in time, as that of every question should be.
+fn plain_name(bytes: &[u8], start: usize) -> Option<&[u8]> {
+    let rest = bytes.get(start..)?;
+    let mut position = 0;
+    while let length @ 1..=0x3f = *rest.get(position)? {
+        position += 1 + usize::from(length);
+    }
+    match rest.get(position) {
+        Some(0) if position < MAX_NAME => rest.get(..=position),
+        _ => None,
+    }
 }
 
 /// Reads a name that may be compressed (RFC 1035 section 4.1.4); gives where it ends at `start`.
