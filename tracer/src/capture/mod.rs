@@ -30,7 +30,7 @@ pub use drops::{ClashMethod, DropFacts};
 pub use links::Interfaces;
 pub use netns::Netns;
 pub use notes::Notes;
-pub use privileges::{Privilege, drop_all, drop_all_but_files, missing};
+pub use privileges::{Privilege, drop_all, drop_all_but_files, fall_back, go_ahead, missing};
 pub use program::Facts;
 
 use crate::model::{Conntrack, DropMark, Fate, Frame, LinkType, Timestamp, VantageId, Vantages};

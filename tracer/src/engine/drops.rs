@@ -358,13 +358,13 @@ impl Engine {
                 place,
                 query: place,
                 time: query.time,
-                hops: query.hops.count(),
+                hops: query.hops.iter(&self.further_hops).count(),
                 settled,
             });
         }
         let answer = self.messages.at(query.peer);
         let settled = answer.bits.has(Bits::HAS_DROP);
-        let hops = answer.hops.count();
+        let hops = answer.hops.iter(&self.further_hops).count();
         Some(Candidate { place: query.peer, query: place, time: answer.time, hops, settled })
     }
 

@@ -19,11 +19,19 @@ pub(super) struct HopRecord {
     pub(super) flow: Way,
     pub(super) vantage: u16,
     pub(super) ttl: u8,
+    /// There is a hop.
+    there: bool,
+}
+
+impl HopRecord {
+    pub(super) const fn new(frame: u64, offset: u32, flow: Way, vantage: u16, ttl: u8) -> Self {
+        Self { frame: frame as u32, offset, flow, vantage, ttl, there: true }
+    }
 }
 
 impl Default for HopRecord {
     fn default() -> Self {
-        Self { frame: 0, offset: 0, flow: Way::ASKED, vantage: 0, ttl: 0 }
+        Self { frame: 0, offset: 0, flow: Way::ASKED, vantage: 0, ttl: 0, there: false }
     }
 }
 
@@ -68,29 +76,24 @@ impl Default for FurtherHop {
 pub(super) struct Hops {
     own: [HopRecord; OWN],
     further: Place,
-    count: u16,
 }
 
 impl Default for Hops {
     fn default() -> Self {
-        Self { own: [HopRecord::default(); OWN], further: NONE, count: 0 }
+        Self { own: [HopRecord::default(); OWN], further: NONE }
     }
 }
 
 impl Hops {
-    pub(super) fn count(&self) -> usize {
-        usize::from(self.count)
-    }
-
     pub(super) fn first(&self) -> HopRecord {
         self.own.first().copied().unwrap_or_default()
     }
 
     pub(super) fn last(&self, slab: &Slab<FurtherHop>) -> HopRecord {
-        match self.own.get(self.count().wrapping_sub(1)) {
-            Some(own) => *own,
-            None => self.iter(slab).last().unwrap_or_default(),
+        if self.further != NONE {
+            return self.iter(slab).last().unwrap_or_default();
         }
+        self.own.iter().rfind(|hop| hop.there).copied().unwrap_or_default()
     }
 
     pub(super) fn iter(&self, slab: &Slab<FurtherHop>) -> impl Iterator<Item = HopRecord> {
@@ -100,11 +103,11 @@ impl Hops {
             place = record.next;
             Some(record.hop)
         });
-        self.own.iter().take(self.count()).copied().chain(further)
+        self.own.iter().take_while(|hop| hop.there).copied().chain(further)
     }
 
     pub(super) fn push(&mut self, hop: HopRecord, slab: &mut Slab<FurtherHop>) {
-        match self.own.get_mut(usize::from(self.count)) {
+        match self.own.iter_mut().find(|hop| !hop.there) {
             Some(own) => *own = hop,
             None => {
                 let added = slab.insert(FurtherHop { hop, next: NONE });
@@ -119,12 +122,11 @@ impl Hops {
                 }
             }
         }
-        self.count = self.count.saturating_add(1);
     }
 
     /// Changes the addresses of each hop.
     pub(super) fn change_ways(&mut self, slab: &mut Slab<FurtherHop>, mut change: impl FnMut(Way) -> Way) {
-        for hop in self.own.iter_mut().take(usize::from(self.count)) {
+        for hop in self.own.iter_mut().take_while(|hop| hop.there) {
             hop.flow = change(hop.flow);
         }
         let mut place = self.further;
@@ -137,7 +139,7 @@ impl Hops {
 
     /// Gives back what the hops hold.
     pub(super) fn free(&self, slab: &mut Slab<FurtherHop>, flows: &mut Slab<OtherFlow>) {
-        for hop in self.own.iter().take(self.count()) {
+        for hop in self.own.iter().take_while(|hop| hop.there) {
             hop.flow.other().map(|place| flows.remove(place));
         }
         let mut place = self.further;
@@ -169,11 +171,11 @@ mod tests {
             let mut hops = Hops::default();
             for frame in 0..count {
                 let flow = Way(flows.insert(OtherFlow::default()));
-                hops.push(HopRecord { frame, flow, ..HopRecord::default() }, &mut slab);
+                hops.push(HopRecord::new(frame.into(), 0, flow, 0, 64), &mut slab);
             }
             let frames: Vec<u32> = hops.iter(&slab).map(|hop| hop.frame).collect();
             assert_eq!(frames, (0..count).collect::<Vec<_>>());
-            assert_eq!((hops.count(), hops.last(&slab).frame), (count as usize, count.saturating_sub(1)));
+            assert_eq!(hops.last(&slab).frame, count.saturating_sub(1));
             hops.change_ways(&mut slab, |way| {
                 way.other().map(|place| flows.remove(place));
                 Way::TRANSLATED

@@ -217,13 +217,7 @@ impl Engine {
             Way(self.flows.insert(flow))
         };
         let offset = u32::try_from(packet.time.saturating_sub(record.time)).unwrap_or(u32::MAX);
-        let hop = HopRecord {
-            frame: packet.frame as u32,
-            offset,
-            flow: way,
-            vantage: packet.vantage,
-            ttl: packet.ttl,
-        };
+        let hop = HopRecord::new(packet.frame, offset, way, packet.vantage, packet.ttl);
         self.messages.at_mut(place).hops.push(hop, &mut self.further_hops);
     }
 

@@ -43,9 +43,7 @@ use hashbrown::HashTable;
 use hops::{FurtherHop, OtherFlow};
 use intern::{Addresses, Endpoint, Names};
 use lookups::LookupRecord;
-use records::{
-    Bits, Dns, DnsBits, Extra, IcmpRecord, MessageRecord, Nat, Packet, QuestionRecord,
-};
+use records::{Bits, Dns, DnsBits, Extra, IcmpRecord, MessageRecord, Nat, Packet, QuestionRecord};
 use reorder::Reorder;
 use std::{collections::VecDeque, net::IpAddr, time::Duration};
 use table::{Chains, NONE, Place, Slab};

@@ -311,6 +311,6 @@ impl IcmpRecord {
     }
 }
 
-const _: () = assert!(size_of::<MessageRecord>() <= 184);
+const _: () = assert!(size_of::<MessageRecord>() <= 176);
 const _: () = assert!(size_of::<QuestionRecord>() <= 56);
 const _: () = assert!(size_of::<Packet>() <= 136);

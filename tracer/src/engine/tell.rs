@@ -229,7 +229,8 @@ impl Engine {
 
     /// The time at the hop nearest to the client: the first of a query, the last of a response.
     fn time_of(&self, record: &MessageRecord) -> Timestamp {
-        let after = if record.bits.has(Bits::RESPONSE) { record.hops.last(&self.further_hops).offset } else { 0 };
+        let after =
+            if record.bits.has(Bits::RESPONSE) { record.hops.last(&self.further_hops).offset } else { 0 };
         Timestamp::from_nanos(record.time + u64::from(after))
     }
 
@@ -485,4 +486,3 @@ impl Engine {
 fn transport_of(record: &MessageRecord) -> Transport {
     if record.bits.has(Bits::TCP) { Transport::Tcp } else { Transport::Udp }
 }
-

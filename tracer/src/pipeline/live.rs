@@ -160,6 +160,7 @@ impl Live {
                 format!("cannot create --ready-file {}: give a path that can be written", path.display())
             })?;
         }
+        capture::go_ahead();
         if let Err(problem) = capture::drop_all() {
             notes.add(&problem);
         }
@@ -463,6 +464,8 @@ pub fn tui(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
             stop_of_reader.request();
             ended
         });
+        // This thread draws; the one that reads has begun with its priority.
+        capture::fall_back();
         let shown = tui::run(&feed, stop.flag(), clock::wall_now, |request| {
             if request == Request::Save {
                 match &save {

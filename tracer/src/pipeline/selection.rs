@@ -243,6 +243,17 @@ impl Selection {
         Ok(Self { clients, servers, names, qtypes, rcodes, ..Self::default() })
     }
 
+    /// Whether nothing is filtered.
+    fn admits_all(&self) -> bool {
+        self.clients.is_empty()
+            && self.servers.is_empty()
+            && self.names.is_none()
+            && self.qtypes.is_empty()
+            && self.rcodes.is_empty()
+            && self.pod_filter.admits_all()
+            && self.window == Window::default()
+    }
+
     /// Whether a message is told. A query has no response code: with `--rcode` only responses are.
     #[must_use]
     pub fn admits_message(&self, message: &Message) -> bool {
@@ -348,6 +359,8 @@ fn is_any<T: PartialEq>(wanted: &[T], value: T) -> bool {
 #[derive(Debug)]
 pub struct Selected<'a, O> {
     selection: &'a Selection,
+    /// It admits all there is: asked once, and not for each message.
+    all: bool,
     /// Who is told.
     pub observer: O,
 }
@@ -355,7 +368,7 @@ pub struct Selected<'a, O> {
 impl<'a, O: Observer> Selected<'a, O> {
     /// Tells `observer` what `selection` admits.
     pub fn new(selection: &'a Selection, observer: O) -> Self {
-        Self { selection, observer }
+        Self { selection, all: selection.admits_all(), observer }
     }
 }
 
@@ -364,17 +377,17 @@ impl<O: Observer> Observer for Selected<'_, O> {
         !self.selection.servers.is_empty() || self.observer.wants_every_hop()
     }
     fn message(&mut self, message: &Message) {
-        if self.selection.admits_message(message) {
+        if self.all || self.selection.admits_message(message) {
             self.observer.message(message);
         }
     }
     fn question(&mut self, question: &Question) {
-        if self.selection.admits_question(question) {
+        if self.all || self.selection.admits_question(question) {
             self.observer.question(question);
         }
     }
     fn lookup(&mut self, lookup: &Lookup) {
-        if self.selection.admits_lookup(lookup) {
+        if self.all || self.selection.admits_lookup(lookup) {
             self.observer.lookup(lookup);
         }
     }
