@@ -334,6 +334,19 @@ impl Lab {
         self.load_rules()
     }
 
+    /// Adds an IPv4 service, or changes which pods are behind it, on both nodes.
+    ///
+    /// # Errors
+    /// There is no such pod, or the rules cannot be loaded.
+    pub fn set_service(&mut self, name: &str, address: Ipv4Addr, pods: &[&str]) -> Result<()> {
+        let endpoints =
+            pods.iter().map(|name| Ok(self.pod(name)?.ip4.into())).collect::<Result<Vec<IpAddr>>>()?;
+        self.services.retain(|service| service.name != name);
+        let addresses = vec![address.into()];
+        self.services.push(Service { name: name.to_owned(), addresses, endpoints });
+        self.load_rules()
+    }
+
     fn load_rules(&self) -> Result<()> {
         if !self.service_rules {
             return Ok(());
