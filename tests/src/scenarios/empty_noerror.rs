@@ -15,7 +15,11 @@ pub(super) const EMPTY_NOERROR: Scenario = Scenario {
         rcode NOERROR
     }";
         let missing = empty.replace("NOERROR", "NXDOMAIN");
-        let below = [(SUFFIX, empty), ("cluster.local", &missing), ("example.com", "erratic")];
+        let below = [
+            (SUFFIX, empty),
+            ("cluster.local", &missing),
+            ("example.com", "erratic {\n        drop 0\n    }"),
+        ];
         let server = add_coredns(lab, "emptydns", &below)?;
         lab.pod(pod)?.namespace.set_resolv_conf(&resolv_conf(&[server.into()]))
     },

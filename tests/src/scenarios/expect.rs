@@ -52,5 +52,15 @@ fn no_incident(report: &Value) -> Result<String> {
     {
         bail!("this is no incident: {told:#}");
     }
-    Ok(if codes(report).is_empty() { "nothing is told".to_owned() } else { codes(report).join(", ") })
+    let told: Vec<_> = findings(report)
+        .iter()
+        .map(|finding| {
+            format!(
+                "{} {}",
+                finding["code"].as_str().unwrap_or_default(),
+                finding["summary"].as_str().unwrap_or_default()
+            )
+        })
+        .collect();
+    Ok(if told.is_empty() { "nothing is told".to_owned() } else { told.join("; ") })
 }

@@ -81,7 +81,7 @@ pub(super) const SLOW_BACKEND: Scenario = Scenario {
     needs: COREDNS,
     prepare: |lab, pod| {
         add_erratic(lab, "slowdns", "delay 1 700ms")?;
-        add_erratic(lab, "quickdns", "")?;
+        add_erratic(lab, "quickdns", "drop 0")?;
         lab.set_service("kube-system/one-is-slow", SERVICE, &["slowdns", "quickdns"])?;
         lab.pod(pod)?.namespace.set_resolv_conf(&resolv_conf(&[SERVICE.into()]))
     },

@@ -46,6 +46,7 @@ impl Session {
             ensure!(one == other, "live {one}, from the recording {other}");
         }
         ensure!(printed == again, "one of the reports is longer");
+        let _ = fs::copy(&recording, format!("/tmp/scn-{}.pcapng", lab.prefix()));
         Ok((Self { json, recording, _directory: directory }, played))
     }
 
