@@ -10,7 +10,11 @@ mod insert_failed;
 mod late_answer;
 mod lookup_failed;
 mod losses;
+mod lost_between_nodes;
+mod lost_on_node;
+mod no_endpoints;
 mod packet_dropped;
+mod places;
 mod pods;
 mod reasons;
 mod resolv_conf;
@@ -18,12 +22,14 @@ mod retry_gap;
 mod search;
 mod search_fan_out;
 mod server_errors;
+mod server_unanswered;
 mod slow_server;
 mod table_full;
 #[cfg(test)]
 pub(crate) mod testing;
 mod truncated;
 mod untranslated_reply;
+mod ways;
 mod wrong_mac;
 
 pub use cause::{cause, dropped};
@@ -36,7 +42,7 @@ use crate::model::{
     VantageId, Vantages,
 };
 use losses::{Loss, Losses};
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
@@ -189,6 +195,15 @@ pub(crate) trait Rule {
     fn findings(&self) -> Vec<Finding>;
 }
 
+/// One of several files that are read together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// Its name.
+    pub name: String,
+    /// Between when it was recorded, where it says so, by the clock of the first file.
+    pub window: Option<(Timestamp, Timestamp)>,
+}
+
 /// Every rule. Tell it what the engine tells, then ask it.
 #[derive(Debug, Default)]
 pub struct Findings {
@@ -207,14 +222,26 @@ pub struct Findings {
     untranslated_reply: untranslated_reply::UntranslatedReply,
     wrong_mac: wrong_mac::WrongMac,
     losses: Losses,
+    no_endpoints: no_endpoints::NoEndpoints,
     resolv_conf: resolv_conf::ResolvConf,
+    ways: ways::Ways,
+    sources: Vec<Source>,
 }
 
 impl Findings {
     /// Rules that know the places behind the hops' vantages.
     #[must_use]
     pub fn new(vantages: Vantages) -> Self {
-        Self { untranslated_reply: untranslated_reply::UntranslatedReply::new(vantages), ..Self::default() }
+        Self {
+            untranslated_reply: untranslated_reply::UntranslatedReply::new(vantages.clone()),
+            ways: ways::Ways::new(vantages),
+            ..Self::default()
+        }
+    }
+
+    /// Says which files are read together, in the order that [`crate::model::Vantage::source`] counts.
+    pub fn set_sources(&mut self, sources: Vec<Source>) {
+        self.sources = sources;
     }
 
     /// What was found so far, the worst first; the same for the same events, whatever was asked before.
@@ -223,11 +250,24 @@ impl Findings {
     pub fn ranked(&self, coverage: &Coverage, span: (Timestamp, Timestamp)) -> Vec<Finding> {
         let mut findings: Vec<Finding> = self.rules().into_iter().flat_map(Rule::findings).collect();
         findings.extend(self.table_full.with_counters(coverage, span));
+        findings.extend(self.of_ways());
         capture_loss::doubt(&mut findings, coverage);
         // What a file says is no less true when frames were lost.
         findings.extend(self.resolv_conf.findings());
         findings.extend(capture_loss::findings(coverage, span));
         findings.sort_by(groups::rank);
+        findings
+    }
+
+    /// What the ways of messages say.
+    fn of_ways(&self) -> Vec<Finding> {
+        let usual = lost_on_node::Usual::of(&self.ways);
+        let mut findings = lost_on_node::findings(&self.ways, &usual);
+        findings.extend(server_unanswered::findings(&self.ways, &usual));
+        findings.extend(lost_between_nodes::findings(&self.ways, &usual, &self.sources));
+        let no_endpoints = self.no_endpoints.findings();
+        findings.retain(|finding| !no_endpoints::explain(&no_endpoints, finding));
+        findings.extend(no_endpoints);
         findings
     }
 
@@ -251,11 +291,13 @@ impl Findings {
 
     /// The drops told so far as losses are told to the rules about them.
     fn losses(&mut self, tell: impl FnOnce(&mut Losses, &mut dyn FnMut(&Loss<'_>))) {
-        let Self { losses, insert_failed, table_full, packet_dropped, wrong_mac, .. } = self;
+        let Self { losses, insert_failed, table_full, packet_dropped, wrong_mac, no_endpoints, .. } = self;
         tell(losses, &mut |loss| {
             insert_failed.loss(loss);
             table_full.loss(loss);
-            packet_dropped.loss(loss);
+            if !no_endpoints.rejects(loss.drop) {
+                packet_dropped.loss(loss);
+            }
             wrong_mac.loss(loss);
         });
     }
@@ -264,11 +306,14 @@ impl Findings {
 /// Each event goes to the rules that watch such events, named one by one: this is called for every message.
 impl Observer for Findings {
     fn message(&mut self, message: &Message) {
+        self.ways.message(message);
         self.late_answer.message(message);
         self.server_errors.message(message);
     }
     fn question(&mut self, question: &Question) {
         self.slow_server.question(question);
+        self.ways.question(question);
+        self.no_endpoints.question(question, &self.ways.places);
         self.untranslated_reply.question(question);
         self.losses(|losses, tell| losses.question(question, tell));
         self.resolv_conf.question(question);
@@ -283,6 +328,10 @@ impl Observer for Findings {
     }
     fn misdirected(&mut self, frame: &Misdirected) {
         self.wrong_mac.misdirected(frame);
+        self.ways.misdirected(frame);
+    }
+    fn resides(&mut self, address: IpAddr, source: u16) {
+        self.ways.at_home(address, source);
     }
     /// What a server asked for others is not told: their own lookups say the same.
     fn lookup(&mut self, lookup: &Lookup) {

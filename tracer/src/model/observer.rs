@@ -1,6 +1,7 @@
 //! What the engine tells, and what it could not see.
 
 use super::{Conntrack, Lookup, Message, Misdirected, PacketDrop, Question, Resolver, Timestamp};
+use std::net::IpAddr;
 
 /// Why the engine let go of something before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,6 +27,8 @@ pub trait Observer {
     fn misdirected(&mut self, _frame: &Misdirected) {}
     /// A container's resolver as it was read at `time`; told by who follows the node, and not by the engine.
     fn resolver(&mut self, _resolver: &Resolver, _time: Timestamp) {}
+    /// The pod of an address is on the node that a source was recorded on; told by who reads several files.
+    fn resides(&mut self, _address: IpAddr, _source: u16) {}
     /// Something was dropped for want of room.
     fn evicted(&mut self, _eviction: Eviction) {}
 }
@@ -58,6 +61,10 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
         self.0.resolver(resolver, time);
         self.1.resolver(resolver, time);
     }
+    fn resides(&mut self, address: IpAddr, source: u16) {
+        self.0.resides(address, source);
+        self.1.resides(address, source);
+    }
     fn evicted(&mut self, eviction: Eviction) {
         self.0.evicted(eviction);
         self.1.evicted(eviction);
@@ -82,6 +89,9 @@ impl<O: Observer + ?Sized> Observer for &mut O {
     }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         (**self).resolver(resolver, time);
+    }
+    fn resides(&mut self, address: IpAddr, source: u16) {
+        (**self).resides(address, source);
     }
     fn evicted(&mut self, eviction: Eviction) {
         (**self).evicted(eviction);
