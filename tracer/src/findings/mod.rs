@@ -5,6 +5,7 @@ mod cause;
 mod clash_resolved;
 mod clash_rules;
 mod empty_noerror;
+mod forward_loop;
 mod groups;
 mod insert_failed;
 mod late_answer;
@@ -200,6 +201,7 @@ pub struct Findings {
     truncated: truncated::Truncated,
     server_errors: server_errors::ServerErrors,
     slow_server: slow_server::SlowServer,
+    forward_loop: forward_loop::ForwardLoop,
     insert_failed: insert_failed::InsertFailed,
     table_full: table_full::TableFull,
     packet_dropped: packet_dropped::PacketDropped,
@@ -214,7 +216,11 @@ impl Findings {
     /// Rules that know the places behind the hops' vantages.
     #[must_use]
     pub fn new(vantages: Vantages) -> Self {
-        Self { untranslated_reply: untranslated_reply::UntranslatedReply::new(vantages), ..Self::default() }
+        Self {
+            forward_loop: forward_loop::ForwardLoop::new(vantages.clone()),
+            untranslated_reply: untranslated_reply::UntranslatedReply::new(vantages),
+            ..Self::default()
+        }
     }
 
     /// What was found so far, the worst first; the same for the same events, whatever was asked before.
@@ -231,7 +237,7 @@ impl Findings {
         findings
     }
 
-    fn rules(&self) -> [&dyn Rule; 13] {
+    fn rules(&self) -> [&dyn Rule; 14] {
         [
             &self.search_fan_out,
             &self.retry_gap,
@@ -241,6 +247,7 @@ impl Findings {
             &self.truncated,
             &self.server_errors,
             &self.slow_server,
+            &self.forward_loop,
             &self.insert_failed,
             &self.packet_dropped,
             &self.clash_resolved,
@@ -266,6 +273,7 @@ impl Observer for Findings {
     fn message(&mut self, message: &Message) {
         self.late_answer.message(message);
         self.server_errors.message(message);
+        self.forward_loop.message(message);
     }
     fn question(&mut self, question: &Question) {
         self.slow_server.question(question);
