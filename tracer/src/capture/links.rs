@@ -93,6 +93,12 @@ impl Interfaces {
         Ok(Self { names: patterns.iter().map(matcher).collect::<Result<_, globset::Error>>()? })
     }
 
+    /// The loopback alone.
+    pub(super) fn loopback() -> Self {
+        // A plain word is a pattern.
+        Self::new(&["lo".into()]).unwrap_or_default()
+    }
+
     pub(super) fn wants(&self, link: &Link) -> bool {
         if self.names.is_empty() {
             return link.carries_traffic;

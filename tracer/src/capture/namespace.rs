@@ -100,6 +100,12 @@ impl Shared {
         lost.iter().map(|(key, count)| (self.vantage(*key), *count)).collect()
     }
 
+    /// Tells the thread to detach everything and to end.
+    pub(super) fn request_stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.stop.notify_one();
+    }
+
     pub(super) fn attached(&self) -> usize {
         self.attached.load(Ordering::Relaxed)
     }
@@ -137,8 +143,7 @@ impl Namespace {
 
     /// Detaches everything and ends the thread.
     pub(super) fn stop(&mut self) {
-        self.shared.stopping.store(true, Ordering::Relaxed);
-        self.shared.stop.notify_one();
+        self.shared.request_stop();
         if let Some(thread) = self.thread.take() {
             // A panic there was printed there.
             let _ = thread.join();

@@ -106,6 +106,11 @@ impl<K: Eq + Hash, V: Default> Groups<K, V> {
         Some(&mut group.detail)
     }
 
+    /// Changes what the rule keeps for its groups.
+    pub(super) fn each(&mut self, mut change: impl FnMut(&K, &mut V)) {
+        self.all.iter_mut().for_each(|(key, group)| change(key, &mut group.detail));
+    }
+
     /// Every group, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &Group<V>)> {
         self.all.iter()

@@ -5,6 +5,7 @@ mod cause;
 mod clash_resolved;
 mod clash_rules;
 mod empty_noerror;
+mod forward_loop;
 mod groups;
 mod insert_failed;
 mod late_answer;
@@ -215,6 +216,7 @@ pub struct Findings {
     truncated: truncated::Truncated,
     server_errors: server_errors::ServerErrors,
     slow_server: slow_server::SlowServer,
+    forward_loop: forward_loop::ForwardLoop,
     insert_failed: insert_failed::InsertFailed,
     table_full: table_full::TableFull,
     packet_dropped: packet_dropped::PacketDropped,
@@ -233,6 +235,7 @@ impl Findings {
     #[must_use]
     pub fn new(vantages: Vantages) -> Self {
         Self {
+            forward_loop: forward_loop::ForwardLoop::new(vantages.clone()),
             untranslated_reply: untranslated_reply::UntranslatedReply::new(vantages.clone()),
             ways: ways::Ways::new(vantages),
             ..Self::default()
@@ -271,7 +274,7 @@ impl Findings {
         findings
     }
 
-    fn rules(&self) -> [&dyn Rule; 13] {
+    fn rules(&self) -> [&dyn Rule; 14] {
         [
             &self.search_fan_out,
             &self.retry_gap,
@@ -281,6 +284,7 @@ impl Findings {
             &self.truncated,
             &self.server_errors,
             &self.slow_server,
+            &self.forward_loop,
             &self.insert_failed,
             &self.packet_dropped,
             &self.clash_resolved,
@@ -309,6 +313,7 @@ impl Observer for Findings {
         self.ways.message(message);
         self.late_answer.message(message);
         self.server_errors.message(message);
+        self.forward_loop.message(message);
     }
     fn question(&mut self, question: &Question) {
         self.slow_server.question(question);

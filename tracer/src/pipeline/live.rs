@@ -16,7 +16,7 @@ use super::{
     sinks::{Covered, ReportSinks, StreamSinks},
 };
 use crate::{
-    capture::{self, Capture, Interfaces, Netns, Notes},
+    capture::{self, Capture, Interfaces, Netns, Notes, PodNamespace},
     cli::{
         args::ReportFormat,
         options::{ExitStatus, LiveOptions, ReportOptions, StreamOptions},
@@ -131,10 +131,13 @@ impl Live {
             ..capture::Options::default()
         };
         let anchor = clock::Anchor::now();
-        let capture = Capture::start(&capture_options, anchor.wall_minus_monotonic(), vantages, &notes)?;
+        let mut capture = Capture::start(&capture_options, anchor.wall_minus_monotonic(), vantages, &notes)?;
         let pods = options.selection.pods.clone();
         let (known, found, resolvers) = Known::new(pods.clone());
         let node = watch_node(&capture_options.namespaces, &found, resolvers, &notes);
+        if options.pod_loopback {
+            watch_loopbacks(&mut capture, node.as_ref())?;
+        }
         if let Err(reason) = capture.drop_facts() {
             notes.add(&format!("dropped packets and conntrack clashes are not seen: {reason}"));
         }
@@ -377,6 +380,20 @@ pub(super) fn watch_node(
     node::Watch::start(settings)
         .map_err(|error| notes.add(&format!("cannot follow the pods: {error}: they are shown by address")))
         .ok()
+}
+
+/// Watches `lo` inside every pod that watched interfaces lead to.
+fn watch_loopbacks(capture: &mut Capture, node: Option<&node::Watch>) -> anyhow::Result<()> {
+    let node =
+        node.context("cannot watch the loopbacks of pods (--pod-loopback): the pods cannot be followed")?;
+    let neighbourhood = node.neighbourhood();
+    // By its address findings and screens know the pod. One that has none yet is waited for.
+    let of_pod = |inside: node::Inside| {
+        let shown_as = inside.address?.to_string();
+        Some(PodNamespace { inode: inside.inode, path: inside.path, shown_as })
+    };
+    capture.watch_loopbacks(move || neighbourhood.all().into_iter().filter_map(of_pod).collect())?;
+    Ok(())
 }
 
 /// What is watched, as reports and recordings name it.

@@ -187,6 +187,7 @@ fn errors_name_the_file_and_what_to_do() {
         shown.push_str(&format!("{error}\n").replace(&format!("{}/", folder.path().display()), ""));
     }
     let files = FileOptions {
+        connects: true,
         files: vec![PathBuf::from("-")],
         ports: vec![53],
         selection: Selection::default(),

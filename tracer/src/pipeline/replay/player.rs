@@ -272,6 +272,7 @@ mod tests {
         writer.frame(&frame, &vantages).unwrap();
         writer.finish().unwrap();
         let files = FileOptions {
+            connects: true,
             files: vec![file],
             ports: vec![53],
             selection: Selection::default(),
