@@ -1,6 +1,6 @@
 //! What one rule saw, grouped, in bounded memory.
 
-use super::{Confidence, Evidence, Finding, OTHERS, Severity};
+use super::{Confidence, Cost, Evidence, Finding, OTHERS, Severity};
 use crate::model::Timestamp;
 use std::{collections::HashMap, hash::Hash};
 
@@ -22,6 +22,7 @@ pub(super) struct Code {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
     pub(super) count: u64,
+    pub(super) cost: Cost,
     pub(super) first: Timestamp,
     pub(super) last: Timestamp,
     pub(super) evidence: Vec<Evidence>,
@@ -42,6 +43,7 @@ impl Tally {
         let (first, last) = (other.first, other.last);
         self.add(other.count, first, []);
         self.last = self.last.max(last);
+        self.cost += other.cost;
         self.evidence.extend(&other.evidence);
         self.evidence.sort_unstable();
         self.evidence.truncate(MAX_EVIDENCE);
@@ -59,6 +61,7 @@ impl Tally {
             confidence,
             subject: Vec::new(),
             count: self.count,
+            cost: self.cost,
             first: self.first,
             last: self.last,
             summary: String::new(),
@@ -97,13 +100,34 @@ impl<K: Eq + Hash, V: Default> Groups<K, V> {
         time: Timestamp,
         frames: impl IntoIterator<Item = Evidence>,
     ) -> Option<&mut V> {
+        self.charge(key, count, Cost::default(), time, frames)
+    }
+
+    /// The same with what these cost.
+    pub(super) fn charge(
+        &mut self,
+        key: K,
+        count: u64,
+        cost: Cost,
+        time: Timestamp,
+        frames: impl IntoIterator<Item = Evidence>,
+    ) -> Option<&mut V> {
         if self.all.len() >= MAX_GROUPS && !self.all.contains_key(&key) {
             self.overflow.add(count, time, []);
+            self.overflow.cost += cost;
             return None;
         }
         let group = self.all.entry(key).or_default();
         group.tally.add(count, time, frames);
+        group.tally.cost += cost;
         Some(&mut group.detail)
+    }
+
+    /// Adds to the cost of what is counted for `key` already.
+    pub(super) fn cost(&mut self, key: &K, cost: Cost) {
+        if let Some(group) = self.all.get_mut(key) {
+            group.tally.cost += cost;
+        }
     }
 
     /// Every group, in no order.
@@ -121,30 +145,34 @@ impl<K: Eq + Hash, V: Default> Groups<K, V> {
         findings.sort_by(rank);
         if findings.len() > TOP {
             let rest = findings.split_off(TOP);
-            findings.extend(together(&rest, self.overflow.count));
+            findings.extend(together(&rest, &self.overflow));
         }
         findings
     }
 }
 
-/// The order of findings: the worst first, then the most frequent, then by what they are about. One that stands for
-/// several comes behind those told one by one.
+/// The order of findings: by severity, then by what they cost the users ([`Cost::weight`]), then by how often, then by
+/// what they are about. One that stands for several comes behind those of its severity that are told one by one.
 pub(super) fn rank(a: &Finding, b: &Finding) -> std::cmp::Ordering {
     b.severity
         .cmp(&a.severity)
         .then((a.stands_for() > 1).cmp(&(b.stands_for() > 1)))
+        .then(b.cost.weight().cmp(&a.cost.weight()))
         .then(b.count.cmp(&a.count))
         .then(a.code.cmp(b.code))
         .then_with(|| a.subject.cmp(&b.subject))
 }
 
-fn together(rest: &[Finding], overflow: u64) -> Option<Finding> {
+fn together(rest: &[Finding], overflow: &Tally) -> Option<Finding> {
     let worst = rest.first()?;
-    let count = rest.iter().map(|finding| finding.count).sum::<u64>() + overflow;
-    let beyond = if overflow == 0 { "" } else { " or more" };
+    let count = rest.iter().map(|finding| finding.count).sum::<u64>() + overflow.count;
+    let mut cost = overflow.cost;
+    rest.iter().for_each(|finding| cost += finding.cost);
+    let beyond = if overflow.count == 0 { "" } else { " or more" };
     Some(Finding {
         subject: vec![(OTHERS, rest.len().to_string())],
         count,
+        cost,
         first: rest.iter().map(|finding| finding.first).min().unwrap_or(worst.first),
         last: rest.iter().map(|finding| finding.last).max().unwrap_or(worst.last),
         summary: format!("{}{beyond} others like these, {count} times together", rest.len()),

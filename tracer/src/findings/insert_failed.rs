@@ -49,7 +49,7 @@ impl Rule for InsertFailed {
         let asked = drop.asked();
         let key = (asked.source.ip(), asked.destination.ip());
         let frame = Evidence { frame: drop.frame, vantage: drop.vantage };
-        let Some(detail) = self.0.add(key, 1, drop.time, [frame]) else { return };
+        let Some(detail) = self.0.charge(key, 1, loss.cost(), drop.time, [frame]) else { return };
         if detail.cpus.len() < MAX_NAMED {
             detail.cpus.insert(drop.cpu);
         }

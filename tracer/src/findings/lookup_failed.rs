@@ -13,7 +13,7 @@
 //! but got its address (DP102).
 
 use super::{
-    Confidence, Finding, Rule, Severity,
+    Confidence, Cost, Finding, Rule, Severity,
     cause::{Silence, cause, silence},
     groups::{Code, Groups},
     search::first_frames,
@@ -47,19 +47,17 @@ impl Rule for LookupFailed {
         }
         let key = (lookup.client, lookup.name, lookup.result);
         let frames = lookup.steps.iter().flat_map(first_frames);
-        let Some(detail) = self.0.add(key, 1, lookup.start, frames) else { return };
+        let cost =
+            if is_failure(lookup) { Cost { waited: lookup.duration, failed: 1 } } else { Cost::default() };
+        let Some(detail) = self.0.charge(key, 1, cost, lookup.start, frames) else { return };
         if detail.cause.is_none() {
             detail.cause = cause(lookup);
             detail.candidates = lookup.steps.len();
             detail.silence = lookup.steps.last().map(|last| (silence(last, lookup), last.name));
             detail.family = lookup.family;
         }
-
         detail.longest = detail.longest.max(lookup.duration);
-        detail.suspicious |= lookup
-            .suspicious_names
-            .iter()
-            .any(|name| lookup.steps.last().is_some_and(|last| last.name == *name));
+        detail.suspicious |= ended_wrongly(lookup);
     }
 
     fn findings(&self) -> Vec<Finding> {
@@ -100,6 +98,24 @@ impl Rule for LookupFailed {
             Some(finding)
         })
     }
+}
+
+/// Whether its client was not told whether the name exists, or was told wrongly.
+pub(super) fn is_failure(lookup: &Lookup) -> bool {
+    match lookup.result {
+        LookupResult::Ok | LookupResult::Incomplete | LookupResult::Nxdomain => false,
+        LookupResult::Nodata => ended_wrongly(lookup),
+        LookupResult::Servfail
+        | LookupResult::Refused
+        | LookupResult::Timeout
+        | LookupResult::Unreachable
+        | LookupResult::Truncated => true,
+    }
+}
+
+/// Whether its last candidate got an empty answer where NXDOMAIN was due.
+fn ended_wrongly(lookup: &Lookup) -> bool {
+    lookup.steps.last().is_some_and(|last| lookup.suspicious_names.contains(&last.name))
 }
 
 fn silent(silence: Option<(Silence, Name)>) -> String {

@@ -4,6 +4,7 @@ mod capture_loss;
 mod cause;
 mod clash_resolved;
 mod clash_rules;
+mod cost;
 mod empty_noerror;
 mod groups;
 mod insert_failed;
@@ -28,6 +29,7 @@ mod wrong_mac;
 
 pub use cause::{cause, dropped};
 pub use clash_rules::{KernelVersion, clash_rule};
+pub use cost::Cost;
 pub use pods::name_pods;
 pub use reasons::{fate, what_happened};
 
@@ -114,6 +116,8 @@ pub struct Finding {
     pub subject: Vec<(&'static str, String)>,
     /// How often it happened; the rule's doc says what is counted.
     pub count: u64,
+    /// What it cost the users, as far as the rule can know it.
+    pub cost: Cost,
     /// The first time.
     pub first: Timestamp,
     /// The last time.
@@ -294,5 +298,6 @@ impl Observer for Findings {
         self.empty_noerror.lookup(lookup);
         self.lookup_failed.lookup(lookup);
         self.truncated.lookup(lookup);
+        self.slow_server.lookup(lookup);
     }
 }

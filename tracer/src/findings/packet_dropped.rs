@@ -48,7 +48,7 @@ impl Rule for PacketDropped {
         }
         let frame = Evidence { frame: drop.frame, vantage: drop.vantage };
         let key = (Arc::clone(&drop.reason), Arc::clone(&drop.place));
-        let Some(detail) = self.0.add(key, 1, drop.time, [frame]) else { return };
+        let Some(detail) = self.0.charge(key, 1, loss.cost(), drop.time, [frame]) else { return };
         let asked = drop.asked();
         if detail.clients.len() < MAX_CLIENTS {
             detail.clients.insert(asked.source.ip());

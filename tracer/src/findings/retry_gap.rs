@@ -21,9 +21,10 @@
 //! failed because only one of its names was not (DP104 says so).
 
 use super::{
-    Confidence, Finding, Rule, Severity,
+    Confidence, Cost, Finding, Rule, Severity,
     cause::{Silence, drops, silence},
     groups::{Code, Groups},
+    lookup_failed::is_failure,
     reasons::what_happened,
     search::{frames, questions, server_of},
 };
@@ -84,7 +85,11 @@ impl Rule for RetryGap {
         }
         let Some(server) = server_of(question) else { return };
         let key = (lookup.client, server, cause(step, question));
-        let Some(detail) = self.0.add(key, 1, question.first_asked(), frames(question)) else { return };
+        // What a failed lookup cost, DP104 tells.
+        let cost = Cost::waited(if is_failure(lookup) { Duration::ZERO } else { wait });
+        let Some(detail) = self.0.charge(key, 1, cost, question.first_asked(), frames(question)) else {
+            return;
+        };
         detail.total += wait;
         detail.longest = detail.longest.max(wait);
         if let Some(drop) = worst_drop(question) {

@@ -26,6 +26,7 @@ impl Rule for TableFull {
         if loss.drop.fate == Fate::TableFull {
             let frame = Evidence { frame: loss.drop.frame, vantage: loss.drop.vantage };
             self.0.add(1, loss.drop.time, [frame]);
+            self.0.cost += loss.cost();
         }
     }
 

@@ -48,7 +48,8 @@ impl Rule for WrongMac {
             return;
         }
         let evidence = Evidence { frame: drop.frame, vantage: drop.vantage };
-        let Some(detail) = self.0.add(drop.flow.destination.ip(), 1, drop.time, [evidence]) else { return };
+        let address = drop.flow.destination.ip();
+        let Some(detail) = self.0.charge(address, 1, loss.cost(), drop.time, [evidence]) else { return };
         detail.dropped += 1;
     }
 

@@ -1,7 +1,7 @@
 //! The JSON shapes of events: borrowed views that serialise without building anything in between.
 
 use crate::{
-    findings::{Evidence, Finding, cause},
+    findings::{Cost, Evidence, Finding, cause},
     model::{
         Hop, Lookup, Message, MessageKind, PodName, Question, QuestionOutcome, Rcode, Retransmission, Step,
         Transmission, TransmissionKind, Vantages,
@@ -301,6 +301,7 @@ impl Serialize for FindingView<'_> {
         map.serialize_entry("confidence", finding.confidence.as_str())?;
         map.serialize_entry("subject", &Subject(&finding.subject))?;
         map.serialize_entry("count", &finding.count)?;
+        map.serialize_entry("cost", &CostView::from(finding.cost))?;
         map.serialize_entry("first", &Shown(finding.first))?;
         map.serialize_entry("last", &Shown(finding.last))?;
         map.serialize_entry("summary", &finding.summary)?;
@@ -312,6 +313,18 @@ impl Serialize for FindingView<'_> {
             map.serialize_entry("evidence_sources", &List(|| finding.evidence.iter().map(source)))?;
         }
         map.end()
+    }
+}
+
+#[derive(Serialize)]
+struct CostView {
+    waited_s: f64,
+    failed: u64,
+}
+
+impl From<Cost> for CostView {
+    fn from(cost: Cost) -> Self {
+        Self { waited_s: cost.waited.as_secs_f64(), failed: cost.failed }
     }
 }
 

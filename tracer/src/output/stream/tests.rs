@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     findings::{
-        Confidence, Evidence, Severity,
+        Confidence, Cost, Evidence, Severity,
         testing::{ask, at, direct, drop_of, lookup, messages, searched},
     },
     model::{
@@ -114,6 +114,7 @@ fn findings() {
         confidence: Confidence::High,
         subject: vec![("client", "10.244.1.5".into()), ("result", "timeout".into())],
         count: 3,
+        cost: Cost { waited: std::time::Duration::from_secs(15), failed: 3 },
         first: at(0),
         last: at(4_000),
         summary: "3 lookups of 10.244.1.5 got no answer".into(),

@@ -138,7 +138,7 @@ impl Found {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::findings::{Confidence, Severity};
+    use crate::findings::{Confidence, Cost, Severity};
 
     fn finding(code: &'static str, first: u64) -> Finding {
         Finding {
@@ -148,6 +148,7 @@ mod tests {
             confidence: Confidence::High,
             subject: vec![("name", "a.example".into())],
             count: 1,
+            cost: Cost::default(),
             first: Timestamp::from_nanos(first),
             last: Timestamp::from_nanos(first),
             summary: "it happened".into(),
