@@ -15,6 +15,7 @@
 
 use super::{
     Confidence, Cost, Finding, Rule, Severity,
+    culprit::Culprit,
     groups::{Code, Groups},
     search::{first_frames, suffix_of},
 };
@@ -80,6 +81,7 @@ impl Rule for EmptyNoerror {
                 if finding.count == 1 { "1 lookup".into() } else { format!("{} lookups", finding.count) },
                 consequence(*family, *ended)
             );
+            finding.blames = vec![Culprit::EmptyNoerror(*client, *suffix)];
             finding.advice = format!(
                 "Make the server of {suffix} answer NXDOMAIN for names it does not have (a wildcard record, or a \
                  template or rewrite without NXDOMAIN, answers so), or take {suffix} out of the search list; until \

@@ -1,8 +1,11 @@
 //! What one rule saw, grouped, in bounded memory.
 
-use super::{Confidence, Cost, Evidence, Finding, OTHERS, Severity};
+use super::{Confidence, Cost, Evidence, Finding, OTHERS, Severity, Suspects, causes::Causes};
 use crate::model::Timestamp;
-use std::{collections::HashMap, hash::Hash};
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::Hash,
+};
 
 /// Groups one rule tells apart; what falls into further ones is only counted.
 const MAX_GROUPS: usize = 1_024;
@@ -67,6 +70,10 @@ impl Tally {
             summary: String::new(),
             advice: String::new(),
             evidence,
+            symptoms: Vec::new(),
+            explained_by: None,
+            blames: Vec::new(),
+            suspects: Vec::new(),
         }
     }
 }
@@ -151,6 +158,66 @@ impl<K: Eq + Hash, V: Default> Groups<K, V> {
     }
 }
 
+/// What a rule about symptoms keeps beside a group, which can be counted together with another's.
+pub(super) trait Absorb {
+    /// Takes in what `other` keeps; it happened later.
+    fn absorb(&mut self, other: &Self);
+}
+
+/// The groups of a rule about symptoms: kept apart by their suspects, told apart by who of them was found guilty.
+#[derive(Debug)]
+pub(super) struct Symptoms<K, V>(Groups<(K, Suspects), V>);
+
+impl<K, V> Default for Symptoms<K, V> {
+    fn default() -> Self {
+        Self(Groups::default())
+    }
+}
+
+impl<K: Clone + Ord + Hash, V: Default + Absorb> Symptoms<K, V> {
+    /// See [`Groups::charge`].
+    pub(super) fn charge(
+        &mut self,
+        (key, suspects): (K, Suspects),
+        count: u64,
+        cost: Cost,
+        time: Timestamp,
+        frames: impl IntoIterator<Item = Evidence>,
+    ) -> Option<&mut V> {
+        self.0.charge((key, suspects), count, cost, time, frames)
+    }
+
+    /// One finding for each of the worst groups that nothing in `causes` explains, one for all the others like them, and
+    /// all those that are explained, each with the one suspect that does.
+    pub(super) fn findings(
+        &self,
+        causes: &Causes,
+        tell: impl Fn(&K, &Group<V>) -> Option<Finding>,
+    ) -> Vec<Finding> {
+        let mut groups: Vec<_> = self.0.iter().collect();
+        groups.sort_by(|(a, of_a), (b, of_b)| of_a.tally.first.cmp(&of_b.tally.first).then_with(|| a.cmp(b)));
+        let mut merged: BTreeMap<_, Group<V>> = BTreeMap::new();
+        for ((key, suspects), group) in groups {
+            let to = merged.entry((key, causes.guilty(suspects))).or_default();
+            to.tally.absorb(&group.tally);
+            to.detail.absorb(&group.detail);
+        }
+        let (mut own, mut explained) = (Vec::new(), Vec::new());
+        for ((key, guilty), group) in &merged {
+            match guilty {
+                None => own.extend(tell(key, group)),
+                Some(guilty) => explained.extend(
+                    tell(key, group)
+                        .map(|finding| Finding { suspects: vec![Clone::clone(*guilty)], ..finding }),
+                ),
+            }
+        }
+        let mut findings = self.0.worst(own);
+        findings.extend(explained);
+        findings
+    }
+}
+
 /// The order of findings: by severity, then by what they cost the users ([`Cost::weight`]), then by how often, then by
 /// what they are about. One that stands for several comes behind those of its severity that are told one by one.
 pub(super) fn rank(a: &Finding, b: &Finding) -> std::cmp::Ordering {
@@ -175,6 +242,7 @@ fn together(rest: &[Finding], overflow: &Tally) -> Option<Finding> {
         cost,
         first: rest.iter().map(|finding| finding.first).min().unwrap_or(worst.first),
         last: rest.iter().map(|finding| finding.last).max().unwrap_or(worst.last),
+        blames: rest.iter().flat_map(|finding| finding.blames.iter().cloned()).collect(),
         summary: format!("{}{beyond} others like these, {count} times together", rest.len()),
         ..worst.clone()
     })

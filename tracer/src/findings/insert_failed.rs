@@ -9,6 +9,7 @@
 
 use super::{
     Confidence, Evidence, Finding, Rule, Severity,
+    culprit::Culprit,
     groups::{Code, Groups},
     losses::Loss,
 };
@@ -91,6 +92,7 @@ impl Rule for InsertFailed {
             if detail.waits > 0 {
                 finding.subject.push(("waited_s", format!("{:.3}", detail.waited.as_secs_f64())));
             }
+            finding.blames = vec![Culprit::InsertFailed(*client, *server)];
             finding.summary = detail.summary(*client, *server, finding.count, &cpus);
             finding.advice = if detail.tcp {
                 "Over TCP no kernel resolves such a clash. Ways out: NodeLocal DNSCache (no translation, no race), or \

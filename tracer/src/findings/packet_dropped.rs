@@ -10,6 +10,7 @@
 
 use super::{
     Confidence, Evidence, Finding, Rule, Severity,
+    culprit::Culprit,
     groups::{Code, Groups},
     insert_failed::query,
     losses::Loss,
@@ -103,6 +104,7 @@ impl Rule for PacketDropped {
             if detail.unanswered > 0 {
                 finding.summary.push_str(&format!("; {} never answered", detail.unanswered));
             }
+            finding.blames = vec![Culprit::Dropped(Arc::clone(reason), Arc::clone(place))];
             finding.advice = advice.into();
             Some(finding)
         })

@@ -11,6 +11,7 @@
 
 use super::{
     Confidence, Cost, Evidence, Finding, Rule, Severity,
+    culprit::{Culprit, SLOW},
     groups::{Code, Groups},
 };
 use crate::{
@@ -18,10 +19,9 @@ use crate::{
     output::text::human,
     stats::Histogram,
 };
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
 const CODE: Code = Code { code: "DP204", name: "slow-server" };
-const SLOW: Duration = Duration::from_millis(500);
 const MIN_SLOW: u64 = 5;
 /// The least share of slow answers, as one in so many.
 const ONE_IN: u64 = 20;
@@ -103,6 +103,7 @@ impl Rule for SlowServer {
                     None => String::new(),
                 }
             );
+            finding.blames = vec![Culprit::Slow(*server)];
             finding.advice = if upstream {
                 "The server's own names are quick, forwarded ones are not: look at the way to its upstream and at the \
                  upstream itself."

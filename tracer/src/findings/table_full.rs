@@ -8,6 +8,7 @@
 
 use super::{
     Confidence, Evidence, Finding, Rule, Severity,
+    culprit::Culprit,
     groups::{Code, Tally},
     losses::Loss,
 };
@@ -71,6 +72,7 @@ impl TableFull {
         } else {
             finding.subject.push(("table", "nf_conntrack".into()));
         }
+        finding.blames = vec![Culprit::TableFull];
         finding.summary = said.join("; ");
         finding.advice = "Raise net.netfilter.nf_conntrack_max (and the hash table's size with it), or find who opens so many \
                           connections: `conntrack -L | sort` by address; DNS over UDP keeps an entry for 30 s, so NodeLocal \

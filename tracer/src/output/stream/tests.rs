@@ -1,8 +1,8 @@
 use super::*;
 use crate::{
     findings::{
-        Confidence, Cost, Evidence, Severity,
-        testing::{ask, at, direct, drop_of, lookup, messages, searched},
+        Confidence, Cost, Evidence, Explained, Severity, Symptom,
+        testing::{self, ask, at, direct, drop_of, lookup, messages, searched},
     },
     model::{
         Direction, Family, Fate, LookupResult, MacAddress, MessageKind, QuestionId, Rcode,
@@ -108,7 +108,6 @@ fn messages_with_their_hops() {
 #[test]
 fn findings() {
     let finding = Finding {
-        code: "DP104",
         name: "lookup-failed",
         severity: Severity::Error,
         confidence: Confidence::High,
@@ -120,6 +119,9 @@ fn findings() {
         summary: "3 lookups of 10.244.1.5 got no answer".into(),
         advice: "Look at the server.".into(),
         evidence: [1, 7].map(|frame| Evidence { frame, vantage: VantageId(0) }).to_vec(),
+        symptoms: vec![Symptom { code: "DP102", name: "retry-gap", count: 2, cost: Cost::default() }],
+        explained_by: Some(Explained { code: "DP301", place: 0 }),
+        ..testing::finding("DP104")
     };
     insta::assert_snapshot!(both(Unit::Finding, |stream| stream.finding(&finding)));
 }
