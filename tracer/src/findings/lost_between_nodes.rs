@@ -60,7 +60,9 @@ pub(super) fn findings(ways: &Ways, usual: &Usual, sources: &[Source]) -> Vec<Fi
         }
     }
     for (way, answers) in &ways.answers {
-        let (Some(&home), to) = (ways.homes.get(&way.backend), ways.places.source(way.asked_at)) else { continue };
+        let (Some(&home), to) = (ways.homes.get(&way.backend), ways.places.source(way.asked_at)) else {
+            continue;
+        };
         let parts = ways.by_source(&way.places);
         if home == to || !parts.iter().any(|(source, _)| *source == home) {
             continue;
@@ -87,7 +89,8 @@ fn is_watching(mask: u16, source: u16, sent: &Tally, sources: &[Source]) -> bool
 fn finding(ways: &Ways, (from, to, server, answers): Key, leg: &Leg, sources: &[Source]) -> Finding {
     let sent = leg.arrived + leg.lost.count;
     let severity = if leg.failed { Severity::Error } else { Severity::Warning };
-    let confidence = if leg.arrived == 0 || leg.arrived * 2 > sent { Confidence::High } else { Confidence::Medium };
+    let confidence =
+        if leg.arrived == 0 || leg.arrived * 2 > sent { Confidence::High } else { Confidence::Medium };
     let mut finding = leg.lost.finding(CODE, severity, confidence);
     let name = |source: u16| {
         let named = sources.get(usize::from(source)).map(|source| source.name.clone());
@@ -123,9 +126,10 @@ fn finding(ways: &Ways, (from, to, server, answers): Key, leg: &Leg, sources: &[
 /// Where the missing ones were last seen.
 fn last_places(ways: &Ways, (from, to, server, answers): Key) -> SmallVec<[String; 2]> {
     let mut places: SmallVec<[String; 2]> = SmallVec::new();
-    let rows = ways.queries.iter().filter(|(way, queries)| {
-        !answers && way.backend == server && queries.silent.count > 0
-    });
+    let rows = ways
+        .queries
+        .iter()
+        .filter(|(way, queries)| !answers && way.backend == server && queries.silent.count > 0);
     let rows = rows.map(|(way, _)| &way.places);
     let of_answers = ways.answers.keys().filter(|way| answers && way.backend == server);
     for row in rows.chain(of_answers.map(|way| &way.places)) {

@@ -107,7 +107,9 @@ pub(super) fn findings(ways: &Ways, usual: &Usual) -> Vec<Finding> {
     let returned = returned(ways);
     for (way, answers) in &ways.answers {
         let back = |place: &VantageId| ways.places.is_same_interface(*place, way.asked_at);
-        let (Some(last), None) = (way.places.last(), way.places.iter().find(|place| back(place))) else { continue };
+        let (Some(last), None) = (way.places.last(), way.places.iter().find(|place| back(place))) else {
+            continue;
+        };
         let Some(&(others, at)) = returned.get(&(way.server, way.asked_at)) else { continue };
         if ways.places.source(*last) == ways.places.source(way.asked_at) && others >= MIN_OTHERS {
             let key = (true, way.server, *last);

@@ -2,8 +2,11 @@
 
 mod capture_loss;
 mod cause;
+mod causes;
 mod clash_resolved;
 mod clash_rules;
+mod cost;
+mod culprit;
 mod empty_noerror;
 mod forward_loop;
 mod groups;
@@ -34,7 +37,9 @@ mod ways;
 mod wrong_mac;
 
 pub use cause::{cause, dropped};
+pub use causes::{Explained, Symptom};
 pub use clash_rules::{KernelVersion, clash_rule};
+pub use cost::Cost;
 pub use pods::name_pods;
 pub use reasons::{fate, what_happened};
 
@@ -42,6 +47,8 @@ use crate::model::{
     Coverage, Hop, Lookup, Message, Misdirected, Observer, PacketDrop, Question, Resolver, Timestamp,
     VantageId, Vantages,
 };
+use causes::Causes;
+use culprit::{Culprit, Suspects, Witnesses};
 use losses::{Loss, Losses};
 use std::{fmt, net::IpAddr};
 
@@ -107,7 +114,7 @@ impl fmt::Display for Confidence {
 }
 
 /// One statement about what is wrong, with what a user needs to check it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Finding {
     /// `DPnnn`: stable.
     pub code: &'static str,
@@ -121,6 +128,8 @@ pub struct Finding {
     pub subject: Vec<(&'static str, String)>,
     /// How often it happened; the rule's doc says what is counted.
     pub count: u64,
+    /// What it cost the users, as far as the rule can know it.
+    pub cost: Cost,
     /// The first time.
     pub first: Timestamp,
     /// The last time.
@@ -131,6 +140,14 @@ pub struct Finding {
     pub advice: String,
     /// Frames that show it, by number; a few of possibly many.
     pub evidence: Vec<Evidence>,
+    /// What it explains of other codes: its `cost` and `severity` are at least theirs.
+    pub symptoms: Vec<Symptom>,
+    /// The finding that it is a symptom of; such a one is counted there.
+    pub explained_by: Option<Explained>,
+    /// Whom a finding about a cause blames.
+    pub(crate) blames: Vec<Culprit>,
+    /// Who may be to blame for this one, the surest first.
+    pub(crate) suspects: Suspects,
 }
 
 /// A frame that shows a finding.
@@ -163,6 +180,33 @@ impl fmt::Debug for Evidence {
             VantageId(0) => write!(f, "{}", self.frame),
             VantageId(vantage) => write!(f, "{}@{vantage}", self.frame),
         }
+    }
+}
+
+/// All that is told; not the suspects.
+impl fmt::Debug for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Finding");
+        shown
+            .field("code", &self.code)
+            .field("name", &self.name)
+            .field("severity", &self.severity)
+            .field("confidence", &self.confidence)
+            .field("subject", &self.subject)
+            .field("count", &self.count)
+            .field("cost", &self.cost)
+            .field("first", &self.first)
+            .field("last", &self.last)
+            .field("summary", &self.summary)
+            .field("advice", &self.advice)
+            .field("evidence", &self.evidence);
+        if !self.symptoms.is_empty() {
+            shown.field("symptoms", &self.symptoms);
+        }
+        if let Some(explained) = &self.explained_by {
+            shown.field("explained_by", explained);
+        }
+        shown.finish()
     }
 }
 
@@ -247,19 +291,26 @@ impl Findings {
         self.sources = sources;
     }
 
-    /// What was found so far, the worst first; the same for the same events, whatever was asked before.
-    /// `span` is the time that was looked at, for what is not tied to a packet.
+    /// What was found so far, the worst first, and behind it what that explains; the same for the same events, whatever
+    /// was asked before. `span` is the time that was looked at, for what is not tied to a packet.
     #[must_use]
     pub fn ranked(&self, coverage: &Coverage, span: (Timestamp, Timestamp)) -> Vec<Finding> {
-        let mut findings: Vec<Finding> = self.rules().into_iter().flat_map(Rule::findings).collect();
-        findings.extend(self.table_full.with_counters(coverage, span));
-        findings.extend(self.of_ways());
-        capture_loss::doubt(&mut findings, coverage);
+        let mut causes = Causes::default();
+        let doubted = |mut findings: Vec<Finding>| {
+            capture_loss::doubt(&mut findings, coverage);
+            findings
+        };
+        causes.extend(self.table_full.with_counters(coverage, span));
+        for rule in self.rules() {
+            causes.extend(doubted(rule.findings()));
+        }
+        causes.extend(doubted(self.of_ways()));
+        let told = [self.retry_gap.told(&causes), self.lookup_failed.told(&causes)];
+        causes.extend(doubted(told.concat()));
         // What a file says is no less true when frames were lost.
-        findings.extend(self.resolv_conf.findings());
-        findings.extend(capture_loss::findings(coverage, span));
-        findings.sort_by(groups::rank);
-        findings
+        causes.extend(self.resolv_conf.findings());
+        causes.extend(capture_loss::findings(coverage, span));
+        causes.ranked()
     }
 
     /// What the ways of messages say.
@@ -274,22 +325,21 @@ impl Findings {
         findings
     }
 
-    fn rules(&self) -> [&dyn Rule; 14] {
+    /// Causes before what they explain.
+    fn rules(&self) -> [&dyn Rule; 12] {
         [
-            &self.search_fan_out,
-            &self.retry_gap,
-            &self.empty_noerror,
-            &self.lookup_failed,
-            &self.late_answer,
-            &self.truncated,
-            &self.server_errors,
-            &self.slow_server,
             &self.forward_loop,
             &self.insert_failed,
             &self.packet_dropped,
-            &self.clash_resolved,
-            &self.untranslated_reply,
             &self.wrong_mac,
+            &self.untranslated_reply,
+            &self.slow_server,
+            &self.server_errors,
+            &self.late_answer,
+            &self.empty_noerror,
+            &self.truncated,
+            &self.search_fan_out,
+            &self.clash_resolved,
         ]
     }
 
@@ -344,9 +394,12 @@ impl Observer for Findings {
             return;
         }
         self.search_fan_out.lookup(lookup);
-        self.retry_gap.lookup(lookup);
         self.empty_noerror.lookup(lookup);
-        self.lookup_failed.lookup(lookup);
         self.truncated.lookup(lookup);
+        self.slow_server.lookup(lookup);
+        let Self { retry_gap, lookup_failed, wrong_mac, untranslated_reply, .. } = self;
+        let witnesses = Witnesses { wrong_mac, untranslated_reply };
+        retry_gap.lookup(lookup, witnesses);
+        lookup_failed.lookup(lookup, witnesses);
     }
 }

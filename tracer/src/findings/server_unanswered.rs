@@ -139,9 +139,9 @@ impl Backend {
 fn finding(ways: &Ways, (server, backend): (IpAddr, IpAddr), of: &Backend, siblings: &Siblings) -> Finding {
     let severity = if of.is_dead() && of.failed > 0 { Severity::Error } else { Severity::Warning };
     let last_seen = last_seen(of);
-    let ends_here = last_seen.first().is_some_and(|(place, _)| {
-        ways.places.leaves_node(**place) || ways.places.enters_pod(**place)
-    });
+    let ends_here = last_seen
+        .first()
+        .is_some_and(|(place, _)| ways.places.leaves_node(**place) || ways.places.enters_pod(**place));
     let confidence = match () {
         () if ends_here || of.refused > 0 => Confidence::High,
         () if of.is_dead() || siblings.asked > 0 => Confidence::Medium,
@@ -169,7 +169,9 @@ fn finding(ways: &Ways, (server, backend): (IpAddr, IpAddr), of: &Backend, sibli
     }
     if let Some(error) = of.refusal.filter(|_| of.refused > 0) {
         let what = if error.is_port_unreachable() { "port" } else { "host" };
-        finding.summary.push_str(&format!("; {} were refused by {} (ICMP {what} unreachable)", of.refused, error.from));
+        finding
+            .summary
+            .push_str(&format!("; {} were refused by {} (ICMP {what} unreachable)", of.refused, error.from));
     }
     for (place, count) in &last_seen {
         let passing = ways.places.passing(**place);
@@ -192,14 +194,18 @@ fn last_seen(of: &Backend) -> Vec<(&VantageId, &u64)> {
 
 fn advice(ways: &Ways, of: &Backend, last: Option<VantageId>, backend: IpAddr) -> String {
     match last {
-        _ if of.refused * 2 > of.unanswered.count && of.refusal.is_some_and(|error| error.is_port_unreachable()) => {
+        _ if of.refused * 2 > of.unanswered.count
+            && of.refusal.is_some_and(|error| error.is_port_unreachable()) =>
+        {
             format!(
                 "Nothing listens at port 53 of {backend}, or a rule there rejects: look at the server's process and its \
                  bind address, and take it out of the endpoints or out of resolv.conf until it is ready."
             )
         }
         _ if of.refused * 2 > of.unanswered.count => {
-            format!("{backend} cannot be reached from here: is its pod or host gone, its route or neighbour entry stale?")
+            format!(
+                "{backend} cannot be reached from here: is its pod or host gone, its route or neighbour entry stale?"
+            )
         }
         Some(place) if ways.places.leaves_node(place) => format!(
             "They left this node and no answer came back: look between the nodes at security groups, firewalls, routes and \

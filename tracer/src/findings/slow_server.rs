@@ -10,18 +10,18 @@
 //! the time counts from the message that was answered.
 
 use super::{
-    Confidence, Evidence, Finding, Rule, Severity,
+    Confidence, Cost, Evidence, Finding, Rule, Severity,
+    culprit::{Culprit, SLOW},
     groups::{Code, Groups},
 };
 use crate::{
-    model::{Name, Question},
+    model::{Lookup, Name, Question},
     output::text::human,
     stats::Histogram,
 };
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
 const CODE: Code = Code { code: "DP204", name: "slow-server" };
-const SLOW: Duration = Duration::from_millis(500);
 const MIN_SLOW: u64 = 5;
 /// The least share of slow answers, as one in so many.
 const ONE_IN: u64 = 20;
@@ -63,6 +63,22 @@ impl Rule for SlowServer {
         }
     }
 
+    /// A pair's waits are one wait; its questions were told before.
+    fn lookup(&mut self, lookup: &Lookup) {
+        if lookup.duration < SLOW {
+            return;
+        }
+        for step in &lookup.steps {
+            let replies = step.questions.iter().flat_map(Question::replies);
+            let slowest = replies
+                .map(|(sent, answer)| (answer.time.since(sent.time), sent.server.ip()))
+                .max_by_key(|(took, _)| *took);
+            if let Some((took, server)) = slowest.filter(|(took, _)| *took >= SLOW) {
+                self.0.cost(&server, Cost::waited(took));
+            }
+        }
+    }
+
     fn findings(&self) -> Vec<Finding> {
         self.0.findings(|server, group| {
             let Detail { slow, quick, slow_own, quick_own, names } = &group.detail;
@@ -87,6 +103,7 @@ impl Rule for SlowServer {
                     None => String::new(),
                 }
             );
+            finding.blames = vec![Culprit::Slow(*server)];
             finding.advice = if upstream {
                 "The server's own names are quick, forwarded ones are not: look at the way to its upstream and at the \
                  upstream itself."
@@ -103,7 +120,7 @@ impl Rule for SlowServer {
 mod tests {
     use super::*;
     use crate::findings::testing::{ask, found, lookup};
-    use crate::model::{Family, Lookup, LookupResult, Rcode, RetransmissionKind, Rtype};
+    use crate::model::{Family, LookupResult, Rcode, RetransmissionKind, Rtype};
 
     fn one(question: Question) -> Lookup {
         lookup("api.example.com", Family::Glibc, LookupResult::Ok, vec![question])

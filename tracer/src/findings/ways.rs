@@ -307,7 +307,9 @@ pub(super) fn reply_to<'a>(question: &'a Question, sent: &Transmission) -> Optio
 /// Whether a query was rejected before it was sent to any backend and before it left the node: by a rule (DP202).
 pub(super) fn refused_on_node(sent: &Transmission, places: &Places) -> bool {
     sent.backend.is_none()
-        && sent.unreachable.is_some_and(|it| it.error.is_port_unreachable() && it.error.from != sent.server.ip())
+        && sent
+            .unreachable
+            .is_some_and(|it| it.error.is_port_unreachable() && it.error.from != sent.server.ip())
         && !sent.hops.iter().any(|hop| places.leaves_node(hop.vantage) || places.enters_pod(hop.vantage))
 }
 

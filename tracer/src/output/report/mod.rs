@@ -25,7 +25,7 @@ pub struct Report<'a> {
     pub cut: bool,
     /// What was counted.
     pub stats: &'a Stats,
-    /// What is wrong, ranked.
+    /// What is wrong, ranked, and behind it what that explains.
     pub findings: &'a [Finding],
     /// Where frames were seen: with several files, which one a frame number is of.
     pub vantages: &'a Vantages,
@@ -34,6 +34,11 @@ pub struct Report<'a> {
 }
 
 impl Report<'_> {
+    /// The findings that nothing else explains.
+    fn unexplained(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| finding.explained_by.is_none())
+    }
+
     /// The worst severity found.
     #[must_use]
     pub fn worst(&self) -> Option<Severity> {

@@ -3,7 +3,7 @@
 
 use super::Report;
 use crate::{
-    findings::{Finding, Severity},
+    findings::{Cost, Finding, Severity, Symptom},
     model::LookupResult,
     output::{
         drops::ConntrackView,
@@ -32,7 +32,7 @@ impl Report<'_> {
     pub fn write_text(&self, to: &mut impl io::Write) -> io::Result<()> {
         let mut text = String::new();
         self.heading(&mut text);
-        for code in codes(self.findings) {
+        for code in codes(self.unexplained()) {
             self.say(&mut text, &code);
         }
         self.numbers(&mut text);
@@ -70,7 +70,7 @@ impl Report<'_> {
             return "None of the DNS messages is selected: nothing can be said.".into();
         }
         let found = |severity| -> u64 {
-            self.findings.iter().filter(|finding| finding.severity == severity).map(Finding::stands_for).sum()
+            self.unexplained().filter(|finding| finding.severity == severity).map(Finding::stands_for).sum()
         };
         let (errors, warnings, notes) =
             (found(Severity::Error), found(Severity::Warning), found(Severity::Info));
@@ -206,8 +206,8 @@ struct OfCode<'a> {
 }
 
 /// Findings by code, in the order of each code's worst.
-fn codes(findings: &[Finding]) -> Vec<OfCode<'_>> {
-    let mut codes: Vec<OfCode<'_>> = Vec::new();
+fn codes<'a>(findings: impl Iterator<Item = &'a Finding>) -> Vec<OfCode<'a>> {
+    let mut codes: Vec<OfCode<'a>> = Vec::new();
     for finding in findings {
         match codes.iter_mut().find(|of| of.findings.first().is_some_and(|first| first.code == finding.code))
         {
@@ -232,6 +232,9 @@ impl Report<'_> {
             wrapped(text, INDENT, INDENT, &format!("{}{}.", finding.summary, doubt(finding)));
             if finding.severity > Severity::Info && !finding.evidence.is_empty() {
                 line(text, format_args!("{INDENT}{}", self.when(finding)));
+            }
+            if !finding.cost.is_zero() || !finding.symptoms.is_empty() {
+                wrapped(text, INDENT, &format!("{INDENT}   "), &consequences(finding));
             }
             if advised != Some(&finding.advice) && (finding.severity > Severity::Info || advised.is_none()) {
                 wrapped(text, &format!("{INDENT}-> "), &format!("{INDENT}   "), &finding.advice);
@@ -280,6 +283,26 @@ impl Report<'_> {
         }
         shown
     }
+}
+
+/// What it cost, and what of other codes that was: `cost: 10.0 s waited; explains DP102 retry-gap (2)`.
+fn consequences(finding: &Finding) -> String {
+    let Cost { waited, failed } = finding.cost;
+    let mut costs = Vec::new();
+    if !waited.is_zero() {
+        costs.push(format!("{} waited", human(waited)));
+    }
+    if failed > 0 {
+        costs.push(format!("{} failed", plural(failed, "lookup")));
+    }
+    let explained: Vec<String> = finding
+        .symptoms
+        .iter()
+        .map(|Symptom { code, name, count: number, .. }| format!("{code} {name} ({})", count(*number)))
+        .collect();
+    let costs = (!costs.is_empty()).then(|| format!("cost: {}", costs.join(", ")));
+    let explained = (!explained.is_empty()).then(|| format!("explains {}", explained.join(", ")));
+    costs.into_iter().chain(explained).collect::<Vec<_>>().join("; ")
 }
 
 fn doubt(finding: &Finding) -> &'static str {

@@ -91,7 +91,7 @@ impl Observer for Watch {
 
 impl Found {
     fn enter(&mut self, known: Timestamp, finding: &Finding) {
-        if finding.stands_for() > 1 || self.items.len() >= MOST {
+        if finding.stands_for() > 1 || finding.explained_by.is_some() || self.items.len() >= MOST {
             return;
         }
         let subject = finding.subject.iter().map(|(key, value)| format!("{key}={value} ")).collect();
@@ -138,21 +138,15 @@ impl Found {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::findings::{Confidence, Severity};
 
     fn finding(code: &'static str, first: u64) -> Finding {
         Finding {
-            code,
-            name: "test",
-            severity: Severity::Info,
-            confidence: Confidence::High,
             subject: vec![("name", "a.example".into())],
             count: 1,
             first: Timestamp::from_nanos(first),
             last: Timestamp::from_nanos(first),
             summary: "it happened".into(),
-            advice: String::new(),
-            evidence: Vec::new(),
+            ..crate::findings::testing::finding(code)
         }
     }
 
