@@ -83,10 +83,12 @@ fn play_one(scenario: &Scenario, built: &Barrier, played: &Barrier) -> (Duration
         Ok(Outcome::Passed)
     });
     built.wait();
+    let mut kept = Vec::new();
     let result = ready.and_then(|outcome| {
         let Some(lab) = &lab else { return Ok(outcome) };
         caught(|| {
-            let (session, happened) = Session::of(lab, scenario.arguments, || scenario.happen(lab))?;
+            let (session, mut happened) = Session::of(lab, scenario.arguments, || scenario.happen(lab))?;
+            kept.append(&mut happened.kept);
             expect::first_finding(scenario, &session, &happened).map(Outcome::Measured)
         })
     });

@@ -23,7 +23,7 @@ pub(super) const FORWARD_LOOP: Scenario = Scenario {
     },
     play: |lab, pod| {
         let looping = lab.pod(SERVER)?;
-        let corefile_lines = ["errors", "loop", "forward . /etc/resolv.conf"].map(str::to_owned).to_vec();
+        let corefile_lines = ["loop", "forward . /etc/resolv.conf"].map(str::to_owned).to_vec();
         let options = ServerOptions { corefile_lines, ..ServerOptions::default() };
         for _ in 0..2 {
             let mut server = Server::spawn(SERVER, &looping.namespace, ServerKind::CoreDns, &options)?;

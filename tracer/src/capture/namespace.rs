@@ -8,7 +8,7 @@ use super::{
     CaptureError, Hook,
     counters::{self, Counted},
     drops::Baselines,
-    links::{Interfaces, Link},
+    links::{Interfaces, Link, ways_out},
     netns::Netns,
     notes::Notes,
     program::{Facts, Program, with_causes},
@@ -24,7 +24,7 @@ use rtnetlink::{
     packet_route::{RouteNetlinkMessage, link::LinkMessage},
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -165,6 +165,7 @@ struct Watcher {
     shared: Arc<Shared>,
     program: Program,
     counted: Counted,
+    ways_out: HashSet<String>,
     logger: Option<EbpfLogger<Notes>>,
 }
 
@@ -190,7 +191,7 @@ impl Watcher {
         };
         let logger = EbpfLogger::init_with_logger(program.ebpf_mut(), settings.notes.clone()).ok();
         let counted = Counted::start();
-        let mut watcher = Self { settings, shared, program, counted, logger };
+        let mut watcher = Self { settings, shared, program, counted, ways_out: HashSet::new(), logger };
         runtime.block_on(watcher.watch(facts, report));
     }
 
@@ -262,6 +263,7 @@ impl Watcher {
                 self.vanished(index);
             }
         }
+        self.ways_out = ways_out();
         for link in &links {
             self.attach(link);
         }
@@ -292,7 +294,7 @@ impl Watcher {
                 interface: link.name.clone(),
                 ifindex: link.index,
                 direction,
-                kind: link.kind,
+                kind: link.kind_among(&self.ways_out),
                 netns: self.settings.shown_as.clone(),
                 source: 0,
             });

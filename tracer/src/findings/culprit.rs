@@ -4,7 +4,7 @@
 //! A rule about causes says whom its findings blame. Where the two meet, the wait is a symptom of that finding. So a cause
 //! that takes many questions to be believed (one slow answer is no slow server) can still explain the first of them.
 
-use super::{cause::drops, untranslated_reply::UntranslatedReply, wrong_mac::WrongMac};
+use super::{cause::drops, untranslated_reply::UntranslatedReply, ways::addresses, wrong_mac::WrongMac};
 use crate::model::{Fate, Name, PacketDrop, Question, Rcode};
 use smallvec::SmallVec;
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -22,6 +22,14 @@ pub(crate) enum Culprit {
     WrongMac(IpAddr),
     /// A missing translation, for a client and the server it asked (DP206).
     Untranslated(IpAddr, IpAddr),
+    /// A service without endpoints (DP202).
+    NoEndpoints(IpAddr),
+    /// A server that forwards to itself (DP205).
+    Loop(IpAddr),
+    /// What lies between two nodes, for a server (DP403).
+    BetweenNodes(IpAddr),
+    /// The address asked, and the backend behind it that does not answer (DP201).
+    Unanswered(IpAddr, IpAddr),
     /// A server's slowness (DP204).
     Slow(IpAddr),
     /// A server's errors (DP203).
@@ -61,6 +69,14 @@ impl Witnesses<'_> {
         dropped.into_iter().map(|(drop, _)| blamed(drop)).for_each(&mut suspect);
         self.wrong_mac.blamed(question).into_iter().for_each(&mut suspect);
         self.untranslated_reply.blamed(question).into_iter().for_each(&mut suspect);
+        for sent in &question.transmissions {
+            let (server, backend) = addresses(sent);
+            suspect(Culprit::NoEndpoints(server));
+            suspect(Culprit::Loop(backend));
+            if sent.answered_by.is_none() {
+                suspect(Culprit::Unanswered(server, backend));
+            }
+        }
         for (sent, answer) in question.replies() {
             if answer.time.since(sent.time) >= SLOW {
                 suspect(Culprit::Slow(sent.server.ip()));

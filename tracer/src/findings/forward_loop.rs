@@ -17,7 +17,7 @@
 //! its own service and is answered.
 
 use super::{
-    Confidence, Evidence, Finding, Rule, Severity,
+    Confidence, Culprit, Evidence, Finding, Rule, Severity,
     groups::{Code, Groups},
 };
 use crate::model::{Hop, Message, Name, Rcode, Rtype, Timestamp, Vantages};
@@ -50,6 +50,15 @@ enum Node {
     At(IpAddr),
     /// Somebody on a loopback: all in one network namespace, or in one file.
     Inside(Option<String>, u16),
+}
+
+impl Node {
+    const fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::At(address) => Some(*address),
+            Self::Inside(..) => None,
+        }
+    }
 }
 
 impl fmt::Display for Node {
@@ -235,6 +244,7 @@ impl Rule for ForwardLoop {
             let (name, qtype) = (*question)?;
             let confidence = if *probe { Confidence::High } else { Confidence::Medium };
             let mut finding = group.tally.finding(CODE, Severity::Error, confidence);
+            finding.blames = nodes.iter().filter_map(Node::address).map(Culprit::Loop).collect();
             let nodes: Vec<String> = nodes.iter().map(Node::to_string).collect();
             let who = nodes.join(" and ");
             finding.subject = vec![("server", nodes.join(", ")), ("asks", asked.to_string())];

@@ -12,7 +12,7 @@
 //! compared first. Where the capture lost frames it is inconclusive.
 
 use super::{
-    Confidence, Finding, Severity, Source,
+    Confidence, Culprit, Finding, Severity, Source,
     groups::{Code, Groups, Tally},
     lost_on_node::Usual,
     ways::Ways,
@@ -96,6 +96,7 @@ fn finding(ways: &Ways, (from, to, server, answers): Key, leg: &Leg, sources: &[
         let named = sources.get(usize::from(source)).map(|source| source.name.clone());
         named.unwrap_or_else(|| format!("recording {}", source + 1))
     };
+    finding.blames = vec![Culprit::BetweenNodes(server)];
     let what = if answers { "answers" } else { "queries" };
     finding.subject = vec![
         ("server", server.to_string()),

@@ -313,15 +313,15 @@ impl Findings {
         causes.ranked()
     }
 
-    /// What the ways of messages say.
+    /// What the ways of messages say, causes before what they explain.
     fn of_ways(&self) -> Vec<Finding> {
         let usual = lost_on_node::Usual::of(&self.ways);
-        let mut findings = lost_on_node::findings(&self.ways, &usual);
-        findings.extend(server_unanswered::findings(&self.ways, &usual));
-        findings.extend(lost_between_nodes::findings(&self.ways, &usual, &self.sources));
-        let no_endpoints = self.no_endpoints.findings();
-        findings.retain(|finding| !no_endpoints::explain(&no_endpoints, finding));
-        findings.extend(no_endpoints);
+        let mut findings = self.no_endpoints.findings();
+        let mut others = lost_between_nodes::findings(&self.ways, &usual, &self.sources);
+        others.extend(lost_on_node::findings(&self.ways, &usual));
+        others.extend(server_unanswered::findings(&self.ways, &usual));
+        others.retain(|finding| !no_endpoints::explain(&findings, finding));
+        findings.extend(others);
         findings
     }
 

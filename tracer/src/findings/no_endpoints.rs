@@ -15,7 +15,7 @@
 //! answered (DP303, DP402). Where the capture lost frames it is inconclusive.
 
 use super::{
-    Confidence, Evidence, Finding, Severity,
+    Confidence, Culprit, Evidence, Finding, Severity,
     groups::{Code, Groups, Tally},
     places::Places,
     ways::{refused_on_node, reply_to},
@@ -150,6 +150,7 @@ impl NoEndpoints {
         };
         tally.count = rejected + silent + if rejected > 0 { ruled } else { 0 };
         let mut finding = tally.finding(CODE, Severity::Error, confidence);
+        finding.blames = vec![Culprit::NoEndpoints(server)];
         let evidence = if rejected > 0 { "rejected" } else { "silence" };
         let named: Vec<String> = service.clients.iter().take(MAX_NAMED).map(IpAddr::to_string).collect();
         finding.subject =

@@ -12,7 +12,7 @@
 //! queries that the capture's end cut off. Where the capture lost frames it is inconclusive.
 
 use super::{
-    Confidence, Finding, Severity,
+    Confidence, Culprit, Finding, Severity,
     groups::{Code, Groups, Tally},
     lost_on_node::Usual,
     ways::{Queries, Ways},
@@ -148,6 +148,8 @@ fn finding(ways: &Ways, (server, backend): (IpAddr, IpAddr), of: &Backend, sibli
         () => Confidence::Low,
     };
     let mut finding = of.unanswered.finding(CODE, severity, confidence);
+    finding.suspects = vec![Culprit::BetweenNodes(backend), Culprit::Loop(backend)];
+    finding.blames = vec![Culprit::Unanswered(server, backend)];
     finding.subject = vec![("server", server.to_string())];
     if backend != server {
         finding.subject.push(("backend", backend.to_string()));
