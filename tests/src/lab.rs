@@ -191,6 +191,11 @@ impl Lab {
         }
     }
 
+    /// Whether the nodes translate service addresses.
+    pub fn has_service_rules(&self) -> bool {
+        self.service_rules
+    }
+
     /// The address of the cluster DNS service.
     pub fn vip(&self) -> Ipv4Addr {
         VIP4

@@ -9,11 +9,11 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use dnspath_tests::clock;
 use dnspath_tests::harness::{Outcome, Results, caught, list};
-use dnspath_tests::requirements::why_no_lab;
-use dnspath_tests::scenarios::{ALL, Scenario, expect, session::Session};
+use dnspath_tests::requirements::{find, why_no_lab};
+use dnspath_tests::scenarios::{ALL, Scenario, all_at_once, expect, session::Session};
 
 /// Sessions beside each other; more would only wait for the CPU.
 const AT_ONCE: usize = 6;
@@ -34,20 +34,56 @@ fn main() -> ExitCode {
         .iter()
         .filter(|scenario| parts.is_empty() || parts.iter().any(|part| scenario.name.contains(part.as_str())))
         .collect();
+    let together = parts.is_empty() || parts.iter().any(|part| ALL_AT_ONCE.contains(part.as_str()));
     if arguments.iter().any(|word| word == "--list") {
-        return list(chosen.iter().map(|scenario| scenario.name));
+        let of_all = together.then_some(ALL_AT_ONCE);
+        return list(chosen.iter().map(|scenario| scenario.name).chain(of_all));
     }
     let mut results = Results::default();
     let (alone, beside): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|scenario| scenario.drops);
     for _ in 0..repeat {
-        for together in beside.chunks(AT_ONCE).chain(alone.chunks(1)) {
-            play(together, &mut results);
+        for beside in beside.chunks(AT_ONCE).chain(alone.chunks(1)) {
+            play(beside, &mut results);
+        }
+        if together {
+            let start = clock::now();
+            let outcome = caught(all_at_once);
+            results.add(ALL_AT_ONCE, start.elapsed(), outcome);
         }
     }
     results.end()
 }
 
+const ALL_AT_ONCE: &str = "all-at-once";
+/// Queries a second of the load beside all incidents: as many as are asked for, and what slower machines follow.
+const RATES: [u32; 3] = [20_000, 10_000, 4_000];
+
 static ALL_SCENARIOS: &[Scenario] = &ALL;
+
+/// All incidents in one lab, under a load that is lowered until this machine can follow it.
+fn all_at_once() -> Result<Outcome> {
+    if let Some(reason) = why_no_lab().or_else(missing_for_load) {
+        return Ok(Outcome::LeftOut(reason));
+    }
+    let mut tried = String::new();
+    for rate in RATES {
+        let all = all_at_once::play(rate)?;
+        if all.lost == 0 {
+            all.check()?;
+            let (asked, incidents) = (all.load.queries_per_second, all.incidents);
+            return Ok(Outcome::Measured(format!(
+                "{incidents} incidents named at {asked:.0} queries/s{tried}"
+            )));
+        }
+        tried.push_str(&format!("; at {rate}/s {} records were lost", all.lost));
+    }
+    bail!("this machine follows no load{tried}")
+}
+
+fn missing_for_load() -> Option<String> {
+    let missing = ["dnsperf", "knotd"].into_iter().find(|tool| find(tool).is_none())?;
+    Some(format!("{missing} is missing"))
+}
 
 /// The number after `--repeat`, else one.
 fn repetitions(arguments: &[String]) -> Result<usize> {

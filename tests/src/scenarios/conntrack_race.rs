@@ -25,12 +25,23 @@ const NAME: &str = "payments.shop.svc.cluster.local";
 
 impl Scenario {
     const fn race(name: &'static str, about: &'static str) -> Self {
-        Self { code: Some("DP301"), drops: true, lab: refusal::lab, ..Self::new(name, about) }
+        Self { code: Some("DP301"), drops: true, lab: refusal::lab, prepare, ..Self::new(name, about) }
     }
 }
 
+/// A server of its own, which nobody else's queries are refused for.
+fn server_of(pod: &str) -> String {
+    format!("{pod}dns")
+}
+
+fn prepare(lab: &mut Lab, pod: &str) -> Result<()> {
+    let server = server_of(pod);
+    lab.add_pod(&server)?;
+    lab.start_cluster_server(&server)
+}
+
 fn play(lab: &Lab, pod: &Pod, client: Client, gap: f64) -> Result<Played> {
-    let refusal = Refusal::prepare(lab, &pod.name, "dns1")?;
+    let refusal = Refusal::prepare(lab, &pod.name, &server_of(&pod.name))?;
     let answer = refusal.lookup(client, &format!("{NAME}."))?;
     let took = answer.took.as_secs_f64();
     ensure!(answer.addresses.len() == 2 && (gap - 0.1..gap + 1.5).contains(&took), "{answer:?}");

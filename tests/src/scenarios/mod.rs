@@ -4,6 +4,7 @@
 //! One file a scenario; the look-alikes, which are short, are together. A scenario uses one client pod and things of
 //! its own, so that several can be played in one lab at once.
 
+pub mod all_at_once;
 mod connect_fails;
 mod conntrack_race;
 mod cross_node_drop;

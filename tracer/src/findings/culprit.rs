@@ -64,18 +64,23 @@ impl Witnesses<'_> {
                 suspects.push(culprit);
             }
         };
+        // Whatever became of the single packet.
+        for sent in question.transmissions.iter().filter(|sent| sent.answered_by.is_none()) {
+            let (server, backend) = addresses(sent);
+            if sent.backend.is_none() {
+                suspect(Culprit::NoEndpoints(server));
+            }
+            suspect(Culprit::Loop(server));
+            suspect(Culprit::Loop(backend));
+        }
         let mut dropped: SmallVec<[(&PacketDrop, Duration); 2]> = drops(question).collect();
         dropped.sort_by_key(|(_, wait)| std::cmp::Reverse(*wait));
         dropped.into_iter().map(|(drop, _)| blamed(drop)).for_each(&mut suspect);
         self.wrong_mac.blamed(question).into_iter().for_each(&mut suspect);
         self.untranslated_reply.blamed(question).into_iter().for_each(&mut suspect);
-        for sent in &question.transmissions {
+        for sent in question.transmissions.iter().filter(|sent| sent.answered_by.is_none()) {
             let (server, backend) = addresses(sent);
-            suspect(Culprit::NoEndpoints(server));
-            suspect(Culprit::Loop(backend));
-            if sent.answered_by.is_none() {
-                suspect(Culprit::Unanswered(server, backend));
-            }
+            suspect(Culprit::Unanswered(server, backend));
         }
         for (sent, answer) in question.replies() {
             if answer.time.since(sent.time) >= SLOW {

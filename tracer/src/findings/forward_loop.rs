@@ -244,7 +244,8 @@ impl Rule for ForwardLoop {
             let (name, qtype) = (*question)?;
             let confidence = if *probe { Confidence::High } else { Confidence::Medium };
             let mut finding = group.tally.finding(CODE, Severity::Error, confidence);
-            finding.blames = nodes.iter().filter_map(Node::address).map(Culprit::Loop).collect();
+            let addresses = nodes.iter().filter_map(Node::address).chain([*asked]);
+            finding.blames = addresses.map(Culprit::Loop).collect();
             let nodes: Vec<String> = nodes.iter().map(Node::to_string).collect();
             let who = nodes.join(" and ");
             finding.subject = vec![("server", nodes.join(", ")), ("asks", asked.to_string())];
