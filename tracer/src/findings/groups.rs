@@ -39,6 +39,9 @@ impl Tally {
 
     /// Counts what `other` counted too.
     pub(super) fn absorb(&mut self, other: &Self) {
+        if other.count == 0 {
+            return;
+        }
         let (first, last) = (other.first, other.last);
         self.add(other.count, first, []);
         self.last = self.last.max(last);

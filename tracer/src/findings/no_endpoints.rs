@@ -20,7 +20,9 @@ use super::{
     places::Places,
     ways::{refused_on_node, reply_to},
 };
-use crate::model::{Fate, InterfaceKind, PacketDrop, Question, QuestionOutcome, Timestamp, Transmission, VantageId};
+use crate::model::{
+    Fate, InterfaceKind, PacketDrop, Question, QuestionOutcome, Timestamp, Transmission, VantageId,
+};
 use smallvec::SmallVec;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -150,18 +152,15 @@ impl NoEndpoints {
         let mut finding = tally.finding(CODE, Severity::Error, confidence);
         let evidence = if rejected > 0 { "rejected" } else { "silence" };
         let named: Vec<String> = service.clients.iter().take(MAX_NAMED).map(IpAddr::to_string).collect();
-        finding.subject = vec![
-            ("server", server.to_string()),
-            ("evidence", evidence.into()),
-            ("clients", named.join(" ")),
-        ];
+        finding.subject = vec![("server", server.to_string()), ("evidence", evidence.into())];
         let clients = match (service.clients.len(), &named[..]) {
             (1, [one]) => one.clone(),
             (count, _) => format!("{count} clients"),
         };
         let queries =
             if finding.count == 1 { "1 query".into() } else { format!("{} queries", finding.count) };
-        finding.summary = format!("nobody is behind {server}: {queries} of {clients} were sent on to no backend");
+        finding.summary =
+            format!("nobody is behind {server}: {queries} of {clients} were sent on to no backend");
         if let (Some(by), true) = (service.rejected_by, rejected > 0) {
             finding.summary.push_str(&format!("; {rejected} were rejected by {by} (ICMP port unreachable)"));
             if finding.count > rejected {
@@ -205,8 +204,9 @@ fn is_by_rule(drop: &PacketDrop) -> bool {
 
 /// Whether what `finding` says is that one of these services has no endpoint.
 pub(super) fn explain(told: &[Finding], finding: &Finding) -> bool {
-    let of = |finding: &Finding, key| finding.subject.iter().find(|(of, _)| *of == key).map(|(_, it)| it.clone());
-    let about_service = matches!(finding.code, "DP201" | "DP402") && of(finding, "backend").is_none();
+    let of =
+        |finding: &Finding, key| finding.subject.iter().find(|(of, _)| *of == key).map(|(_, it)| it.clone());
+    let about_service = matches!(finding.code, "DP201" | "DP402") && of(finding, "service").is_none();
     about_service
         && told.iter().any(|it| {
             of(it, "server") == of(finding, "server")
@@ -222,7 +222,9 @@ impl Service {
             // Questions are told when they end: some begin before the first one told.
             self.base = (second / 64).saturating_sub(1) * 64;
         }
-        let Some(offset) = second.checked_sub(self.base).and_then(|it| usize::try_from(it).ok()) else { return };
+        let Some(offset) = second.checked_sub(self.base).and_then(|it| usize::try_from(it).ok()) else {
+            return;
+        };
         if offset / 64 >= self.alive.len() {
             if offset / 64 >= MOST_ALIVE {
                 return;
