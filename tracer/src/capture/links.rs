@@ -41,6 +41,7 @@ impl Link {
         });
         let layer = message.header.link_layer_type;
         let (kind, carries_traffic) = kind_of(info, layer);
+        let kind = if kind == InterfaceKind::Veth && is_inner(&name) { InterfaceKind::Uplink } else { kind };
         Some(Self {
             index: message.header.index,
             name,
@@ -49,6 +50,13 @@ impl Link {
             carries_traffic,
         })
     }
+}
+
+/// Whether a veth is called as the end inside a container is (`eth0`, CNI's default for `CNI_IFNAME`): seen from in
+/// there, as in a node that is a container itself, it is the way out.
+fn is_inner(name: &str) -> bool {
+    name.strip_prefix("eth")
+        .is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// The kind, and whether it is watched when no name is given.
@@ -172,6 +180,8 @@ mod tests {
             (link("veth1", Some(InfoKind::Veth), LinkLayerType::Ether), InterfaceKind::Veth, true),
             (link("cni0", Some(InfoKind::Bridge), LinkLayerType::Ether), InterfaceKind::Bridge, true),
             (link("eth0", None, LinkLayerType::Ether), InterfaceKind::Uplink, true),
+            (link("eth0", Some(InfoKind::Veth), LinkLayerType::Ether), InterfaceKind::Uplink, true),
+            (link("ether", Some(InfoKind::Veth), LinkLayerType::Ether), InterfaceKind::Veth, true),
             (link("bond0", Some(InfoKind::Bond), LinkLayerType::Ether), InterfaceKind::Uplink, true),
             (link("wg0", Some(InfoKind::Wireguard), LinkLayerType::None), InterfaceKind::Tunnel, true),
             (link("lo", None, LinkLayerType::Loopback), InterfaceKind::Loopback, false),

@@ -1,7 +1,8 @@
 //! DP402 lost-on-node: a query or an answer was seen at one place of the node, and not at the next one of its way.
 //!
 //! The way is learnt from other messages, not guessed. A query was lost behind a place where others for the same server
-//! always went on, three at least, while none that was answered was last seen there. An answer was lost where it did not
+//! always went on, three at least, while none that was answered was last seen there; or where it had entered the node, or
+//! a bridge, while three others for the same backend were seen where they left for it. An answer was lost where it did not
 //! come back to the interface that its query came from, and three others of that server did. `count` is the messages. A
 //! warning; an error where a question never got an answer. Told of the first one on; medium confidence below three.
 //!
@@ -14,9 +15,9 @@
 use super::{
     Confidence, Finding, Severity,
     groups::{Code, Groups, Tally},
-    ways::{Row, Ways},
+    ways::{QueryWay, Ways},
 };
-use crate::model::VantageId;
+use crate::model::{Direction, VantageId};
 use smallvec::SmallVec;
 use std::{
     collections::{BTreeMap, HashMap},
@@ -42,7 +43,12 @@ struct Onward {
 
 /// What is known of the usual ways of queries.
 #[derive(Debug, Default)]
-pub(super) struct Usual(HashMap<(IpAddr, VantageId), Onward, foldhash::fast::RandomState>);
+pub(super) struct Usual {
+    /// By the address asked and the place.
+    onward: HashMap<(IpAddr, VantageId), Onward, foldhash::fast::RandomState>,
+    /// Where queries that were answered left a source for a backend, and how many.
+    ends: HashMap<(IpAddr, u16), (VantageId, u64), foldhash::fast::RandomState>,
+}
 
 impl Usual {
     /// Learns it from what was seen.
@@ -50,10 +56,10 @@ impl Usual {
         let mut usual = Self::default();
         for (way, queries) in &ways.queries {
             let parts = ways.by_source(&way.places);
-            for (index, (_, part)) in parts.iter().enumerate() {
+            for (index, (source, part)) in parts.iter().enumerate() {
                 for pair in part.windows(2) {
                     let [here, next] = *pair else { continue };
-                    let onward = usual.0.entry((way.server, here)).or_default();
+                    let onward = usual.onward.entry((way.server, here)).or_default();
                     onward.went_on += queries.asked();
                     if onward.next.len() < MAX_NEXT && !onward.next.contains(&next) {
                         onward.next.push(next);
@@ -62,23 +68,46 @@ impl Usual {
                 let Some(last) = part.last() else { continue };
                 let seen_elsewhere = index + 1 < parts.len();
                 let ended = if seen_elsewhere { queries.asked() } else { queries.answered };
-                usual.0.entry((way.server, *last)).or_default().ended += ended;
+                usual.onward.entry((way.server, *last)).or_default().ended += ended;
+                if ended > 0 && (ways.places.leaves_node(*last) || ways.places.enters_pod(*last)) {
+                    usual.ends.entry((way.backend, *source)).or_insert((*last, 0)).1 += ended;
+                }
             }
         }
         usual
     }
 
-    /// Where a query last seen at the end of `places` should have been seen next.
-    fn next(&self, ways: &Ways, server: IpAddr, places: &Row) -> Option<(VantageId, &Onward)> {
-        let last = *ways.by_source(places).last()?.1.last()?;
-        let onward = self.0.get(&(server, last))?;
-        (onward.went_on >= MIN_OTHERS && onward.ended == 0).then_some((last, onward))
+    /// Where a silent query with this way was last seen, if it was lost before its way over the node ended.
+    fn lost(&self, ways: &Ways, way: &QueryWay) -> Option<Lost> {
+        let parts = ways.by_source(&way.places);
+        let (source, last) = parts.last().and_then(|(source, part)| Some((*source, *part.last()?)))?;
+        let onward = self.onward.get(&(way.server, last));
+        if onward.is_some_and(|it| it.ended > 0)
+            || ways.places.leaves_node(last)
+            || ways.places.enters_pod(last)
+        {
+            return None;
+        }
+        if let Some(onward) = onward.filter(|it| it.went_on >= MIN_OTHERS) {
+            return Some(Lost { last, next: onward.next.clone(), others: onward.went_on });
+        }
+        let (end, others) =
+            self.ends.get(&(way.backend, source)).filter(|(_, others)| *others >= MIN_OTHERS)?;
+        let known = ways.places.at(last).is_some_and(|it| it.direction != Direction::Unknown);
+        known.then(|| Lost { last, next: SmallVec::from_slice(&[*end]), others: *others })
     }
 
-    /// Whether a silent query with this way was lost before its way out of the node, or to its server, ended.
-    pub(super) fn is_lost(&self, ways: &Ways, server: IpAddr, places: &Row) -> bool {
-        self.next(ways, server, places).is_some()
+    /// Whether a silent query with this way was lost before its way over the node ended.
+    pub(super) fn is_lost(&self, ways: &Ways, way: &QueryWay) -> bool {
+        self.lost(ways, way).is_some()
     }
+}
+
+/// Where something was last seen, where it should have been next, and how many others were.
+struct Lost {
+    last: VantageId,
+    next: SmallVec<[VantageId; MAX_NEXT]>,
+    others: u64,
 }
 
 #[derive(Debug, Default)]
@@ -91,17 +120,16 @@ struct Detail {
 
 /// What was lost: whether an answer, of which server, where last seen.
 type Key = (bool, IpAddr, VantageId);
-type Lost = BTreeMap<Key, (Tally, Detail)>;
+type Losses = BTreeMap<Key, (Tally, Detail)>;
 
 /// What was found so far.
 pub(super) fn findings(ways: &Ways, usual: &Usual) -> Vec<Finding> {
-    let mut lost = Lost::new();
+    let mut lost = Losses::new();
     for (way, queries) in ways.queries.iter().filter(|(_, queries)| queries.silent.count > 0) {
-        if let Some((last, onward)) = usual.next(ways, way.server, &way.places) {
+        if let Some(Lost { last, next, others }) = usual.lost(ways, way) {
             let key = (false, way.server, last);
             let detail = add(&mut lost, key, &queries.silent, &queries.clients, queries.failed > 0);
-            detail.next.clone_from(&onward.next);
-            detail.others = onward.went_on;
+            (detail.next, detail.others) = (next, others);
         }
     }
     let returned = returned(ways);
@@ -123,7 +151,13 @@ pub(super) fn findings(ways: &Ways, usual: &Usual) -> Vec<Finding> {
     Groups::<Key, ()>::default().worst(all)
 }
 
-fn add<'a>(lost: &'a mut Lost, key: Key, tally: &Tally, clients: &[IpAddr], failed: bool) -> &'a mut Detail {
+fn add<'a>(
+    lost: &'a mut Losses,
+    key: Key,
+    tally: &Tally,
+    clients: &[IpAddr],
+    failed: bool,
+) -> &'a mut Detail {
     let (all, detail) = lost.entry(key).or_default();
     all.absorb(tally);
     for client in clients {
@@ -154,13 +188,8 @@ fn finding(ways: &Ways, (answer, server, last): Key, tally: &Tally, detail: &Det
     let next: Vec<String> = detail.next.iter().map(|place| ways.places.name(*place)).collect();
     let clients: Vec<String> = detail.clients.iter().map(IpAddr::to_string).collect();
     let (what, from) = if answer { ("answer", "from") } else { ("query", "to") };
-    finding.subject = vec![
-        ("message", what.into()),
-        ("server", server.to_string()),
-        ("last_seen", ways.places.name(last)),
-        ("next", next.join(" or ")),
-        ("clients", clients.join(" ")),
-    ];
+    finding.subject =
+        vec![("message", what.into()), ("server", server.to_string()), ("last_seen", ways.places.name(last))];
     let (messages, were) = match (tally.count, answer) {
         (1, true) => ("1 answer".into(), "was"),
         (1, false) => ("1 query".into(), "was"),

@@ -247,6 +247,8 @@ pub struct Source {
     pub name: String,
     /// Between when it was recorded, where it says so, by the clock of the first file.
     pub window: Option<(Timestamp, Timestamp)>,
+    /// How its clock differs from the first file's is not known.
+    pub clock_unknown: bool,
 }
 
 /// Every rule. Tell it what the engine tells, then ask it.

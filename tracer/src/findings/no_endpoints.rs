@@ -153,8 +153,7 @@ impl NoEndpoints {
         finding.blames = vec![Culprit::NoEndpoints(server)];
         let evidence = if rejected > 0 { "rejected" } else { "silence" };
         let named: Vec<String> = service.clients.iter().take(MAX_NAMED).map(IpAddr::to_string).collect();
-        finding.subject =
-            vec![("server", server.to_string()), ("evidence", evidence.into()), ("clients", named.join(" "))];
+        finding.subject = vec![("server", server.to_string()), ("evidence", evidence.into())];
         let clients = match (service.clients.len(), &named[..]) {
             (1, [one]) => one.clone(),
             (count, _) => format!("{count} clients"),
@@ -208,7 +207,7 @@ fn is_by_rule(drop: &PacketDrop) -> bool {
 pub(super) fn explain(told: &[Finding], finding: &Finding) -> bool {
     let of =
         |finding: &Finding, key| finding.subject.iter().find(|(of, _)| *of == key).map(|(_, it)| it.clone());
-    let about_service = matches!(finding.code, "DP201" | "DP402") && of(finding, "backend").is_none();
+    let about_service = matches!(finding.code, "DP201" | "DP402") && of(finding, "service").is_none();
     about_service
         && told.iter().any(|it| {
             of(it, "server") == of(finding, "server")

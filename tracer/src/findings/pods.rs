@@ -16,7 +16,6 @@ pub fn name_pods(findings: &mut [Finding], pods: &Pods) {
                 "server" => {
                     address(&value).and_then(|(address, _)| name(address)).map(|pod| ("server_pod", pod))
                 }
-                "backend" => value.parse().ok().and_then(name).map(|pod| ("backend_pod", pod)),
                 _ => None,
             };
             subject.push((key, value));

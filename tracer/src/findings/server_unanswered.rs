@@ -1,9 +1,9 @@
 //! DP201 server-unanswered: a server, or one backend of a service, that leaves queries unanswered while others answer.
 //!
 //! A backend is who a query was sent to in the end, as conntrack or a translated copy shows it; else it is the address
-//! asked. Fires where it answered none of at least three questions while anything else was answered (an error, where a
-//! question failed); or where it left at least five queries and a tenth of all unanswered, and that share is three times
-//! its siblings' behind the same service, or it has none (a warning). `count` is the queries without an answer. It says
+//! asked. Fires where it answered none of at least three questions while anything else was answered; or where it left at
+//! least five queries and a tenth of all unanswered, and that share is three times its siblings' behind the same service,
+//! or it has none. A warning; an error where a question never got an answer. `count` is the queries without one. It says
 //! where they were last seen: leaving the uplink (lost beyond this node), entering the server's pod (lost in it), or that
 //! ICMP refused them. High confidence where they were seen to reach the end of this node's part of the way.
 //!
@@ -75,7 +75,7 @@ type Backends = BTreeMap<(IpAddr, IpAddr), Backend>;
 pub(super) fn findings(ways: &Ways, usual: &Usual) -> Vec<Finding> {
     let mut all = Backends::new();
     for (way, queries) in &ways.queries {
-        let lost = queries.silent.count > 0 && usual.is_lost(ways, way.server, &way.places);
+        let lost = queries.silent.count > 0 && usual.is_lost(ways, way);
         let backend = all.entry((way.server, way.backend)).or_default();
         backend.answered += queries.answered;
         if !lost {
@@ -137,7 +137,7 @@ impl Backend {
 }
 
 fn finding(ways: &Ways, (server, backend): (IpAddr, IpAddr), of: &Backend, siblings: &Siblings) -> Finding {
-    let severity = if of.is_dead() && of.failed > 0 { Severity::Error } else { Severity::Warning };
+    let severity = if of.failed > 0 { Severity::Error } else { Severity::Warning };
     let last_seen = last_seen(of);
     let ends_here = last_seen
         .first()
@@ -150,11 +150,10 @@ fn finding(ways: &Ways, (server, backend): (IpAddr, IpAddr), of: &Backend, sibli
     let mut finding = of.unanswered.finding(CODE, severity, confidence);
     finding.suspects = vec![Culprit::BetweenNodes(backend), Culprit::Loop(backend)];
     finding.blames = vec![Culprit::Unanswered(server, backend)];
-    finding.subject = vec![("server", server.to_string())];
+    finding.subject = vec![("server", backend.to_string())];
     if backend != server {
-        finding.subject.push(("backend", backend.to_string()));
+        finding.subject.push(("service", server.to_string()));
     }
-    finding.subject.push(("answered", format!("{} of {}", of.answered, of.asked())));
     let whose = if backend == server { String::new() } else { format!(", behind {server},") };
     finding.summary = format!("{backend}{whose} answered {} of {} queries", of.answered, of.asked());
     if siblings.asked > 0 {
@@ -169,11 +168,15 @@ fn finding(ways: &Ways, (server, backend): (IpAddr, IpAddr), of: &Backend, sibli
             finding.summary.push_str(&format!(", at a sibling {}", human(quickest)));
         }
     }
-    if let Some(error) = of.refusal.filter(|_| of.refused > 0) {
-        let what = if error.is_port_unreachable() { "port" } else { "host" };
-        finding
-            .summary
-            .push_str(&format!("; {} were refused by {} (ICMP {what} unreachable)", of.refused, error.from));
+    match of.refusal {
+        _ if of.refused == 0 => {}
+        Some(error) => {
+            let what = if error.is_port_unreachable() { "port" } else { "host" };
+            let refused =
+                format!("; {} were refused by {} (ICMP {what} unreachable)", of.refused, error.from);
+            finding.summary.push_str(&refused);
+        }
+        None => finding.summary.push_str(&format!("; {} found nobody who listens", of.refused)),
     }
     for (place, count) in &last_seen {
         let passing = ways.places.passing(**place);
@@ -197,7 +200,7 @@ fn last_seen(of: &Backend) -> Vec<(&VantageId, &u64)> {
 fn advice(ways: &Ways, of: &Backend, last: Option<VantageId>, backend: IpAddr) -> String {
     match last {
         _ if of.refused * 2 > of.unanswered.count
-            && of.refusal.is_some_and(|error| error.is_port_unreachable()) =>
+            && of.refusal.is_none_or(|error| error.is_port_unreachable()) =>
         {
             format!(
                 "Nothing listens at port 53 of {backend}, or a rule there rejects: look at the server's process and its \

@@ -1,7 +1,7 @@
 //! The ways that queries and answers took, counted: what DP201, DP402 and DP403 are read from.
 //!
 //! Rule: a way is the row of places where a message was seen, with the address asked and the backend chosen. Each query
-//! message is answered, refused (an ICMP error), silent, or left out: what the kernel dropped is explained by that (DP301
+//! message is answered, refused (an ICMP error, or no socket), silent, or left out: what the kernel dropped is explained by that (DP301
 //! to DP303), what was sent by a wrong MAC address by DP401, and a question that the capture's end cut off says nothing.
 //! Only UDP: TCP repeats what is lost, so a segment that is not seen is no lost message.
 
@@ -29,6 +29,10 @@ const LONGEST: usize = 8;
 const MOST_BACKENDS: usize = 256;
 /// Clients of a way that are named.
 const MOST_CLIENTS: usize = 3;
+/// Messages of a way whose times are kept.
+const MOST_TIMES: usize = 256;
+/// Sources whose times are kept.
+const MOST_SOURCES: usize = 64;
 /// Frames to a wrong MAC address that are remembered until their question is told.
 const MOST_MISDIRECTED: usize = 4_096;
 /// Addresses whose node is remembered.
@@ -48,8 +52,6 @@ pub(super) struct QueryWay {
     /// The address that it was sent to in the end; the one asked where no translation was seen.
     pub(super) backend: IpAddr,
     pub(super) places: Row,
-    /// The sources (by bit) that saw something before and after.
-    pub(super) watching: u16,
 }
 
 /// What became of the queries of one way.
@@ -57,6 +59,8 @@ pub(super) struct QueryWay {
 pub(super) struct Queries {
     pub(super) answered: u64,
     pub(super) silent: Tally,
+    /// When the first ones of these were sent.
+    pub(super) silent_at: Vec<Timestamp>,
     /// Questions among the silent and refused ones.
     pub(super) questions: u64,
     /// Of these, those that never got an answer from anybody.
@@ -79,12 +83,13 @@ pub(super) struct AnswerWay {
     pub(super) backend: IpAddr,
     pub(super) asked_at: VantageId,
     pub(super) places: Row,
-    pub(super) watching: u16,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     pub(super) all: Tally,
+    /// When the first ones of these were seen, where they did not come back to where they were asked.
+    pub(super) stray_at: Vec<Timestamp>,
     /// Those whose client asked again.
     pub(super) in_vain: u64,
     pub(super) clients: SmallVec<[IpAddr; MOST_CLIENTS]>,
@@ -106,9 +111,9 @@ pub(super) struct Ways {
     latest: Timestamp,
 }
 
-enum Fate<'a> {
+enum Fate {
     Answered(Duration),
-    Refused(&'a IcmpError),
+    Refused(Option<IcmpError>),
     Silent,
 }
 
@@ -157,13 +162,13 @@ impl Ways {
         for sent in question.transmissions.iter().filter(|sent| sent.transport == Transport::Udp) {
             let fate = match (reply_to(question, sent), &sent.dropped, &sent.unreachable) {
                 (Some(answer), ..) => Fate::Answered(answer.time.since(sent.time)),
-                (None, Some(_), _) => continue,
-                (None, None, Some(unreachable)) => {
-                    if refused_on_node(sent, &self.places) {
-                        continue;
-                    }
-                    Fate::Refused(&unreachable.error)
+                // It reached the server's namespace, where nobody listens.
+                (None, Some(drop), unreachable) if &*drop.reason == "NO_SOCKET" => {
+                    Fate::Refused(unreachable.map(|it| it.error))
                 }
+                (None, Some(_), _) => continue,
+                (None, None, Some(_)) if refused_on_node(sent, &self.places) => continue,
+                (None, None, Some(unreachable)) => Fate::Refused(Some(unreachable.error)),
                 (None, None, None) => Fate::Silent,
             };
             if !self.is_misdirected(&sent.hops) {
@@ -181,11 +186,11 @@ impl Ways {
         &mut self,
         question: &Question,
         sent: &Transmission,
-        fate: &Fate<'_>,
+        fate: &Fate,
         told: &mut SmallVec<[(IpAddr, IpAddr); 2]>,
     ) {
         let (server, backend) = addresses(sent);
-        let way = QueryWay { server, backend, places: row(&sent.hops), watching: self.watching(sent.time) };
+        let way = QueryWay { server, backend, places: row(&sent.hops) };
         if self.places.has_several_sources() {
             self.learn_homes(sent);
         }
@@ -197,10 +202,13 @@ impl Ways {
                 return;
             }
             Fate::Refused(error) => {
-                queries.refusal = Some(*error);
+                queries.refusal = error.or(queries.refusal);
                 &mut queries.refused
             }
-            Fate::Silent => &mut queries.silent,
+            Fate::Silent => {
+                note(&mut queries.silent_at, sent.time);
+                &mut queries.silent
+            }
         };
         unanswered.add(1, sent.time, sent.hops.iter().map(Evidence::from).last());
         name(&mut queries.clients, question.client);
@@ -220,13 +228,7 @@ impl Ways {
     fn answer(&mut self, question: &Question, sent: &Transmission, answer: &Answer) {
         let Some(first) = sent.hops.first() else { return };
         let (server, backend) = addresses(sent);
-        let way = AnswerWay {
-            server,
-            backend,
-            asked_at: first.vantage,
-            places: row(&answer.hops),
-            watching: self.watching(answer.time),
-        };
+        let way = AnswerWay { server, backend, asked_at: first.vantage, places: row(&answer.hops) };
         for place in &way.places {
             self.places.learn(*place);
         }
@@ -236,7 +238,12 @@ impl Ways {
         {
             self.at_home(backend, self.places.source(first.vantage));
         }
+        let back = |place: &VantageId| self.places.is_same_interface(*place, way.asked_at);
+        let stray = !way.places.iter().any(back);
         let Some(answers) = entry(&mut self.answers, way) else { return };
+        if stray {
+            note(&mut answers.stray_at, answer.time);
+        }
         answers.all.add(1, answer.time, answer.hops.last().map(Evidence::from));
         let asked_again = |other: &Transmission| other.time > answer.time && other.server == sent.server;
         answers.in_vain += u64::from(question.transmissions.iter().any(asked_again));
@@ -257,7 +264,7 @@ impl Ways {
     fn note_source(&mut self, hop: &Hop) {
         self.places.learn(hop.vantage);
         let source = usize::from(self.places.source(hop.vantage));
-        if self.seen.len() <= source && source < 16 {
+        if self.seen.len() <= source && source < MOST_SOURCES {
             self.seen.resize(source + 1, (Timestamp::MAX, Timestamp::EPOCH));
         }
         if let Some((first, last)) = self.seen.get_mut(source) {
@@ -266,9 +273,9 @@ impl Ways {
         }
     }
 
-    fn watching(&self, time: Timestamp) -> u16 {
-        let covers = |&(_, &(first, last)): &(usize, &(Timestamp, Timestamp))| first <= time && time <= last;
-        self.seen.iter().enumerate().filter(covers).fold(0, |mask, (source, _)| mask | 1 << source)
+    /// Between when this source saw something.
+    pub(super) fn seen(&self, source: u16) -> Option<(Timestamp, Timestamp)> {
+        self.seen.get(usize::from(source)).copied().filter(|(first, last)| first <= last)
     }
 
     fn is_misdirected(&self, hops: &[Hop]) -> bool {
@@ -325,6 +332,12 @@ fn row(hops: &[Hop]) -> Row {
         *end = last.vantage;
     }
     row
+}
+
+fn note(times: &mut Vec<Timestamp>, time: Timestamp) {
+    if times.len() < MOST_TIMES {
+        times.push(time);
+    }
 }
 
 fn name(clients: &mut SmallVec<[IpAddr; MOST_CLIENTS]>, client: IpAddr) {

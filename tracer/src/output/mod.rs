@@ -10,5 +10,5 @@ mod stream;
 pub mod text;
 
 pub use race::{Provoked, RaceSummary};
-pub use report::{LookupLog, Report};
+pub use report::{ClockView, LookupLog, Report};
 pub use stream::{Format, Stream, Unit};

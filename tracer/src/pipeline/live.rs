@@ -89,6 +89,7 @@ impl Ran {
             window: Some(options.selection.window.within(self.span)),
             coverage: self.coverage,
             cut: false,
+            clocks: Vec::new(),
         }
     }
 

@@ -391,6 +391,9 @@ impl<O: Observer> Observer for Selected<'_, O> {
             self.observer.resolver(resolver, time);
         }
     }
+    fn resides(&mut self, address: IpAddr, source: u16) {
+        self.observer.resides(address, source);
+    }
     fn evicted(&mut self, eviction: Eviction) {
         self.observer.evicted(eviction);
     }

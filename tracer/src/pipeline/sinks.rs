@@ -5,15 +5,18 @@ use crate::{
         args::ReportFormat,
         options::{ExitStatus, ReportOptions},
     },
-    findings::{Findings, name_pods},
+    findings::{Findings, Source, name_pods},
     model::{
         Coverage, Eviction, Lookup, Message, Misdirected, Observer, PacketDrop, Pods, Question, Resolver,
         Timestamp, Vantages,
     },
-    output::{LookupLog, Report, Stream, Unit},
+    output::{ClockView, LookupLog, Report, Stream, Unit},
     stats::Stats,
 };
-use std::io::{self, BufWriter, Write};
+use std::{
+    io::{self, BufWriter, Write},
+    net::IpAddr,
+};
 
 /// Lines, and the findings that come last: only then are they whole.
 pub(super) struct StreamSinks<W> {
@@ -26,6 +29,13 @@ impl<W: Write> StreamSinks<W> {
     pub(super) fn new(stream: Stream<W>, pods: Pods) -> Self {
         let findings = stream.prints(Unit::Finding).then(|| Findings::new(stream.vantages().clone()));
         Self { stream: stream.with_pods(pods.clone()), findings, pods }
+    }
+
+    /// Says which files are read together.
+    pub(super) fn set_sources(&mut self, sources: Vec<Source>) {
+        if let Some(findings) = &mut self.findings {
+            findings.set_sources(sources);
+        }
     }
 
     /// Prints the findings, and all that waits.
@@ -74,6 +84,11 @@ impl<W: Write> Observer for StreamSinks<W> {
             findings.resolver(resolver, time);
         }
     }
+    fn resides(&mut self, address: IpAddr, source: u16) {
+        if let Some(findings) = &mut self.findings {
+            findings.resides(address, source);
+        }
+    }
 }
 
 /// What a report is made of.
@@ -91,6 +106,8 @@ pub(super) struct Covered {
     pub(super) coverage: Coverage,
     /// A file ends inside a record.
     pub(super) cut: bool,
+    /// How the clocks of several files differ.
+    pub(super) clocks: Vec<ClockView>,
 }
 
 impl ReportSinks {
@@ -102,6 +119,11 @@ impl ReportSinks {
             log: every_lookup.then(|| LookupLog::new(pods.clone())),
             pods,
         }
+    }
+
+    /// Says which files are read together.
+    pub(super) fn set_sources(&mut self, sources: Vec<Source>) {
+        self.findings.set_sources(sources);
     }
 
     /// Writes the report; the status says whether it found something.
@@ -119,6 +141,7 @@ impl ReportSinks {
             window: covered.window,
             coverage: covered.coverage,
             cut: covered.cut,
+            clocks: &covered.clocks,
             stats: &self.stats,
             findings: &findings,
             vantages,
@@ -159,6 +182,9 @@ impl Observer for ReportSinks {
     }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         self.findings.resolver(resolver, time);
+    }
+    fn resides(&mut self, address: IpAddr, source: u16) {
+        self.findings.resides(address, source);
     }
     fn evicted(&mut self, eviction: Eviction) {
         self.stats.evicted(eviction);

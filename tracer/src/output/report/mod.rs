@@ -1,9 +1,11 @@
 //! What is wrong in a time window: text for people, JSON for programs. The same events make the same octets.
 
+mod clocks;
 mod json;
 mod lookups;
 mod text;
 
+pub use clocks::ClockView;
 pub use lookups::LookupLog;
 
 use crate::{
@@ -23,6 +25,8 @@ pub struct Report<'a> {
     pub coverage: Coverage,
     /// A source ended inside a record.
     pub cut: bool,
+    /// How the clocks of several files differ.
+    pub clocks: &'a [ClockView],
     /// What was counted.
     pub stats: &'a Stats,
     /// What is wrong, ranked, and behind it what that explains.

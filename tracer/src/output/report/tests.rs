@@ -36,6 +36,7 @@ fn printed(session: &Session, lookups: bool) -> (String, String) {
         sources: &["capture.pcapng".into()],
         window: span,
         coverage: session.coverage,
+        clocks: &[],
         cut: false,
         stats: &session.stats,
         findings: &findings,

@@ -148,6 +148,9 @@ impl Report<'_> {
             shown.push_str("; a file ends inside a record, its end is missing");
         }
         row(text, "seen", &shown);
+        for clock in self.clocks {
+            row(text, "clock", &clock.to_string());
+        }
     }
 }
 
