@@ -4,6 +4,7 @@ mod capture_loss;
 mod cause;
 mod clash_resolved;
 mod clash_rules;
+mod connect_failed;
 mod empty_noerror;
 mod forward_loop;
 mod groups;
@@ -33,8 +34,8 @@ pub use pods::name_pods;
 pub use reasons::{fate, what_happened};
 
 use crate::model::{
-    Coverage, Hop, Lookup, Message, Misdirected, Observer, PacketDrop, Question, Resolver, Timestamp,
-    VantageId, Vantages,
+    Connect, Coverage, Hop, Lookup, Message, Misdirected, Observer, PacketDrop, Question, Resolver,
+    Timestamp, VantageId, Vantages,
 };
 use losses::{Loss, Losses};
 use std::fmt;
@@ -201,6 +202,7 @@ pub struct Findings {
     truncated: truncated::Truncated,
     server_errors: server_errors::ServerErrors,
     slow_server: slow_server::SlowServer,
+    connect_failed: connect_failed::ConnectFailed,
     forward_loop: forward_loop::ForwardLoop,
     insert_failed: insert_failed::InsertFailed,
     table_full: table_full::TableFull,
@@ -237,7 +239,7 @@ impl Findings {
         findings
     }
 
-    fn rules(&self) -> [&dyn Rule; 14] {
+    fn rules(&self) -> [&dyn Rule; 15] {
         [
             &self.search_fan_out,
             &self.retry_gap,
@@ -247,6 +249,7 @@ impl Findings {
             &self.truncated,
             &self.server_errors,
             &self.slow_server,
+            &self.connect_failed,
             &self.forward_loop,
             &self.insert_failed,
             &self.packet_dropped,
@@ -291,6 +294,9 @@ impl Observer for Findings {
     }
     fn misdirected(&mut self, frame: &Misdirected) {
         self.wrong_mac.misdirected(frame);
+    }
+    fn connect(&mut self, connect: &Connect) {
+        self.connect_failed.connect(connect);
     }
     /// What a server asked for others is not told: their own lookups say the same.
     fn lookup(&mut self, lookup: &Lookup) {

@@ -2,7 +2,7 @@
 
 use crate::{
     findings::{Finding, Findings},
-    model::{Coverage, Lookup, Message, Observer, Question, Timestamp},
+    model::{Connect, Coverage, Lookup, Message, Observer, Question, Timestamp},
 };
 use std::{collections::HashSet, time::Duration};
 
@@ -86,6 +86,10 @@ impl Observer for Watch {
     fn lookup(&mut self, lookup: &Lookup) {
         self.fresh = true;
         self.findings.lookup(lookup);
+    }
+    fn connect(&mut self, connect: &Connect) {
+        self.fresh = true;
+        self.findings.connect(connect);
     }
 }
 

@@ -55,7 +55,7 @@ impl Player {
         let reader =
             if growing { MergedReader::follow(&files.files)? } else { MergedReader::open(&files.files)? };
         let resolv_conf = files.resolv_conf.as_deref().map(SearchList::from_resolv_conf);
-        let config = Config { resolv_conf, ..Config::default() };
+        let config = Config { resolv_conf, connects: files.connects, ..Config::default() };
         Ok(Self {
             vantages: vantages.clone(),
             reader,
