@@ -35,7 +35,9 @@ pub use notes::Notes;
 pub use privileges::{Privilege, drop_all, drop_all_but_files, missing};
 pub use program::Facts;
 
-use crate::model::{Conntrack, DropMark, Fate, Frame, LinkType, Timestamp, VantageId, Vantages};
+use crate::model::{
+    Conntrack, DropMark, Fate, Frame, InterfaceKind, LinkType, Timestamp, VantageId, Vantages,
+};
 use clashes::Clashes;
 use devices::Devices;
 use dnspath_ebpf::{FATE_CLASH_RESOLVED, FATE_INSERT_FAILED, FATE_TABLE_FULL};
@@ -147,6 +149,8 @@ pub struct Options {
     pub ports: Vec<u16>,
     /// Octets of each ring: a power of two, at least a page.
     pub ring_octets: u32,
+    /// Whether the beginnings of TCP connections other than DNS are captured: at pods' interfaces and uplinks.
+    pub connects: bool,
     /// How packets are hooked.
     pub hook: Hook,
 }
@@ -158,6 +162,7 @@ impl Default for Options {
             namespaces: vec![Netns::Own],
             ports: vec![53],
             ring_octets: DEFAULT_RING_OCTETS,
+            connects: true,
             hook: Hook::Auto,
         }
     }
@@ -205,6 +210,7 @@ impl Capture {
             interfaces: options.interfaces.clone(),
             ports: options.ports.clone(),
             ring_octets: options.ring_octets,
+            connects: options.connects,
             hook: options.hook,
             baselines: drops.as_ref().ok().map(|probe| Arc::clone(&probe.baselines)),
             vantages: vantages.clone(),
@@ -279,6 +285,9 @@ impl Capture {
                     self.broken_records += 1;
                     continue;
                 };
+                if record.connect && !tells_connects(&self.settings.vantages, vantage) {
+                    continue;
+                }
                 self.frames += 1;
                 let frame = Frame {
                     number: self.frames,
@@ -361,6 +370,12 @@ impl Capture {
         self.namespaces.iter().flat_map(|namespace| namespace.shared.lost()).collect()
     }
 
+    /// Packets of encrypted DNS (port 853) that passed watched interfaces so far, each interface counted.
+    #[must_use]
+    pub fn encrypted(&self) -> u64 {
+        self.namespaces.iter().map(|namespace| namespace.shared.encrypted()).sum()
+    }
+
     /// How many interfaces are attached now.
     #[must_use]
     pub fn attached(&self) -> usize {
@@ -418,6 +433,12 @@ impl Capture {
             namespace.stop();
         }
     }
+}
+
+/// Whether the beginnings of connections are taken there: where clients are. In between they would be told again.
+fn tells_connects(vantages: &Vantages, vantage: VantageId) -> bool {
+    let kind = vantages.lookup(vantage).map(|vantage| vantage.kind);
+    matches!(kind, Some(InterfaceKind::Veth | InterfaceKind::Uplink))
 }
 
 /// Frames taken from one ring before the next one has its turn.

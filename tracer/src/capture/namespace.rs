@@ -27,7 +27,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
         mpsc,
     },
     thread::JoinHandle,
@@ -51,6 +51,8 @@ pub(super) struct Settings {
     pub(super) interfaces: Interfaces,
     pub(super) ports: Vec<u16>,
     pub(super) ring_octets: u32,
+    /// Whether the beginnings of connections are captured.
+    pub(super) connects: bool,
     pub(super) hook: Hook,
     /// What the drop probe shares with the classifiers.
     pub(super) baselines: Option<Arc<Baselines>>,
@@ -72,6 +74,8 @@ pub(super) struct Shared {
     lost: Mutex<HashMap<LostKey, u64>>,
     conntrack: Mutex<Option<NamespaceCounters>>,
     attached: AtomicUsize,
+    /// Packets of encrypted DNS that passed.
+    encrypted: AtomicU64,
     stop: Notify,
     stopping: AtomicBool,
 }
@@ -98,6 +102,11 @@ impl Shared {
     pub(super) fn lost(&self) -> Vec<(Option<VantageId>, u64)> {
         let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
         lost.iter().map(|(key, count)| (self.vantage(*key), *count)).collect()
+    }
+
+    /// Packets to or from the port of encrypted DNS so far.
+    pub(super) fn encrypted(&self) -> u64 {
+        self.encrypted.load(Ordering::Relaxed)
     }
 
     /// Tells the thread to detach everything and to end.
@@ -175,6 +184,7 @@ impl Watcher {
             let (program, facts) = Program::load(
                 &settings.ports,
                 settings.ring_octets,
+                settings.connects,
                 settings.hook,
                 settings.baselines.as_deref().zip(settings.inode()),
             )?;
@@ -326,6 +336,13 @@ impl Watcher {
 
     fn publish(&mut self) {
         *self.shared.lost.lock().unwrap_or_else(PoisonError::into_inner) = self.program.lost();
+        let [passed_over, encrypted] = self.program.counts();
+        self.shared.encrypted.store(encrypted, Ordering::Relaxed);
+        if passed_over > 0 {
+            self.settings
+                .notes
+                .add("the ring was too full to follow how some connections begin: DP601 may miss them");
+        }
         let now = self.counted.per_cpu().map(|cpus| NamespaceCounters { cpus, table: counters::table_use() });
         *self.shared.conntrack.lock().unwrap_or_else(PoisonError::into_inner) = now;
         if let Some(logger) = &mut self.logger {

@@ -5,6 +5,7 @@ mod cause;
 mod causes;
 mod clash_resolved;
 mod clash_rules;
+mod connect_failed;
 mod cost;
 mod culprit;
 mod empty_noerror;
@@ -44,8 +45,8 @@ pub use pods::name_pods;
 pub use reasons::{fate, what_happened};
 
 use crate::model::{
-    Coverage, Hop, Lookup, Message, Misdirected, Observer, PacketDrop, Question, Resolver, Timestamp,
-    VantageId, Vantages,
+    Connect, Coverage, Hop, Lookup, Message, Misdirected, Observer, PacketDrop, Question, Resolver,
+    Timestamp, VantageId, Vantages,
 };
 use causes::Causes;
 use culprit::{Culprit, Suspects, Witnesses};
@@ -262,6 +263,7 @@ pub struct Findings {
     truncated: truncated::Truncated,
     server_errors: server_errors::ServerErrors,
     slow_server: slow_server::SlowServer,
+    connect_failed: connect_failed::ConnectFailed,
     forward_loop: forward_loop::ForwardLoop,
     insert_failed: insert_failed::InsertFailed,
     table_full: table_full::TableFull,
@@ -328,8 +330,9 @@ impl Findings {
     }
 
     /// Causes before what they explain.
-    fn rules(&self) -> [&dyn Rule; 12] {
+    fn rules(&self) -> [&dyn Rule; 13] {
         [
+            &self.connect_failed,
             &self.forward_loop,
             &self.insert_failed,
             &self.packet_dropped,
@@ -389,6 +392,9 @@ impl Observer for Findings {
     }
     fn resides(&mut self, address: IpAddr, source: u16) {
         self.ways.at_home(address, source);
+    }
+    fn connect(&mut self, connect: &Connect) {
+        self.connect_failed.connect(connect);
     }
     /// What a server asked for others is not told: their own lookups say the same.
     fn lookup(&mut self, lookup: &Lookup) {

@@ -128,6 +128,7 @@ impl Live {
             interfaces,
             namespaces,
             ports: options.ports.clone(),
+            connects: options.connects,
             hook: options.hook,
             ..capture::Options::default()
         };
@@ -168,7 +169,7 @@ impl Live {
             notes.add(&problem);
         }
         let resolv_conf = options.resolv_conf.as_deref().map(SearchList::from_resolv_conf);
-        let config = Config { resolv_conf, ..Config::default() };
+        let config = Config { resolv_conf, connects: options.connects, ..Config::default() };
         let session = Session::new(&options.ports, config, vantages.clone());
         let until = options.duration.map(|duration| started + duration);
         let settled = Timestamp::EPOCH;

@@ -99,8 +99,8 @@ fn read<O: Observer>(
 ) -> anyhow::Result<Read> {
     let (mut reader, clocks) = open(files).map_err(told)?;
     let resolv_conf = files.resolv_conf.as_deref().map(SearchList::from_resolv_conf);
-    let mut session =
-        Session::new(&files.ports, Config { resolv_conf, ..Config::default() }, vantages.clone());
+    let config = Config { resolv_conf, connects: files.connects, ..Config::default() };
+    let mut session = Session::new(&files.ports, config, vantages.clone());
     let mut span: Option<(Timestamp, Timestamp)> = None;
     let mut failed = None;
     while go_on(out) {

@@ -7,8 +7,8 @@ use crate::{
     },
     findings::{Findings, Source, name_pods},
     model::{
-        Coverage, Eviction, Lookup, Message, Misdirected, Observer, PacketDrop, Pods, Question, Resolver,
-        Timestamp, Vantages,
+        Connect, Coverage, Eviction, Lookup, Message, Misdirected, Observer, PacketDrop, Pods, Question,
+        Resolver, Timestamp, Vantages,
     },
     output::{ClockView, LookupLog, Report, Stream, Unit},
     stats::Stats,
@@ -77,6 +77,11 @@ impl<W: Write> Observer for StreamSinks<W> {
     fn misdirected(&mut self, frame: &Misdirected) {
         if let Some(findings) = &mut self.findings {
             findings.misdirected(frame);
+        }
+    }
+    fn connect(&mut self, connect: &Connect) {
+        if let Some(findings) = &mut self.findings {
+            findings.connect(connect);
         }
     }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
@@ -179,6 +184,9 @@ impl Observer for ReportSinks {
     }
     fn misdirected(&mut self, frame: &Misdirected) {
         self.findings.misdirected(frame);
+    }
+    fn connect(&mut self, connect: &Connect) {
+        self.findings.connect(connect);
     }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         self.findings.resolver(resolver, time);

@@ -2,7 +2,7 @@
 
 use crate::{
     findings::{Finding, Findings},
-    model::{Coverage, Lookup, Message, Misdirected, Observer, Question, Timestamp, Vantages},
+    model::{Connect, Coverage, Lookup, Message, Misdirected, Observer, Question, Timestamp, Vantages},
 };
 use std::{collections::HashSet, net::IpAddr, time::Duration};
 
@@ -93,6 +93,10 @@ impl Observer for Watch {
     }
     fn resides(&mut self, address: IpAddr, source: u16) {
         self.findings.resides(address, source);
+    }
+    fn connect(&mut self, connect: &Connect) {
+        self.fresh = true;
+        self.findings.connect(connect);
     }
 }
 

@@ -61,7 +61,7 @@ impl Player {
             false => offline::open(files)?,
         };
         let resolv_conf = files.resolv_conf.as_deref().map(SearchList::from_resolv_conf);
-        let config = Config { resolv_conf, ..Config::default() };
+        let config = Config { resolv_conf, connects: files.connects, ..Config::default() };
         Ok(Self {
             vantages: vantages.clone(),
             reader,
