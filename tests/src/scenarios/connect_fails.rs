@@ -20,16 +20,21 @@ pub(super) const CONNECT_FAILS: Scenario = Scenario {
     },
     play: |_, pod| {
         for _ in 0..3 {
-            let answer = Client::Glibc.lookup(pod, "web.default.svc.cluster.local.")?;
+            let answer = Client::Glibc.lookup(pod, &format!("{NAME}."))?;
             ensure!(answer.addresses == [SERVICE], "{answer:?}");
             ensure!(!connects(pod, SERVICE, 80)?, "{SERVICE} accepts connections");
         }
-        Ok(Played::about([("server", SERVICE.to_string())]))
+        Ok(Played::about([
+            ("client", pod.ip4.to_string()),
+            ("name", NAME.to_owned()),
+            ("address", SERVICE.to_string()),
+        ]))
     },
     ..Scenario::new("connect-fails", "the name resolves, and the address does not answer: it is not DNS")
 };
 
-/// The address of `web.default`.
+const NAME: &str = "web.default.svc.cluster.local";
+/// Its address.
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 1, 10);
 
 /// Whether a TCP connection from a pod is accepted.

@@ -7,6 +7,7 @@ use super::{Needs, Played, Scenario};
 use crate::client::Client;
 use crate::lab::{Lab, Pod};
 use crate::refusal::{self, Refusal};
+use crate::server::{ServerKind, ServerOptions};
 
 pub(super) const GLIBC: Scenario = Scenario {
     needs: Needs { tools: TOOLS, clients: &[Client::Glibc], coredns: false },
@@ -37,7 +38,7 @@ fn server_of(pod: &str) -> String {
 fn prepare(lab: &mut Lab, pod: &str) -> Result<()> {
     let server = server_of(pod);
     lab.add_pod(&server)?;
-    lab.start_cluster_server(&server)
+    lab.start_server(&server, ServerKind::Fast, &ServerOptions::everything())
 }
 
 fn play(lab: &Lab, pod: &Pod, client: Client, gap: f64) -> Result<Played> {

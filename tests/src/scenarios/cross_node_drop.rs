@@ -41,7 +41,7 @@ pub(super) const CROSS_NODE_DROP: Scenario = Scenario {
         Ok(Played {
             elsewhere: Some((shifted, "DP403")),
             kept: vec![Box::new(group)],
-            ..Played::about([("server", SERVICE.to_string()), ("backend", far)])
+            ..Played::about([("server", far), ("service", SERVICE.to_string())])
         })
     },
     ..Scenario::new(

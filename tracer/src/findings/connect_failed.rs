@@ -4,12 +4,13 @@
 //! with silence (the SYN was sent again, and nobody answered), with an ICMP unreachable, or with RST. `count` is such
 //! connections. A warning: the lookup itself went well.
 //!
-//! - information: RST from an address that accepted another connection meanwhile. Somebody is there, and the port is wrong
-//!   or was closed for a while.
+//! - information: RST from a port that accepted another connection meanwhile. Somebody is there, and the port was closed
+//!   for a while.
 //!
 //! Confidence is high where an answer says so, and medium with silence.
 //!
-//! Looks alike and does not fire: a connection that is accepted at the second or third SYN; a client that gives up within a
+//! Looks alike and does not fire: RST from an address that accepts connections to another port (the client's port is wrong);
+//! a connection that is accepted at the second or third SYN; a client that gives up within a
 //! second (it tried another address first); connections later than 10 s after the answer, or to addresses that no answer
 //! told.
 
@@ -65,12 +66,21 @@ impl ConnectFailed {
         }
     }
 
-    fn tell(&self, (client, name, server, outcome): &Key, count: u64, detail: &Detail) -> (String, Told) {
+    /// What is told; `None` where the client has the wrong port of an address that accepts connections.
+    fn tell(
+        &self,
+        (client, name, server, outcome): &Key,
+        count: u64,
+        detail: &Detail,
+    ) -> Option<(String, Told)> {
         let (address, port) = (server.ip(), server.port());
         let others = self.accepted.get(&address);
         let same_port = others.is_some_and(|ports| ports.contains(&port));
         let said = match (outcome, detail.error) {
             (ConnectOutcome::Refused, _) => format!("{address} refused its TCP connection to port {port}"),
+            (_, Some(error)) if error.from == address => {
+                format!("{address} cannot be reached at TCP port {port} ({})", icmp(&error))
+            }
             (_, Some(error)) => {
                 format!(
                     "{} says that {address} cannot be reached at TCP port {port} ({})",
@@ -85,19 +95,15 @@ impl ConnectFailed {
         };
         let times = if count == 1 { String::new() } else { format!(", {count} times") };
         let mut summary = format!("{client} was told {address} for {name}; {said}{times}");
-        let elsewhere = others.and_then(|ports| ports.iter().find(|other| **other != port));
-        let told = match (outcome, same_port, elsewhere) {
+        let told = match (outcome, same_port, others) {
             (_, true, _) => {
                 summary.push_str("; other connections to that port were accepted");
-                if *outcome == ConnectOutcome::Refused { Told::WrongPort } else { Told::Some }
+                if *outcome == ConnectOutcome::Refused { Told::Closed } else { Told::Some }
             }
-            (ConnectOutcome::Refused, false, Some(other)) => {
-                summary.push_str(&format!("; port {other} there accepts"));
-                Told::WrongPort
-            }
+            (ConnectOutcome::Refused, false, Some(_)) => return None,
             _ => Told::Nobody,
         };
-        (summary, told)
+        Some((summary, told))
     }
 }
 
@@ -108,8 +114,8 @@ enum Told {
     Nobody,
     /// It accepts others.
     Some,
-    /// It refuses one port and is there.
-    WrongPort,
+    /// It refuses now and then.
+    Closed,
 }
 
 /// What an ICMP unreachable says, as far as clients meet it (RFC 792, RFC 1812 section 5.2.7.1, RFC 4443).
@@ -128,8 +134,8 @@ impl Rule for ConnectFailed {
     fn findings(&self) -> Vec<Finding> {
         self.failed.findings(|key, group| {
             let (client, name, server, outcome) = key;
-            let (summary, told) = self.tell(key, group.tally.count, &group.detail);
-            let severity = if told == Told::WrongPort { Severity::Info } else { Severity::Warning };
+            let (summary, told) = self.tell(key, group.tally.count, &group.detail)?;
+            let severity = if told == Told::Closed { Severity::Info } else { Severity::Warning };
             let silent = *outcome == ConnectOutcome::Silent;
             let confidence = if silent { Confidence::Medium } else { Confidence::High };
             let mut finding = group.tally.finding(CODE, severity, confidence);
@@ -142,8 +148,8 @@ impl Rule for ConnectFailed {
             ];
             finding.summary = summary;
             finding.advice = match (outcome, told) {
-                (_, Told::WrongPort) => {
-                    "The name was resolved, and the address is alive: check the port, and whether its program restarts."
+                (_, Told::Closed) => {
+                    "The name was resolved, and the address is alive: see whether its program restarts."
                 }
                 (_, Told::Some) => {
                     "The name was resolved, and the address accepts others: look for a rule about this client (a \
@@ -220,15 +226,11 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_port_of_a_healthy_service_is_information() {
+    fn a_wrong_port_of_a_healthy_service_is_none_of_its_failures() {
         let others = [connect("203.0.113.10:80", Accepted, 1), connect(ADDRESS, Accepted, 1)];
-        for (other, words) in
-            others.iter().zip(["; port 80 there accepts", "; other connections to that port"])
-        {
-            let findings = told(&[other.clone(), connect(ADDRESS, Refused, 100)]);
-            assert_eq!((findings.len(), findings[0].severity), (1, Severity::Info), "{findings:?}");
-            assert!(findings[0].summary.contains(words), "{}", findings[0].summary);
-        }
+        assert_eq!(told(&[others[0].clone(), connect(ADDRESS, Refused, 100)]), []);
+        let findings = told(&[others[1].clone(), connect(ADDRESS, Refused, 100)]);
+        assert_eq!((findings.len(), findings[0].severity), (1, Severity::Info), "{findings:?}");
         let silent = told(&[others[1].clone(), connect(ADDRESS, Silent, 100)]);
         assert_eq!(silent[0].severity, Severity::Warning, "others are accepted, this one is not");
     }
