@@ -33,6 +33,45 @@ pub trait Observer {
 /// Nobody listens.
 impl Observer for () {}
 
+/// Perhaps somebody listens.
+impl<O: Observer> Observer for Option<O> {
+    fn message(&mut self, message: &Message) {
+        if let Some(observer) = self {
+            observer.message(message);
+        }
+    }
+    fn question(&mut self, question: &Question) {
+        if let Some(observer) = self {
+            observer.question(question);
+        }
+    }
+    fn lookup(&mut self, lookup: &Lookup) {
+        if let Some(observer) = self {
+            observer.lookup(lookup);
+        }
+    }
+    fn packet_drop(&mut self, drop: &PacketDrop) {
+        if let Some(observer) = self {
+            observer.packet_drop(drop);
+        }
+    }
+    fn misdirected(&mut self, frame: &Misdirected) {
+        if let Some(observer) = self {
+            observer.misdirected(frame);
+        }
+    }
+    fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
+        if let Some(observer) = self {
+            observer.resolver(resolver, time);
+        }
+    }
+    fn evicted(&mut self, eviction: Eviction) {
+        if let Some(observer) = self {
+            observer.evicted(eviction);
+        }
+    }
+}
+
 impl<A: Observer, B: Observer> Observer for (A, B) {
     fn message(&mut self, message: &Message) {
         self.0.message(message);

@@ -17,12 +17,8 @@ use super::{
 };
 use crate::{
     capture::{self, Capture, Interfaces, Netns, Notes},
-    cli::{
-        args::ReportFormat,
-        options::{ExitStatus, LiveOptions, ReportOptions, StreamOptions},
-    },
+    cli::options::{ExitStatus, LiveOptions, ReportOptions, StreamOptions},
     engine::{Config, SearchList},
-    findings::Severity,
     model::{Conntrack, Coverage, Direction, InterfaceKind, Observer, Pods, Resolver, Timestamp, Vantages},
     node,
     output::{Format, Stream, Unit},
@@ -297,7 +293,7 @@ pub fn stream(mut options: LiveOptions, stream: StreamOptions) -> anyhow::Result
 pub fn report(mut options: LiveOptions, report: ReportOptions) -> anyhow::Result<ExitStatus> {
     let vantages = Vantages::new();
     let live = Live::start(&mut options, &vantages)?;
-    let sinks = ReportSinks::new(report.lookups, vantages.clone(), live.pods.clone());
+    let sinks = ReportSinks::new(&report, vantages.clone(), live.pods.clone());
     let mut selected = Selected::new(&options.selection, sinks);
     let mut problems = Problems::default();
     let ran = live.run(&mut selected, |_, tick| {
@@ -305,8 +301,10 @@ pub fn report(mut options: LiveOptions, report: ReportOptions) -> anyhow::Result
         Ok(())
     })?;
     let to = io::stdout().lock();
-    let status =
-        selected.observer.finish(&ran.covered(&options), &vantages, &report, to).context(CANNOT_PRINT)?;
+    let status = selected
+        .observer
+        .finish(&ran.covered(&options), None, &vantages, &report, to)
+        .context(CANNOT_PRINT)?;
     ran.recorded().map(|()| status)
 }
 
@@ -320,7 +318,7 @@ pub fn lines(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
     let lines = Stream::new(io::stdout().lock(), Format::Text, &[Unit::Lookup], vantages.clone());
     let sinks = (
         StreamSinks::new(lines, live.pods.clone()),
-        ReportSinks::new(false, vantages.clone(), live.pods.clone()),
+        ReportSinks::new(&ReportOptions::BEHIND_LINES, vantages.clone(), live.pods.clone()),
     );
     let mut selected = Selected::new(&options.selection, sinks);
     let mut problems = Problems::default();
@@ -333,9 +331,8 @@ pub fn lines(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
     drop(stream);
     let mut stdout = io::stdout().lock();
     writeln!(stdout).context(CANNOT_PRINT)?;
-    let options_of_report =
-        ReportOptions { format: ReportFormat::Text, lookups: false, fail_on: Severity::Error };
-    report.finish(&ran.covered(&options), &vantages, &options_of_report, stdout).context(CANNOT_PRINT)?;
+    let covered = ran.covered(&options);
+    report.finish(&covered, None, &vantages, &ReportOptions::BEHIND_LINES, stdout).context(CANNOT_PRINT)?;
     // Lines were asked for, not a verdict.
     ran.recorded().map(|()| ExitStatus::Clean)
 }

@@ -7,7 +7,7 @@ use super::{
     live::IN_FLIGHT,
     selection::{Selected, Selection},
     session::Session,
-    sinks::{Covered, ReportSinks, StreamSinks},
+    sinks::{Before, Covered, ReportSinks, StreamSinks},
 };
 use crate::{
     cli::options::{ExitStatus, FileOptions, ReportOptions, StreamOptions},
@@ -44,12 +44,20 @@ pub fn stream(files: FileOptions, options: &StreamOptions, to: impl Write) -> an
 pub fn report(files: FileOptions, options: &ReportOptions, to: impl Write) -> anyhow::Result<ExitStatus> {
     let selection = selection(&files)?;
     let vantages = Vantages::new();
-    let sinks = ReportSinks::new(options.lookups, vantages.clone(), selection.pods.clone());
-    let mut selected = Selected::new(&selection, sinks);
-    let read = read(&files, &vantages, &mut selected, |_| true)?;
+    let mut sinks = ReportSinks::new(options, vantages.clone(), selection.pods.clone());
+    let earlier = selection.earlier();
+    let before = earlier.as_ref().map(|earlier| Selected::new(earlier, Before::new(vantages.clone())));
+    if let Some(before) = &before {
+        sinks = sinks.compared_with(&before.observer);
+    }
+    let mut both = (Selected::new(&selection, sinks), before);
+    let read = read(&files, &vantages, &mut both, |_| true)?;
+    let (selected, before) = both;
     let window = read.span.map(|span| selection.window.within(span));
     let covered = Covered { sources: read.sources.clone(), window, coverage: read.coverage, cut: read.cut };
-    let status = selected.observer.finish(&covered, &vantages, options, to).context("cannot print")?;
+    let before = before.as_ref().map(|before| &before.observer);
+    let status =
+        selected.observer.finish(&covered, before, &vantages, options, to).context("cannot print")?;
     read.damage()?;
     Ok(status)
 }

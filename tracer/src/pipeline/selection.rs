@@ -243,6 +243,13 @@ impl Selection {
         Ok(Self { clients, servers, names, qtypes, rcodes, ..Self::default() })
     }
 
+    /// The same filters for the time before the window; `None` where it has no start.
+    #[must_use]
+    pub fn earlier(&self) -> Option<Self> {
+        let until = Some(self.window.since?.minus_nanos(1));
+        Some(Self { window: Window { since: None, until }, ..self.clone() })
+    }
+
     /// Whether a message is told. A query has no response code: with `--rcode` only responses are.
     #[must_use]
     pub fn admits_message(&self, message: &Message) -> bool {

@@ -6,7 +6,6 @@
 
 use super::{
     kernel::Drops,
-    ladder::Ladder,
     row::{Row, Setting},
     servers::{self, ServerRow},
     status::{RateMeter, Rates, Status},
@@ -17,6 +16,7 @@ use crate::{
         Lookup, LookupResult, Message, MessageKind, Observer, PacketDrop, Question, QuestionId, Timestamp,
         Vantages,
     },
+    output::ladder::Ladder,
     stats::{Role, Servers},
 };
 use std::{

@@ -12,7 +12,6 @@ mod filter;
 mod header;
 mod kernel;
 mod keys;
-mod ladder;
 mod row;
 mod servers;
 mod snapshot;
@@ -24,7 +23,7 @@ mod theme;
 mod views;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use app::{Action, App, Request};
 pub use feed::{Feed, Limits, PodOf, SharedFeed};
