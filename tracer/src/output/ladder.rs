@@ -1,10 +1,10 @@
 //! A lookup's messages in the order of their steps and times: what the ladder screen and the page draw, kept small.
 
 use super::text;
-use crate::findings::what_happened;
+use crate::findings::{Evidence, what_happened};
 use crate::model::{
-    Answer, Hop, Lookup, Name, Question, QuestionOutcome, Rcode, RetransmissionKind, Timestamp, Transmission,
-    TransmissionKind, Transport, Unreachable, VantageId, Vantages,
+    Answer, Hop, Lookup, Name, PacketDrop, Question, QuestionOutcome, Rcode, RetransmissionKind, Timestamp,
+    Transmission, TransmissionKind, Transport, Unreachable, VantageId, Vantages,
 };
 use std::{
     net::{IpAddr, SocketAddr},
@@ -45,6 +45,8 @@ pub(crate) struct Rung {
     pub(crate) qtype: Box<str>,
     /// The message's way, in the order it passed; empty for a gap.
     pub(crate) hops: Box<[Hop]>,
+    /// What the kernel told of its end.
+    pub(crate) drop: Option<Evidence>,
     /// What is to be said about it.
     pub(crate) note: Box<str>,
 }
@@ -90,6 +92,14 @@ impl Ladder {
         let start = question.first_asked();
         let step = Step::new(&question.name, std::slice::from_ref(question), start, vantages);
         Self { start, answered_by: None, steps: Box::new([step]) }
+    }
+
+    /// Whether one of these frames is of its messages, or was a drop of one.
+    pub(crate) fn shows(&self, evidence: &[Evidence]) -> bool {
+        self.rungs().any(|(_, rung)| {
+            let frames = rung.hops.iter().map(Evidence::from).chain(rung.drop);
+            frames.into_iter().any(|frame| evidence.contains(&frame))
+        })
     }
 
     /// Octets of memory, near enough for a budget.
@@ -173,6 +183,7 @@ fn with_gaps(rungs: Vec<Rung>) -> Vec<Rung> {
                 what: What::Gap(gap),
                 qtype: "".into(),
                 hops: Box::default(),
+                drop: None,
                 note: "".into(),
             });
         }
@@ -200,6 +211,7 @@ fn of_question<'a>(
             },
             qtype: qtype(),
             hops: t.hops.to_vec().into(),
+            drop: t.dropped.as_deref().map(evidence),
             note: note_of_query(question, t, vantages).into(),
         };
         std::iter::once(query).chain(t.unreachable.map(|u| icmp(u, start, qtype())))
@@ -215,9 +227,14 @@ fn of_question<'a>(
         },
         qtype: qtype(),
         hops: a.hops.to_vec().into(),
+        drop: a.dropped.as_deref().map(evidence),
         note: note_of_answer(a).into(),
     });
     queries.chain(answers)
+}
+
+fn evidence(drop: &PacketDrop) -> Evidence {
+    Evidence { frame: drop.frame, vantage: drop.vantage }
 }
 
 fn icmp(unreachable: Unreachable, start: Timestamp, qtype: Box<str>) -> Rung {
@@ -234,6 +251,7 @@ fn icmp(unreachable: Unreachable, start: Timestamp, qtype: Box<str>) -> Rung {
         what: What::Icmp { from: error.from },
         qtype,
         hops: Box::default(),
+        drop: None,
         note: format!("ICMP {what}").into(),
     }
 }

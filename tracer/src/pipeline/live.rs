@@ -438,8 +438,7 @@ pub(super) fn namespaces(named: &[String]) -> Vec<Netns> {
 pub fn tui(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
     let vantages = Vantages::new();
     let pods = options.selection.pods.clone();
-    let pod_of = move |client, time| pods.name_at(client, time).map(|pod| pod.to_string());
-    let feed = SharedFeed::new(Feed::new(vantages.clone(), Limits::default()).with_pods(Box::new(pod_of)));
+    let feed = SharedFeed::new(Feed::new(vantages.clone(), Limits::default()).with_pods(pods));
     let live = Live::start_with(&mut options, &vantages, Some(&feed))?;
     let stop = live.stop.clone();
     let save = live.flight.as_ref().map(Flight::ask);

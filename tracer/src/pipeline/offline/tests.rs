@@ -87,7 +87,7 @@ fn every_kind_of_trouble_is_named_and_what_looks_alike_is_not() {
         ("servfailall-musl1124", &["DP104 error servfail", "DP203 error"]),
         ("timeoutsuffix-musl125", &["DP104 error timeout"]),
         ("tcsmall-musl123", &["DP104 error truncated", "DP106 error"]),
-        ("slow6s-go119", &["DP104 error timeout", "DP105 warning", "DP204 warning server"]),
+        ("slow6s-go119", &["DP104 error timeout", "DP105 warning", "DP204 error server"]),
         ("ndots2svc-musl125", &["DP104 warning nxdomain"]),
         ("nxdomain-glibc236", &["DP104 info nxdomain"]),
         ("addrconfig-musl125", &[]),
