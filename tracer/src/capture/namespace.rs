@@ -8,7 +8,7 @@ use super::{
     CaptureError, Hook,
     counters::{self, Counted},
     drops::Baselines,
-    links::{Interfaces, Link},
+    links::{Interfaces, Link, ways_out},
     netns::Netns,
     notes::Notes,
     program::{Facts, Program, with_causes},
@@ -24,10 +24,10 @@ use rtnetlink::{
     packet_route::{RouteNetlinkMessage, link::LinkMessage},
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
         mpsc,
     },
     thread::JoinHandle,
@@ -51,6 +51,8 @@ pub(super) struct Settings {
     pub(super) interfaces: Interfaces,
     pub(super) ports: Vec<u16>,
     pub(super) ring_octets: u32,
+    /// Whether the beginnings of connections are captured.
+    pub(super) connects: bool,
     pub(super) hook: Hook,
     /// What the drop probe shares with the classifiers.
     pub(super) baselines: Option<Arc<Baselines>>,
@@ -72,6 +74,8 @@ pub(super) struct Shared {
     lost: Mutex<HashMap<LostKey, u64>>,
     conntrack: Mutex<Option<NamespaceCounters>>,
     attached: AtomicUsize,
+    /// Packets of encrypted DNS that passed.
+    encrypted: AtomicU64,
     stop: Notify,
     stopping: AtomicBool,
 }
@@ -98,6 +102,17 @@ impl Shared {
     pub(super) fn lost(&self) -> Vec<(Option<VantageId>, u64)> {
         let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
         lost.iter().map(|(key, count)| (self.vantage(*key), *count)).collect()
+    }
+
+    /// Packets to or from the port of encrypted DNS so far.
+    pub(super) fn encrypted(&self) -> u64 {
+        self.encrypted.load(Ordering::Relaxed)
+    }
+
+    /// Tells the thread to detach everything and to end.
+    pub(super) fn request_stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.stop.notify_one();
     }
 
     pub(super) fn attached(&self) -> usize {
@@ -137,8 +152,7 @@ impl Namespace {
 
     /// Detaches everything and ends the thread.
     pub(super) fn stop(&mut self) {
-        self.shared.stopping.store(true, Ordering::Relaxed);
-        self.shared.stop.notify_one();
+        self.shared.request_stop();
         if let Some(thread) = self.thread.take() {
             // A panic there was printed there.
             let _ = thread.join();
@@ -160,6 +174,7 @@ struct Watcher {
     shared: Arc<Shared>,
     program: Program,
     counted: Counted,
+    ways_out: HashSet<String>,
     logger: Option<EbpfLogger<Notes>>,
 }
 
@@ -169,6 +184,7 @@ impl Watcher {
             let (program, facts) = Program::load(
                 &settings.ports,
                 settings.ring_octets,
+                settings.connects,
                 settings.hook,
                 settings.baselines.as_deref().zip(settings.inode()),
             )?;
@@ -185,7 +201,7 @@ impl Watcher {
         };
         let logger = EbpfLogger::init_with_logger(program.ebpf_mut(), settings.notes.clone()).ok();
         let counted = Counted::start();
-        let mut watcher = Self { settings, shared, program, counted, logger };
+        let mut watcher = Self { settings, shared, program, counted, ways_out: HashSet::new(), logger };
         runtime.block_on(watcher.watch(facts, report));
     }
 
@@ -257,6 +273,7 @@ impl Watcher {
                 self.vanished(index);
             }
         }
+        self.ways_out = ways_out();
         for link in &links {
             self.attach(link);
         }
@@ -287,7 +304,7 @@ impl Watcher {
                 interface: link.name.clone(),
                 ifindex: link.index,
                 direction,
-                kind: link.kind,
+                kind: link.kind_among(&self.ways_out),
                 netns: self.settings.shown_as.clone(),
                 source: 0,
             });
@@ -319,6 +336,13 @@ impl Watcher {
 
     fn publish(&mut self) {
         *self.shared.lost.lock().unwrap_or_else(PoisonError::into_inner) = self.program.lost();
+        let [passed_over, encrypted] = self.program.counts();
+        self.shared.encrypted.store(encrypted, Ordering::Relaxed);
+        if passed_over > 0 {
+            self.settings
+                .notes
+                .add("the ring was too full to follow how some connections begin: DP601 may miss them");
+        }
         let now = self.counted.per_cpu().map(|cpus| NamespaceCounters { cpus, table: counters::table_use() });
         *self.shared.conntrack.lock().unwrap_or_else(PoisonError::into_inner) = now;
         if let Some(logger) = &mut self.logger {

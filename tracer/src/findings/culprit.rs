@@ -4,8 +4,8 @@
 //! A rule about causes says whom its findings blame. Where the two meet, the wait is a symptom of that finding. So a cause
 //! that takes many questions to be believed (one slow answer is no slow server) can still explain the first of them.
 
-use super::{cause::drops, untranslated_reply::UntranslatedReply, wrong_mac::WrongMac};
-use crate::model::{Fate, Name, PacketDrop, Question, Rcode};
+use super::{cause::drops, untranslated_reply::UntranslatedReply, ways::addresses, wrong_mac::WrongMac};
+use crate::model::{Answer, Fate, Name, PacketDrop, Question, Rcode, VantageId};
 use smallvec::SmallVec;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -22,6 +22,16 @@ pub(crate) enum Culprit {
     WrongMac(IpAddr),
     /// A missing translation, for a client and the server it asked (DP206).
     Untranslated(IpAddr, IpAddr),
+    /// A service without endpoints (DP202).
+    NoEndpoints(IpAddr),
+    /// A server that forwards to itself (DP205).
+    Loop(IpAddr),
+    /// The node, behind the place where a query to this address was last seen, or its answer (DP402).
+    LostOnNode { answer: bool, server: IpAddr, last: VantageId },
+    /// What lies between two nodes, for a server (DP403).
+    BetweenNodes(IpAddr),
+    /// The address asked, and the backend behind it that does not answer (DP201).
+    Unanswered(IpAddr, IpAddr),
     /// A server's slowness (DP204).
     Slow(IpAddr),
     /// A server's errors (DP203).
@@ -56,11 +66,37 @@ impl Witnesses<'_> {
                 suspects.push(culprit);
             }
         };
+        // Whatever became of the single packet.
+        for sent in question.transmissions.iter().filter(|sent| sent.answered_by.is_none()) {
+            let (server, backend) = addresses(sent);
+            if sent.backend.is_none() {
+                suspect(Culprit::NoEndpoints(server));
+            }
+            suspect(Culprit::Loop(server));
+            suspect(Culprit::Loop(backend));
+        }
         let mut dropped: SmallVec<[(&PacketDrop, Duration); 2]> = drops(question).collect();
         dropped.sort_by_key(|(_, wait)| std::cmp::Reverse(*wait));
         dropped.into_iter().map(|(drop, _)| blamed(drop)).for_each(&mut suspect);
         self.wrong_mac.blamed(question).into_iter().for_each(&mut suspect);
         self.untranslated_reply.blamed(question).into_iter().for_each(&mut suspect);
+        for sent in question.transmissions.iter().filter(|sent| sent.answered_by.is_none()) {
+            let (server, backend) = addresses(sent);
+            if let Some(last) = sent.hops.last() {
+                suspect(Culprit::LostOnNode { answer: false, server, last: last.vantage });
+            }
+            suspect(Culprit::BetweenNodes(backend));
+            suspect(Culprit::Unanswered(server, backend));
+        }
+        // What was answered, but not to the client's use.
+        let taken = |answer: &Answer| question.answer().is_some_and(|it| std::ptr::eq(it, answer));
+        for (sent, answer) in question.replies().filter(|(_, answer)| !taken(answer)) {
+            let (server, backend) = addresses(sent);
+            if let Some(last) = answer.hops.last() {
+                suspect(Culprit::LostOnNode { answer: true, server, last: last.vantage });
+            }
+            suspect(Culprit::BetweenNodes(backend));
+        }
         for (sent, answer) in question.replies() {
             if answer.time.since(sent.time) >= SLOW {
                 suspect(Culprit::Slow(sent.server.ip()));

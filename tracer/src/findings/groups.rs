@@ -46,6 +46,9 @@ impl Tally {
 
     /// Counts what `other` counted too.
     pub(super) fn absorb(&mut self, other: &Self) {
+        if other.count == 0 {
+            return;
+        }
         let (first, last) = (other.first, other.last);
         self.add(other.count, first, []);
         self.last = self.last.max(last);
@@ -131,6 +134,11 @@ impl<K: Eq + Hash, V: Default> Groups<K, V> {
         group.tally.add(count, time, frames);
         group.tally.cost += cost;
         Some(&mut group.detail)
+    }
+
+    /// Changes what the rule keeps for its groups.
+    pub(super) fn each(&mut self, mut change: impl FnMut(&K, &mut V)) {
+        self.all.iter_mut().for_each(|(key, group)| change(key, &mut group.detail));
     }
 
     /// Adds to the cost of what is counted for `key` already.

@@ -5,15 +5,21 @@ mod cause;
 mod causes;
 mod clash_resolved;
 mod clash_rules;
+mod connect_failed;
 mod cost;
 mod culprit;
 mod empty_noerror;
+mod forward_loop;
 mod groups;
 mod insert_failed;
 mod late_answer;
 mod lookup_failed;
 mod losses;
+mod lost_between_nodes;
+mod lost_on_node;
+mod no_endpoints;
 mod packet_dropped;
+mod places;
 mod pods;
 mod reasons;
 mod resolv_conf;
@@ -21,12 +27,14 @@ mod retry_gap;
 mod search;
 mod search_fan_out;
 mod server_errors;
+mod server_unanswered;
 mod slow_server;
 mod table_full;
 #[cfg(test)]
 pub(crate) mod testing;
 mod truncated;
 mod untranslated_reply;
+mod ways;
 mod wrong_mac;
 
 pub use cause::{cause, dropped};
@@ -37,13 +45,13 @@ pub use pods::name_pods;
 pub use reasons::{fate, what_happened};
 
 use crate::model::{
-    Coverage, Hop, Lookup, Message, Misdirected, Observer, PacketDrop, Question, Resolver, Timestamp,
-    VantageId, Vantages,
+    Connect, Coverage, Hop, Lookup, Message, Misdirected, Observer, PacketDrop, Question, Resolver,
+    Timestamp, VantageId, Vantages,
 };
 use causes::Causes;
 use culprit::{Culprit, Suspects, Witnesses};
 use losses::{Loss, Losses};
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
@@ -233,6 +241,17 @@ pub(crate) trait Rule {
     fn findings(&self) -> Vec<Finding>;
 }
 
+/// One of several files that are read together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// Its name.
+    pub name: String,
+    /// Between when it was recorded, where it says so, by the clock of the first file.
+    pub window: Option<(Timestamp, Timestamp)>,
+    /// How its clock differs from the first file's is not known.
+    pub clock_unknown: bool,
+}
+
 /// Every rule. Tell it what the engine tells, then ask it.
 #[derive(Debug, Default)]
 pub struct Findings {
@@ -244,6 +263,8 @@ pub struct Findings {
     truncated: truncated::Truncated,
     server_errors: server_errors::ServerErrors,
     slow_server: slow_server::SlowServer,
+    connect_failed: connect_failed::ConnectFailed,
+    forward_loop: forward_loop::ForwardLoop,
     insert_failed: insert_failed::InsertFailed,
     table_full: table_full::TableFull,
     packet_dropped: packet_dropped::PacketDropped,
@@ -251,14 +272,27 @@ pub struct Findings {
     untranslated_reply: untranslated_reply::UntranslatedReply,
     wrong_mac: wrong_mac::WrongMac,
     losses: Losses,
+    no_endpoints: no_endpoints::NoEndpoints,
     resolv_conf: resolv_conf::ResolvConf,
+    ways: ways::Ways,
+    sources: Vec<Source>,
 }
 
 impl Findings {
     /// Rules that know the places behind the hops' vantages.
     #[must_use]
     pub fn new(vantages: Vantages) -> Self {
-        Self { untranslated_reply: untranslated_reply::UntranslatedReply::new(vantages), ..Self::default() }
+        Self {
+            forward_loop: forward_loop::ForwardLoop::new(vantages.clone()),
+            untranslated_reply: untranslated_reply::UntranslatedReply::new(vantages.clone()),
+            ways: ways::Ways::new(vantages),
+            ..Self::default()
+        }
+    }
+
+    /// Says which files are read together, in the order that [`crate::model::Vantage::source`] counts.
+    pub fn set_sources(&mut self, sources: Vec<Source>) {
+        self.sources = sources;
     }
 
     /// What was found so far, the worst first, and behind it what that explains; the same for the same events, whatever
@@ -274,6 +308,7 @@ impl Findings {
         for rule in self.rules() {
             causes.extend(doubted(rule.findings()));
         }
+        causes.extend(doubted(self.of_ways()));
         let told = [self.retry_gap.told(&causes), self.lookup_failed.told(&causes)];
         causes.extend(doubted(told.concat()));
         // What a file says is no less true when frames were lost.
@@ -282,9 +317,23 @@ impl Findings {
         causes.ranked()
     }
 
+    /// What the ways of messages say, causes before what they explain.
+    fn of_ways(&self) -> Vec<Finding> {
+        let usual = lost_on_node::Usual::of(&self.ways);
+        let mut findings = self.no_endpoints.findings();
+        let mut others = lost_between_nodes::findings(&self.ways, &usual, &self.sources);
+        others.extend(lost_on_node::findings(&self.ways, &usual));
+        others.extend(server_unanswered::findings(&self.ways, &usual));
+        others.retain(|finding| !no_endpoints::explain(&findings, finding));
+        findings.extend(others);
+        findings
+    }
+
     /// Causes before what they explain.
-    fn rules(&self) -> [&dyn Rule; 11] {
+    fn rules(&self) -> [&dyn Rule; 13] {
         [
+            &self.connect_failed,
+            &self.forward_loop,
             &self.insert_failed,
             &self.packet_dropped,
             &self.wrong_mac,
@@ -301,11 +350,13 @@ impl Findings {
 
     /// The drops told so far as losses are told to the rules about them.
     fn losses(&mut self, tell: impl FnOnce(&mut Losses, &mut dyn FnMut(&Loss<'_>))) {
-        let Self { losses, insert_failed, table_full, packet_dropped, wrong_mac, .. } = self;
+        let Self { losses, insert_failed, table_full, packet_dropped, wrong_mac, no_endpoints, .. } = self;
         tell(losses, &mut |loss| {
             insert_failed.loss(loss);
             table_full.loss(loss);
-            packet_dropped.loss(loss);
+            if !no_endpoints.rejects(loss.drop) {
+                packet_dropped.loss(loss);
+            }
             wrong_mac.loss(loss);
         });
     }
@@ -314,11 +365,15 @@ impl Findings {
 /// Each event goes to the rules that watch such events, named one by one: this is called for every message.
 impl Observer for Findings {
     fn message(&mut self, message: &Message) {
+        self.ways.message(message);
         self.late_answer.message(message);
         self.server_errors.message(message);
+        self.forward_loop.message(message);
     }
     fn question(&mut self, question: &Question) {
         self.slow_server.question(question);
+        self.ways.question(question);
+        self.no_endpoints.question(question, &self.ways.places);
         self.untranslated_reply.question(question);
         self.losses(|losses, tell| losses.question(question, tell));
         self.resolv_conf.question(question);
@@ -333,6 +388,13 @@ impl Observer for Findings {
     }
     fn misdirected(&mut self, frame: &Misdirected) {
         self.wrong_mac.misdirected(frame);
+        self.ways.misdirected(frame);
+    }
+    fn resides(&mut self, address: IpAddr, source: u16) {
+        self.ways.at_home(address, source);
+    }
+    fn connect(&mut self, connect: &Connect) {
+        self.connect_failed.connect(connect);
     }
     /// What a server asked for others is not told: their own lookups say the same.
     fn lookup(&mut self, lookup: &Lookup) {

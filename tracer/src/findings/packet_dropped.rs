@@ -105,6 +105,10 @@ impl Rule for PacketDropped {
                 finding.summary.push_str(&format!("; {} never answered", detail.unanswered));
             }
             finding.blames = vec![Culprit::Dropped(Arc::clone(reason), Arc::clone(place))];
+            if detail.servers.len() == 1 && &**reason == "NO_SOCKET" {
+                // A server that ends itself.
+                finding.suspects = detail.servers.iter().copied().map(Culprit::Loop).collect();
+            }
             finding.advice = advice.into();
             Some(finding)
         })

@@ -86,6 +86,7 @@ impl Rule for ServerErrors {
                 finding.count,
                 names.join(", ")
             );
+            finding.suspects = vec![Culprit::Loop(*server)];
             finding.blames = vec![Culprit::Errors(*server, *rcode)];
             finding.advice = match *rcode {
                 Rcode::SERVFAIL => {

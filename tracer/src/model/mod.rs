@@ -6,6 +6,7 @@
 //! [`Observer`] about each.
 
 mod check;
+mod connect;
 mod dns;
 mod frame;
 mod kernel;
@@ -21,6 +22,7 @@ mod time;
 mod vantage;
 
 pub use check::{Check, Verdict};
+pub use connect::{Connect, ConnectOutcome, ConnectPacket, ConnectStep};
 pub use dns::{AnswerSummary, Class, DnsMessage, Edns, Flags, Opcode, Rcode, Rtype};
 pub use frame::{Frame, LinkType, NatTuple};
 pub use kernel::{Conntrack, DropMark, Fate, Misdirected, PacketDrop, Rival};

@@ -14,3 +14,15 @@ pub enum News {
     /// A container's resolver as it was read at this time.
     Resolver(Arc<Resolver>, Timestamp),
 }
+
+impl News {
+    /// The same by another clock.
+    #[must_use]
+    pub fn shifted(self, nanos: i64) -> Self {
+        match self {
+            Self::Named(..) => self,
+            Self::Gone(address, time) => Self::Gone(address, time.shifted(nanos)),
+            Self::Resolver(resolver, time) => Self::Resolver(resolver, time.shifted(nanos)),
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! What the engine tells, and what it could not see.
 
-use super::{Conntrack, Lookup, Message, Misdirected, PacketDrop, Question, Resolver, Timestamp};
+use super::{Connect, Conntrack, Lookup, Message, Misdirected, PacketDrop, Question, Resolver, Timestamp};
+use std::net::IpAddr;
 
 /// Why the engine let go of something before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,8 +25,12 @@ pub trait Observer {
     fn packet_drop(&mut self, _drop: &PacketDrop) {}
     /// A frame that was sent to a MAC address that is not its receiver's.
     fn misdirected(&mut self, _frame: &Misdirected) {}
+    /// An attempt to connect to an answered address that ended.
+    fn connect(&mut self, _connect: &Connect) {}
     /// A container's resolver as it was read at `time`; told by who follows the node, and not by the engine.
     fn resolver(&mut self, _resolver: &Resolver, _time: Timestamp) {}
+    /// The pod of an address is on the node that a source was recorded on; told by who reads several files.
+    fn resides(&mut self, _address: IpAddr, _source: u16) {}
     /// Something was dropped for want of room.
     fn evicted(&mut self, _eviction: Eviction) {}
 }
@@ -60,9 +65,19 @@ impl<O: Observer> Observer for Option<O> {
             observer.misdirected(frame);
         }
     }
+    fn connect(&mut self, connect: &Connect) {
+        if let Some(observer) = self {
+            observer.connect(connect);
+        }
+    }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         if let Some(observer) = self {
             observer.resolver(resolver, time);
+        }
+    }
+    fn resides(&mut self, address: IpAddr, source: u16) {
+        if let Some(observer) = self {
+            observer.resides(address, source);
         }
     }
     fn evicted(&mut self, eviction: Eviction) {
@@ -93,9 +108,17 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
         self.0.misdirected(frame);
         self.1.misdirected(frame);
     }
+    fn connect(&mut self, connect: &Connect) {
+        self.0.connect(connect);
+        self.1.connect(connect);
+    }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         self.0.resolver(resolver, time);
         self.1.resolver(resolver, time);
+    }
+    fn resides(&mut self, address: IpAddr, source: u16) {
+        self.0.resides(address, source);
+        self.1.resides(address, source);
     }
     fn evicted(&mut self, eviction: Eviction) {
         self.0.evicted(eviction);
@@ -119,8 +142,14 @@ impl<O: Observer + ?Sized> Observer for &mut O {
     fn misdirected(&mut self, frame: &Misdirected) {
         (**self).misdirected(frame);
     }
+    fn connect(&mut self, connect: &Connect) {
+        (**self).connect(connect);
+    }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         (**self).resolver(resolver, time);
+    }
+    fn resides(&mut self, address: IpAddr, source: u16) {
+        (**self).resides(address, source);
     }
     fn evicted(&mut self, eviction: Eviction) {
         (**self).evicted(eviction);

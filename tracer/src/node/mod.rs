@@ -29,4 +29,4 @@ mod watch;
 pub use check::check;
 pub use links::Watched;
 pub use roots::Roots;
-pub use watch::{Counts, Settings, Watch};
+pub use watch::{Counts, Inside, Neighbourhood, Settings, Watch};

@@ -11,5 +11,5 @@ mod stream;
 pub mod text;
 
 pub use race::{Provoked, RaceSummary};
-pub use report::{Baseline, Known, LookupLog, Page, Report};
+pub use report::{Baseline, ClockView, Known, LookupLog, Page, Report};
 pub use stream::{Format, Stream, Unit};

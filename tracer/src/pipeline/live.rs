@@ -16,7 +16,7 @@ use super::{
     sinks::{Covered, ReportSinks, StreamSinks},
 };
 use crate::{
-    capture::{self, Capture, Interfaces, Netns, Notes},
+    capture::{self, Capture, Interfaces, Netns, Notes, PodNamespace},
     cli::options::{ExitStatus, LiveOptions, ReportOptions, StreamOptions},
     engine::{Config, SearchList},
     model::{Conntrack, Coverage, Direction, InterfaceKind, Observer, Pods, Resolver, Timestamp, Vantages},
@@ -85,6 +85,7 @@ impl Ran {
             window: Some(options.selection.window.within(self.span)),
             coverage: self.coverage,
             cut: false,
+            clocks: Vec::new(),
         }
     }
 
@@ -123,14 +124,18 @@ impl Live {
             interfaces,
             namespaces,
             ports: options.ports.clone(),
+            connects: options.connects,
             hook: options.hook,
             ..capture::Options::default()
         };
         let anchor = clock::Anchor::now();
-        let capture = Capture::start(&capture_options, anchor.wall_minus_monotonic(), vantages, &notes)?;
+        let mut capture = Capture::start(&capture_options, anchor.wall_minus_monotonic(), vantages, &notes)?;
         let pods = options.selection.pods.clone();
         let (known, found, resolvers) = Known::new(pods.clone());
         let node = watch_node(&capture_options.namespaces, &found, resolvers, &notes);
+        if options.pod_loopback {
+            watch_loopbacks(&mut capture, node.as_ref())?;
+        }
         if let Err(reason) = capture.drop_facts() {
             notes.add(&format!("dropped packets and conntrack clashes are not seen: {reason}"));
         }
@@ -160,7 +165,7 @@ impl Live {
             notes.add(&problem);
         }
         let resolv_conf = options.resolv_conf.as_deref().map(SearchList::from_resolv_conf);
-        let config = Config { resolv_conf, ..Config::default() };
+        let config = Config { resolv_conf, connects: options.connects, ..Config::default() };
         let session = Session::new(&options.ports, config, vantages.clone());
         let until = options.duration.map(|duration| started + duration);
         let settled = Timestamp::EPOCH;
@@ -374,6 +379,20 @@ pub(super) fn watch_node(
     node::Watch::start(settings)
         .map_err(|error| notes.add(&format!("cannot follow the pods: {error}: they are shown by address")))
         .ok()
+}
+
+/// Watches `lo` inside every pod that watched interfaces lead to.
+fn watch_loopbacks(capture: &mut Capture, node: Option<&node::Watch>) -> anyhow::Result<()> {
+    let node =
+        node.context("cannot watch the loopbacks of pods (--pod-loopback): the pods cannot be followed")?;
+    let neighbourhood = node.neighbourhood();
+    // By its address findings and screens know the pod. One that has none yet is waited for.
+    let of_pod = |inside: node::Inside| {
+        let shown_as = inside.address?.to_string();
+        Some(PodNamespace { inode: inside.inode, path: inside.path, shown_as })
+    };
+    capture.watch_loopbacks(move || neighbourhood.all().into_iter().filter_map(of_pod).collect())?;
+    Ok(())
 }
 
 /// What is watched, as reports and recordings name it.

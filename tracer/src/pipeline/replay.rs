@@ -55,6 +55,7 @@ pub fn follow(files: FileOptions, options: &StreamOptions, to: impl Write) -> an
         selected.observer.stream.flush().context(offline::CANNOT_PRINT)
     })?;
     let span = player.window().unwrap_or_default();
+    selected.observer.set_sources(player.files());
     selected.observer.finish(&player.coverage(), span).context(offline::CANNOT_PRINT)?;
     player.take_failure().map_or(Ok(ExitStatus::Clean), |error| Err(told(error)))
 }
@@ -80,8 +81,10 @@ pub fn lines(options: ReplayOptions, mut to: impl Write) -> anyhow::Result<ExitS
         window: player.window().map(|span| selection.window.within(span)),
         coverage: player.coverage(),
         cut: player.cut(),
+        clocks: player.clocks(),
     };
-    let (StreamSinks { mut stream, .. }, report) = selected.observer;
+    let (StreamSinks { mut stream, .. }, mut report) = selected.observer;
+    report.set_sources(player.files());
     stream.flush().context(offline::CANNOT_PRINT)?;
     drop(stream);
     writeln!(to).context(offline::CANNOT_PRINT)?;

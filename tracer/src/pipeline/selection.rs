@@ -5,8 +5,8 @@
 
 use super::when::When;
 use crate::model::{
-    DnsMessage, Eviction, Flow, Lookup, Message, Misdirected, Name, Observer, PacketDrop, PodName, Pods,
-    Question, Rcode, Resolver, Rtype, Timestamp, Transmission,
+    Connect, DnsMessage, Eviction, Flow, Lookup, Message, Misdirected, Name, Observer, PacketDrop, PodName,
+    Pods, Question, Rcode, Resolver, Rtype, Timestamp, Transmission,
 };
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use std::{net::IpAddr, str::FromStr};
@@ -311,6 +311,17 @@ impl Selection {
         self.window.contains(frame.time) && self.admits_packet(frame.time, asked, None, Some(&frame.dns))
     }
 
+    /// Whether an attempt to connect is told. It has no server, type or code of DNS: filters on these leave it out.
+    #[must_use]
+    pub fn admits_connect(&self, connect: &Connect) -> bool {
+        self.window.contains(connect.time)
+            && self.admits_client(connect.client.ip(), connect.time)
+            && self.admits_name(&connect.name)
+            && self.servers.is_empty()
+            && self.qtypes.is_empty()
+            && self.rcodes.is_empty()
+    }
+
     fn admits_packet(
         &self,
         time: Timestamp,
@@ -392,11 +403,19 @@ impl<O: Observer> Observer for Selected<'_, O> {
             self.observer.misdirected(frame);
         }
     }
+    fn connect(&mut self, connect: &Connect) {
+        if self.selection.admits_connect(connect) {
+            self.observer.connect(connect);
+        }
+    }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         let admits = &self.selection.pod_filter;
         if admits.admits_all() || admits.admits(&resolver.pod) {
             self.observer.resolver(resolver, time);
         }
+    }
+    fn resides(&mut self, address: IpAddr, source: u16) {
+        self.observer.resides(address, source);
     }
     fn evicted(&mut self, eviction: Eviction) {
         self.observer.evicted(eviction);

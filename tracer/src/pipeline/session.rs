@@ -1,7 +1,7 @@
 //! Decoder and engine in a row: the part of the way that live capture and files share.
 
 use crate::{
-    engine::{Config, Engine, Macs, SearchList},
+    engine::{Config, Connects, Engine, Macs, SearchList},
     model::{Coverage, Frame, News, Observer, Timestamp, Vantages},
     wire::Decoder,
 };
@@ -11,6 +11,8 @@ pub struct Session {
     decoder: Decoder,
     engine: Engine,
     macs: Macs,
+    /// `None` where connections are not followed.
+    connects: Option<Connects>,
     vantages: Vantages,
 }
 
@@ -19,12 +21,15 @@ impl Session {
     #[must_use]
     pub fn new(ports: &[u16], config: Config, vantages: Vantages) -> Self {
         let macs = Macs::new(vantages.clone());
-        Self { decoder: Decoder::new(ports), engine: Engine::new(config), macs, vantages }
+        let connects = config.connects.then(|| Connects::new(config.seed));
+        let decoder = Decoder::new(ports);
+        let decoder = if config.connects { decoder.following_connects() } else { decoder };
+        Self { decoder, engine: Engine::new(config), macs, connects, vantages }
     }
 
     /// Takes one frame, or what a probe told of a packet.
     pub fn frame(&mut self, frame: &Frame<'_>, out: &mut impl Observer) {
-        let Self { decoder, engine, macs, vantages } = self;
+        let Self { decoder, engine, macs, connects, vantages } = self;
         if frame.drop.is_some() {
             if let Some(drop) = decoder.packet_drop(frame) {
                 engine.observe_drop(&drop, out);
@@ -35,8 +40,14 @@ impl Session {
             if let Some(misdirected) = macs.see(sighting) {
                 out.misdirected(&misdirected);
             }
+            if let Some(connects) = connects {
+                connects.see(sighting);
+            }
             engine.observe(sighting, out);
         });
+        if let (Some(packet), Some(connects)) = (decoder.take_connect(), connects) {
+            connects.packet(&packet, out);
+        }
     }
 
     /// Takes what was learnt of the node: clients whose resolv.conf was read are understood by it.
@@ -53,16 +64,22 @@ impl Session {
 
     /// Says that every frame before `now` was given.
     pub fn advance(&mut self, now: Timestamp, out: &mut impl Observer) {
-        let Self { decoder, engine, .. } = self;
+        let Self { decoder, engine, connects, .. } = self;
         decoder.advance(now, &mut |sighting| engine.observe(sighting, out));
         engine.advance(now, out);
+        if let Some(connects) = connects {
+            connects.advance(now, out);
+        }
     }
 
     /// Ends the session: what is still open is told.
     pub fn finish(&mut self, out: &mut impl Observer) {
-        let Self { decoder, engine, .. } = self;
+        let Self { decoder, engine, connects, .. } = self;
         decoder.finish(&mut |sighting| engine.observe(sighting, out));
         engine.finish(out);
+        if let Some(connects) = connects {
+            connects.finish(out);
+        }
     }
 
     /// What was seen, with `lost` frames that the source lost.

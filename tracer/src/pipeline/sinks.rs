@@ -5,15 +5,18 @@ use crate::{
         args::ReportFormat,
         options::{ExitStatus, ReportOptions},
     },
-    findings::{Findings, name_pods},
+    findings::{Findings, Source, name_pods},
     model::{
-        Coverage, Eviction, Lookup, Message, Misdirected, Observer, PacketDrop, Pods, Question, Resolver,
-        Timestamp, Vantages,
+        Connect, Coverage, Eviction, Lookup, Message, Misdirected, Observer, PacketDrop, Pods, Question,
+        Resolver, Timestamp, Vantages,
     },
-    output::{Baseline, Known, LookupLog, Page, Report, Stream, Unit},
+    output::{Baseline, ClockView, Known, LookupLog, Page, Report, Stream, Unit},
     stats::Stats,
 };
-use std::io::{self, BufWriter, Write};
+use std::{
+    io::{self, BufWriter, Write},
+    net::IpAddr,
+};
 
 /// Lines, and the findings that come last: only then are they whole.
 pub(super) struct StreamSinks<W> {
@@ -26,6 +29,13 @@ impl<W: Write> StreamSinks<W> {
     pub(super) fn new(stream: Stream<W>, pods: Pods) -> Self {
         let findings = stream.prints(Unit::Finding).then(|| Findings::new(stream.vantages().clone()));
         Self { stream: stream.with_pods(pods.clone()), findings, pods }
+    }
+
+    /// Says which files are read together.
+    pub(super) fn set_sources(&mut self, sources: Vec<Source>) {
+        if let Some(findings) = &mut self.findings {
+            findings.set_sources(sources);
+        }
     }
 
     /// Prints the findings, and all that waits.
@@ -69,9 +79,19 @@ impl<W: Write> Observer for StreamSinks<W> {
             findings.misdirected(frame);
         }
     }
+    fn connect(&mut self, connect: &Connect) {
+        if let Some(findings) = &mut self.findings {
+            findings.connect(connect);
+        }
+    }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         if let Some(findings) = &mut self.findings {
             findings.resolver(resolver, time);
+        }
+    }
+    fn resides(&mut self, address: IpAddr, source: u16) {
+        if let Some(findings) = &mut self.findings {
+            findings.resides(address, source);
         }
     }
 }
@@ -97,6 +117,11 @@ impl Before {
     pub(super) fn new(vantages: Vantages) -> Self {
         Self { stats: Stats::default(), findings: Findings::new(vantages), known: Known::default() }
     }
+
+    /// Says which files are read together.
+    pub(super) fn set_sources(&mut self, sources: Vec<Source>) {
+        self.findings.set_sources(sources);
+    }
 }
 
 impl Observer for Before {
@@ -118,6 +143,12 @@ impl Observer for Before {
         self.stats.packet_drop(drop);
         self.findings.packet_drop(drop);
     }
+    fn connect(&mut self, connect: &Connect) {
+        self.findings.connect(connect);
+    }
+    fn resides(&mut self, address: IpAddr, source: u16) {
+        self.findings.resides(address, source);
+    }
     fn misdirected(&mut self, frame: &Misdirected) {
         self.findings.misdirected(frame);
     }
@@ -130,6 +161,8 @@ pub(super) struct Covered {
     pub(super) coverage: Coverage,
     /// A file ends inside a record.
     pub(super) cut: bool,
+    /// How the clocks of several files differ.
+    pub(super) clocks: Vec<ClockView>,
 }
 
 impl ReportSinks {
@@ -150,6 +183,11 @@ impl ReportSinks {
     pub(super) fn compared_with(mut self, before: &Before) -> Self {
         self.known = Some(before.known.sibling());
         self
+    }
+
+    /// Says which files are read together.
+    pub(super) fn set_sources(&mut self, sources: Vec<Source>) {
+        self.findings.set_sources(sources);
     }
 
     /// Writes the report; the status says whether it found something.
@@ -182,6 +220,7 @@ impl ReportSinks {
             window: covered.window,
             coverage: covered.coverage,
             cut: covered.cut,
+            clocks: &covered.clocks,
             stats: &self.stats,
             findings: &findings,
             vantages,
@@ -225,8 +264,14 @@ impl Observer for ReportSinks {
         self.findings.misdirected(frame);
         self.page.misdirected(frame);
     }
+    fn connect(&mut self, connect: &Connect) {
+        self.findings.connect(connect);
+    }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         self.findings.resolver(resolver, time);
+    }
+    fn resides(&mut self, address: IpAddr, source: u16) {
+        self.findings.resides(address, source);
     }
     fn evicted(&mut self, eviction: Eviction) {
         self.stats.evicted(eviction);

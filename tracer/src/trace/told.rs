@@ -29,6 +29,8 @@ pub struct Told {
     pub at: Option<Timestamp>,
     /// What it was told.
     pub news: News,
+    /// The file that says so, by its place.
+    pub source: u16,
 }
 
 /// What a comment of a name-resolution block says.

@@ -16,8 +16,8 @@ use super::{
 use crate::{
     findings::Findings,
     model::{
-        Lookup, LookupResult, Message, MessageKind, Misdirected, Observer, PacketDrop, Question, QuestionId,
-        Resolver, Timestamp, Vantages,
+        Connect, Lookup, LookupResult, Message, MessageKind, Misdirected, Observer, PacketDrop, Question,
+        QuestionId, Resolver, Timestamp, Vantages,
     },
     output::ladder::Ladder,
     stats::{Role, Servers},
@@ -330,6 +330,14 @@ impl Observer for Feed {
         self.told += 1;
     }
 
+    fn connect(&mut self, connect: &Connect) {
+        self.findings.connect(connect);
+        self.told += 1;
+    }
+    fn resides(&mut self, address: IpAddr, source: u16) {
+        self.findings.resides(address, source);
+    }
+
     fn misdirected(&mut self, frame: &Misdirected) {
         self.findings.misdirected(frame);
         self.told += 1;
@@ -433,6 +441,12 @@ impl Observer for SharedFeed {
     }
     fn packet_drop(&mut self, drop: &PacketDrop) {
         self.lock().packet_drop(drop);
+    }
+    fn connect(&mut self, connect: &Connect) {
+        self.lock().connect(connect);
+    }
+    fn resides(&mut self, address: IpAddr, source: u16) {
+        self.lock().resides(address, source);
     }
     fn misdirected(&mut self, frame: &Misdirected) {
         self.lock().misdirected(frame);

@@ -50,6 +50,9 @@ impl Serialize for Report<'_> {
         map.serialize_entry("sources", self.sources)?;
         map.serialize_entry("window", &Window::from(self.window))?;
         map.serialize_entry("coverage", &CoverageView::new(self))?;
+        if !self.clocks.is_empty() {
+            map.serialize_entry("clocks", self.clocks)?;
+        }
         map.serialize_entry("totals", &TotalsView(self.stats.totals()))?;
         map.serialize_entry("latency_s", &Latency::from(self.stats.latency()))?;
         map.serialize_entry("servers", &servers(self.stats.servers()))?;

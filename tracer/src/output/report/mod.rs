@@ -1,12 +1,14 @@
 //! What is wrong in a time window: text and a page for people, JSON for programs. The same events make the same octets.
 
 mod baseline;
+mod clocks;
 mod html;
 mod json;
 mod lookups;
 mod text;
 
 pub use baseline::{Baseline, Known};
+pub use clocks::ClockView;
 pub use html::Page;
 pub use lookups::LookupLog;
 
@@ -27,6 +29,8 @@ pub struct Report<'a> {
     pub coverage: Coverage,
     /// A source ended inside a record.
     pub cut: bool,
+    /// How the clocks of several files differ.
+    pub clocks: &'a [ClockView],
     /// What was counted.
     pub stats: &'a Stats,
     /// What is wrong, ranked, and behind it what that explains.

@@ -36,6 +36,7 @@ fn printed(session: &Session, lookups: bool) -> (String, String) {
         sources: &["capture.pcapng".into()],
         window: span,
         coverage: session.coverage,
+        clocks: &[],
         cut: false,
         stats: &session.stats,
         findings: &findings,
@@ -195,6 +196,7 @@ fn page(lookups: &[Lookup]) -> String {
         stats: &session.stats,
         findings: &findings,
         vantages: &Vantages::new(),
+        clocks: &[],
         baseline: None,
         lookups: None,
     };
@@ -264,6 +266,7 @@ fn what_changed_is_told_against_the_time_before() {
         stats: &later.stats,
         findings: &findings,
         vantages: &Vantages::new(),
+        clocks: &[],
         baseline: Some(&baseline),
         lookups: None,
     };

@@ -133,6 +133,9 @@ impl Report<'_> {
             row(text, if index == 0 { "before" } else { "" }, line);
         }
         row(text, "seen", &self.seen());
+        for clock in self.clocks {
+            row(text, "clock", &clock.to_string());
+        }
     }
 
     /// What was seen and what was not.

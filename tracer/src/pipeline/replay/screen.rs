@@ -102,13 +102,13 @@ impl<'a> Replay<'a> {
         Self {
             options,
             selection,
+            watch: Watch::from(Timestamp::EPOCH, &vantages),
             vantages,
             player,
             clock: Clock::new(options.speed),
             started: false,
             first: Timestamp::EPOCH,
             goal: None,
-            watch: Watch::from(Timestamp::EPOCH),
             found: Found::default(),
             feed,
             aside: None,
@@ -218,7 +218,7 @@ impl<'a> Replay<'a> {
                 }
             };
             self.player = player;
-            self.watch = Watch::from(self.first);
+            self.watch = Watch::from(self.first, &self.vantages);
             self.aside = Some(self.new_feed());
         } else if self.player.ended() {
             self.say("this is the end".to_owned());
@@ -255,7 +255,7 @@ impl<'a> Replay<'a> {
         };
         self.clock.set(first, now);
         (self.started, self.first) = (true, first);
-        self.watch = Watch::from(first);
+        self.watch = Watch::from(first, &self.vantages);
         if let Some(since) = self.selection.window.since.filter(|since| *since > first) {
             self.goal = Some(Goal::Time(since));
         }

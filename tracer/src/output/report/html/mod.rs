@@ -86,6 +86,9 @@ impl Report<'_> {
         }
         let _ = writeln!(html, "{}</p>", Escaped(text::sources(self.sources)));
         let _ = writeln!(html, "<p class=dim>Seen: {}</p>", Escaped(self.seen()));
+        for clock in self.clocks {
+            let _ = writeln!(html, "<p class=dim>Clock: {}</p>", Escaped(clock));
+        }
         for line in self.changes() {
             let _ = writeln!(html, "<p>{}</p>", Escaped(line));
         }
