@@ -162,7 +162,10 @@ impl NoEndpoints {
         finding.summary =
             format!("nobody is behind {server}: {queries} of {clients} were sent on to no backend");
         if let (Some(by), true) = (service.rejected_by, rejected > 0) {
-            finding.summary.push_str(&format!("; {rejected} were rejected by {by} (ICMP port unreachable)"));
+            let were = if rejected == 1 { "was" } else { "were" };
+            finding
+                .summary
+                .push_str(&format!("; {rejected} {were} rejected by {by} (ICMP port unreachable)"));
             if finding.count > rejected {
                 let rest = finding.count - rejected;
                 finding.summary.push_str(&format!(", {rest} got nothing, as such errors are rate-limited"));
