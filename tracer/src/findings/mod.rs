@@ -20,6 +20,8 @@ mod lost_on_node;
 mod no_endpoints;
 mod packet_dropped;
 mod places;
+#[cfg(test)]
+mod places_testing;
 mod pods;
 mod reasons;
 mod resolv_conf;

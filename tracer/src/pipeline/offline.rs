@@ -20,7 +20,6 @@ use crate::{
 };
 use anyhow::{Context, bail};
 use std::{
-    fs,
     io::Write,
     path::{Path, PathBuf},
 };
@@ -146,7 +145,7 @@ fn read<O: Observer>(
 /// Opens the files, several of them by the first one's clock. What can be read once only keeps its times.
 pub(super) fn open(files: &FileOptions) -> Result<(MergedReader, Vec<Clock>), TraceError> {
     let mut reader = MergedReader::open(&files.files)?;
-    let again = |file: &PathBuf| fs::metadata(file).is_ok_and(|data| data.is_file());
+    let again = |file: &PathBuf| std::fs::metadata(file).is_ok_and(|data| data.is_file());
     if files.files.len() < 2 || !files.files.iter().all(again) {
         return Ok((reader, Vec::new()));
     }
