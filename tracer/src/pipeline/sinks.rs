@@ -7,8 +7,8 @@ use crate::{
     },
     findings::{Findings, name_pods},
     model::{
-        Connect, Coverage, Eviction, Lookup, Message, Misdirected, Observer, PacketDrop, Pods, Question,
-        Resolver, Timestamp, Vantages,
+        BlindSpot, Connect, Coverage, Eviction, Lookup, Message, Misdirected, Observer, PacketDrop, Pods,
+        Question, Resolver, Timestamp, Vantages,
     },
     output::{LookupLog, Report, Stream, Unit},
     stats::Stats,
@@ -72,6 +72,11 @@ impl<W: Write> Observer for StreamSinks<W> {
     fn connect(&mut self, connect: &Connect) {
         if let Some(findings) = &mut self.findings {
             findings.connect(connect);
+        }
+    }
+    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
+        if let Some(findings) = &mut self.findings {
+            findings.blind_spot(spot, time);
         }
     }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
@@ -164,6 +169,9 @@ impl Observer for ReportSinks {
     }
     fn connect(&mut self, connect: &Connect) {
         self.findings.connect(connect);
+    }
+    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
+        self.findings.blind_spot(spot, time);
     }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         self.findings.resolver(resolver, time);
