@@ -272,8 +272,8 @@ mod tests {
             vec![local(&town, 900)],
         ];
         let found = town.found_of(&all.concat(), &sources(Some((0, 1_000)), false));
-        assert_eq!(codes(&found), ["DP201", "DP403"]);
-        insta::assert_debug_snapshot!(found[1]);
+        assert_eq!(codes(&found), ["DP403", "DP201"]);
+        insta::assert_debug_snapshot!(found[0]);
     }
 
     #[test]
@@ -322,7 +322,7 @@ mod tests {
         let early = town.found_of(&all, &sources(Some((0, 2_500)), false));
         assert_eq!(codes(&early), ["DP201"], "two alone");
         let partly = town.found_of(&all, &sources(Some((0, 4_500)), false));
-        assert_eq!((codes(&partly), partly[1].count), (vec!["DP201", "DP403"], 4));
+        assert_eq!((codes(&partly), partly[0].count), (vec!["DP403", "DP201"], 4));
     }
 
     #[test]
@@ -347,9 +347,9 @@ mod tests {
         let found = town.found_of(&all, &sources(Some((200_000, 200_000)), true));
         assert_eq!(codes(&found), ["DP201"], "the other recording is of another time");
         let found = town.found_of(&all, &sources(Some((40_000, 40_000)), true));
-        assert_eq!(codes(&found), ["DP201", "DP403"]);
-        assert_eq!(found[1].confidence, Confidence::Low);
-        assert!(found[1].summary.ends_with("; neither of them shows that this server is there"), "{found:?}");
+        assert_eq!(codes(&found), ["DP403", "DP201"]);
+        assert_eq!(found[0].confidence, Confidence::Low);
+        assert!(found[0].summary.ends_with("; neither of them shows that this server is there"), "{found:?}");
         // The upstream of both nodes is no pod of either.
         let upstream = |n: u64| town.seen(ask("x", Rtype::A, n).to("192.0.2.53"), "", LEFT, "");
         let all: Vec<Question> = (1..6).map(|n| upstream(n * 100)).chain([local(&town, 1)]).collect();

@@ -24,7 +24,7 @@ use crate::{
     stats::Histogram,
 };
 use smallvec::SmallVec;
-use std::{collections::HashMap, net::IpAddr, time::Duration};
+use std::{collections::HashMap, net::IpAddr};
 
 const CODE: Code = Code { code: "DP204", name: "slow-server" };
 const MIN_SLOW: u64 = 5;

@@ -1,6 +1,8 @@
 //! What the engine tells, and what it could not see.
 
-use super::{Connect, Conntrack, Lookup, Message, Misdirected, PacketDrop, Question, Resolver, Timestamp};
+use super::{
+    BlindSpot, Connect, Conntrack, Lookup, Message, Misdirected, PacketDrop, Question, Resolver, Timestamp,
+};
 use std::net::IpAddr;
 
 /// Why the engine let go of something before its end.
@@ -27,6 +29,8 @@ pub trait Observer {
     fn misdirected(&mut self, _frame: &Misdirected) {}
     /// An attempt to connect to an answered address that ended.
     fn connect(&mut self, _connect: &Connect) {}
+    /// Something that cannot be seen, as it was found at `time`; told by who runs the session.
+    fn blind_spot(&mut self, _spot: &BlindSpot, _time: Timestamp) {}
     /// A container's resolver as it was read at `time`; told by who follows the node, and not by the engine.
     fn resolver(&mut self, _resolver: &Resolver, _time: Timestamp) {}
     /// The pod of an address is on the node that a source was recorded on; told by who reads several files.
@@ -75,6 +79,11 @@ impl<O: Observer> Observer for Option<O> {
             observer.resolver(resolver, time);
         }
     }
+    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
+        if let Some(observer) = self {
+            observer.blind_spot(spot, time);
+        }
+    }
     fn resides(&mut self, address: IpAddr, source: u16) {
         if let Some(observer) = self {
             observer.resides(address, source);
@@ -112,6 +121,10 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
         self.0.connect(connect);
         self.1.connect(connect);
     }
+    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
+        self.0.blind_spot(spot, time);
+        self.1.blind_spot(spot, time);
+    }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         self.0.resolver(resolver, time);
         self.1.resolver(resolver, time);
@@ -144,6 +157,9 @@ impl<O: Observer + ?Sized> Observer for &mut O {
     }
     fn connect(&mut self, connect: &Connect) {
         (**self).connect(connect);
+    }
+    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
+        (**self).blind_spot(spot, time);
     }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         (**self).resolver(resolver, time);

@@ -19,7 +19,10 @@ use crate::{
     capture::{self, Capture, Interfaces, Netns, Notes, PodNamespace},
     cli::options::{ExitStatus, LiveOptions, ReportOptions, StreamOptions},
     engine::{Config, SearchList},
-    model::{Conntrack, Coverage, Direction, InterfaceKind, Observer, Pods, Resolver, Timestamp, Vantages},
+    model::{
+        BlindSpot, Conntrack, Coverage, Direction, InterfaceKind, Observer, Pods, Resolver, Timestamp,
+        Vantage, Vantages,
+    },
     node,
     output::{Format, Stream, Unit},
     trace::Origin,
@@ -28,7 +31,7 @@ use crate::{
 use anyhow::{Context as _, anyhow};
 use std::{
     io::{self, Write as _},
-    sync::{atomic::Ordering, mpsc},
+    sync::{Arc, atomic::Ordering, mpsc},
     thread,
     time::Duration,
 };
@@ -131,16 +134,13 @@ impl Live {
         let anchor = clock::Anchor::now();
         let mut capture = Capture::start(&capture_options, anchor.wall_minus_monotonic(), vantages, &notes)?;
         let pods = options.selection.pods.clone();
-        let (known, found, resolvers) = Known::new(pods.clone());
+        let (mut known, found, resolvers) = Known::new(pods.clone());
         let node = watch_node(&capture_options.namespaces, &found, resolvers, &notes);
         if options.pod_loopback {
             watch_loopbacks(&mut capture, node.as_ref())?;
         }
-        if let Err(reason) = capture.drop_facts() {
-            notes.add(&format!("dropped packets and conntrack clashes are not seen: {reason}"));
-        }
-        if capture.conntrack().is_none() {
-            notes.add("conntrack's counters cannot be read (/proc/net/stat/nf_conntrack)");
+        for spot in blind_spots(&capture, &capture_options.namespaces, vantages) {
+            tell_blind(spot, &mut known, &notes);
         }
         let started = clock::wall_now();
         let origin = origin(&capture, &anchor, options);
@@ -195,6 +195,7 @@ impl Live {
         loop {
             let now = clock::wall_now();
             self.drain(now, out);
+            note_encrypted(&self.capture, &mut self.known, &self.notes);
             self.heed_node(out);
             if let Some(recorder) = &mut self.recorder {
                 recorder.step(now, || Counts::of(&self.capture), || self.known.all());
@@ -393,6 +394,35 @@ fn watch_loopbacks(capture: &mut Capture, node: Option<&node::Watch>) -> anyhow:
     };
     capture.watch_loopbacks(move || neighbourhood.all().into_iter().filter_map(of_pod).collect())?;
     Ok(())
+}
+
+/// What cannot be seen here, as far as it is known at the start.
+fn blind_spots(capture: &Capture, namespaces: &[Netns], vantages: &Vantages) -> Vec<BlindSpot> {
+    let roots = node::Roots::find();
+    let mut spots = capture.blind_spots();
+    for netns in namespaces {
+        let shown_as = netns.name().filter(|_| namespaces.len() > 1);
+        let is_watched = |vantage: &Arc<Vantage>| {
+            vantage.kind == InterfaceKind::Loopback && vantage.netns.as_deref() == shown_as
+        };
+        spots.extend(node::blind_spots(&watched(netns), &roots, vantages.all().iter().any(is_watched)));
+    }
+    spots
+}
+
+/// Tells the user and the session what cannot be seen, once.
+fn tell_blind(spot: BlindSpot, known: &mut Known, notes: &Notes) {
+    let note = format!("not seen here (DP902): {}; because: {}", spot.unseen, spot.found);
+    if known.tell_blind(spot) {
+        notes.add(&note);
+    }
+}
+
+/// Tells that there is DNS that cannot be read, once there is.
+pub(super) fn note_encrypted(capture: &Capture, known: &mut Known, notes: &Notes) {
+    if capture.encrypted() > 0 {
+        tell_blind(BlindSpot::encrypted_dns(), known, notes);
+    }
 }
 
 /// What is watched, as reports and recordings name it.

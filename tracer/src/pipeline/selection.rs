@@ -5,8 +5,8 @@
 
 use super::when::When;
 use crate::model::{
-    Connect, DnsMessage, Eviction, Flow, Lookup, Message, Misdirected, Name, Observer, PacketDrop, PodName,
-    Pods, Question, Rcode, Resolver, Rtype, Timestamp, Transmission,
+    BlindSpot, Connect, DnsMessage, Eviction, Flow, Lookup, Message, Misdirected, Name, Observer, PacketDrop,
+    PodName, Pods, Question, Rcode, Resolver, Rtype, Timestamp, Transmission,
 };
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use std::{net::IpAddr, str::FromStr};
@@ -407,6 +407,9 @@ impl<O: Observer> Observer for Selected<'_, O> {
         if self.selection.admits_connect(connect) {
             self.observer.connect(connect);
         }
+    }
+    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
+        self.observer.blind_spot(spot, time);
     }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         let admits = &self.selection.pod_filter;

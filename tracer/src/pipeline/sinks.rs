@@ -7,8 +7,8 @@ use crate::{
     },
     findings::{Findings, Source, name_pods},
     model::{
-        Connect, Coverage, Eviction, Lookup, Message, Misdirected, Observer, PacketDrop, Pods, Question,
-        Resolver, Timestamp, Vantages,
+        BlindSpot, Connect, Coverage, Eviction, Lookup, Message, Misdirected, Observer, PacketDrop, Pods,
+        Question, Resolver, Timestamp, Vantages,
     },
     output::{Baseline, ClockView, Known, LookupLog, Page, Report, Stream, Unit},
     stats::Stats,
@@ -82,6 +82,11 @@ impl<W: Write> Observer for StreamSinks<W> {
     fn connect(&mut self, connect: &Connect) {
         if let Some(findings) = &mut self.findings {
             findings.connect(connect);
+        }
+    }
+    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
+        if let Some(findings) = &mut self.findings {
+            findings.blind_spot(spot, time);
         }
     }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
@@ -266,6 +271,9 @@ impl Observer for ReportSinks {
     }
     fn connect(&mut self, connect: &Connect) {
         self.findings.connect(connect);
+    }
+    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
+        self.findings.blind_spot(spot, time);
     }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         self.findings.resolver(resolver, time);

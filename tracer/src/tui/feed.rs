@@ -16,8 +16,8 @@ use super::{
 use crate::{
     findings::Findings,
     model::{
-        Connect, Lookup, LookupResult, Message, MessageKind, Misdirected, Observer, PacketDrop, Question,
-        QuestionId, Resolver, Timestamp, Vantages,
+        BlindSpot, Connect, Lookup, LookupResult, Message, MessageKind, Misdirected, Observer, PacketDrop,
+        Question, QuestionId, Resolver, Timestamp, Vantages,
     },
     output::ladder::Ladder,
     stats::{Role, Servers},
@@ -338,6 +338,11 @@ impl Observer for Feed {
         self.findings.resides(address, source);
     }
 
+    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
+        self.findings.blind_spot(spot, time);
+        self.told += 1;
+    }
+
     fn misdirected(&mut self, frame: &Misdirected) {
         self.findings.misdirected(frame);
         self.told += 1;
@@ -447,6 +452,9 @@ impl Observer for SharedFeed {
     }
     fn resides(&mut self, address: IpAddr, source: u16) {
         self.lock().resides(address, source);
+    }
+    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
+        self.lock().blind_spot(spot, time);
     }
     fn misdirected(&mut self, frame: &Misdirected) {
         self.lock().misdirected(frame);

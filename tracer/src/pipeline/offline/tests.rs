@@ -8,7 +8,7 @@ use crate::{
     output::Format,
 };
 use clap::Parser;
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 fn corpus(file: &str) -> String {
     format!("{}/../tests/corpus/resolvers/{file}", env!("CARGO_MANIFEST_DIR"))
