@@ -7,6 +7,7 @@
 //! Dropped packets and conntrack clashes come from probes that see the whole node (`drops`), so they are loaded once,
 //! beside the namespaces' programs, and a kernel that refuses them is captured on all the same.
 
+mod blind;
 mod btf;
 mod check;
 mod clashes;

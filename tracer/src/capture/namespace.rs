@@ -5,7 +5,7 @@
 //! sockets' own namespace alone.
 
 use super::{
-    CaptureError, Hook,
+    CaptureError, Hook, blind,
     counters::{self, Counted},
     drops::Baselines,
     links::{Interfaces, Link, ways_out},
@@ -128,6 +128,8 @@ pub(super) struct Namespace {
     /// Its inode number.
     pub(super) inode: Option<u32>,
     pub(super) shown_as: Option<String>,
+    /// An eBPF program of somebody else that was there at the start, and where.
+    pub(super) foreign: Option<String>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -146,8 +148,8 @@ impl Namespace {
             })
             .map_err(|source| CaptureError::Thread { source })?;
         let gone = || CaptureError::Load { reason: "the thread that attaches ended early".into() };
-        let (ring, facts) = started.recv().map_err(|_| gone())??;
-        Ok(Self { ring, shared, facts, inode, shown_as, thread: Some(thread) })
+        let Begun { ring, facts, foreign } = started.recv().map_err(|_| gone())??;
+        Ok(Self { ring, shared, facts, inode, shown_as, foreign, thread: Some(thread) })
     }
 
     /// Detaches everything and ends the thread.
@@ -166,7 +168,14 @@ impl Drop for Namespace {
     }
 }
 
-type Started = Result<(RingBuf<MapData>, Facts), CaptureError>;
+/// What a thread tells when it has started.
+struct Begun {
+    ring: RingBuf<MapData>,
+    facts: Facts,
+    foreign: Option<String>,
+}
+
+type Started = Result<Begun, CaptureError>;
 
 /// The thread's state.
 struct Watcher {
@@ -214,13 +223,14 @@ impl Watcher {
             }
         };
         tokio::spawn(connection);
+        let foreign = self.foreign_program(&handle).await;
         let start = match self.sync(&handle).await {
             Ok(links) => self.require_interfaces(&links).and_then(|()| self.program.take_ring()),
             Err(error) => Err(error),
         };
         let failed = start.is_err();
         self.publish();
-        let _ = report.send(start.map(|ring| (ring, facts)));
+        let _ = report.send(start.map(|ring| Begun { ring, facts, foreign }));
         let mut housekeeping = time::interval(HOUSEKEEPING);
         let mut ticks = 0_u32;
         while !failed && !self.shared.stopping.load(Ordering::Relaxed) {
@@ -260,6 +270,14 @@ impl Watcher {
             }
             _ => {}
         }
+    }
+
+    /// Looks for eBPF programs of others, before there are any of this tool.
+    async fn foreign_program(&self, handle: &Handle) -> Option<String> {
+        let messages: Vec<LinkMessage> = handle.link().get().execute().try_collect().await.ok()?;
+        let links: Vec<Link> = messages.iter().filter_map(Link::from_message).collect();
+        let watched = links.iter().filter(|link| self.settings.interfaces.wants(link));
+        blind::foreign_program(handle, watched.map(|link| (link.index, link.name.as_str()))).await
     }
 
     /// Lists all interfaces, attaches the new ones, forgets those that are gone.

@@ -253,8 +253,8 @@ fn server(text: &str) -> Result<SocketAddr, String> {
 #[derive(Debug, Args)]
 pub struct CheckArgs {
     /// How to print the result.
-    #[arg(short, long, value_enum, default_value_t = ReportFormat::Text)]
-    pub output: ReportFormat,
+    #[arg(short, long, value_enum, default_value_t = CheckFormat::Text)]
+    pub output: CheckFormat,
     /// Check these interfaces [default: all of pods, bridges and uplinks].
     #[arg(short, long = "interface", value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     pub interfaces: Vec<String>,
@@ -300,9 +300,20 @@ impl FromStr for FlightSize {
     }
 }
 
-/// How `report` and `check` print.
+/// How `check` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CheckFormat {
+    /// One JSON object.
+    Json,
+    /// Text for people.
+    Text,
+}
+
+/// How `report` prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ReportFormat {
+    /// One page for a browser, which needs no network.
+    Html,
     /// One JSON object.
     Json,
     /// Text for people.

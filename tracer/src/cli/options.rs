@@ -1,8 +1,8 @@
 //! What an action is given: arguments, checked and joined.
 
 use super::args::{
-    CaptureArgs, CheckArgs, DecodeArgs, LiveArgs, RaceArgs, RecordArgs, ReplayArgs, ReportArgs, ReportFormat,
-    SelectArgs, StreamArgs, WriteArgs,
+    CaptureArgs, CheckArgs, CheckFormat, DecodeArgs, LiveArgs, RaceArgs, RecordArgs, ReplayArgs, ReportArgs,
+    ReportFormat, SelectArgs, StreamArgs, WriteArgs,
 };
 use crate::{
     capture::{Hook, MAX_PORTS, Netns},
@@ -172,12 +172,18 @@ pub struct StreamOptions {
 /// How `report` prints and judges.
 #[derive(Debug)]
 pub struct ReportOptions {
-    /// JSON or text.
+    /// A page, JSON or text.
     pub format: ReportFormat,
     /// Every lookup goes into the JSON report.
     pub lookups: bool,
     /// The least severity that makes [`ExitStatus::Findings`].
     pub fail_on: Severity,
+}
+
+impl ReportOptions {
+    /// Of the report behind the lines of a session without a screen.
+    pub const BEHIND_LINES: Self =
+        Self { format: ReportFormat::Text, lookups: false, fail_on: Severity::Error };
 }
 
 /// How `race` prints, and what it provokes.
@@ -193,7 +199,7 @@ pub struct RaceOptions {
 #[derive(Debug)]
 pub struct CheckOptions {
     /// JSON or text.
-    pub format: ReportFormat,
+    pub format: CheckFormat,
     /// Interfaces to check; empty: chosen by kind.
     pub interfaces: Vec<String>,
     /// Namespaces to check, by name or path; empty: the one dnspath runs in.

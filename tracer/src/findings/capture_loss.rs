@@ -15,8 +15,7 @@ use crate::model::{Coverage, Timestamp};
 
 const CODE: Code = Code { code: "DP901", name: "capture-loss" };
 /// Codes of findings that say something was not there.
-const RESTS_ON_ABSENCE: [&str; 8] =
-    ["DP102", "DP104", "DP106", "DP201", "DP202", "DP402", "DP403", "DP601"];
+const RESTS_ON_ABSENCE: [&str; 8] = ["DP102", "DP104", "DP106", "DP201", "DP202", "DP402", "DP403", "DP601"];
 
 /// What was lost over `span`, as findings.
 pub(super) fn findings(coverage: &Coverage, span: (Timestamp, Timestamp)) -> Vec<Finding> {

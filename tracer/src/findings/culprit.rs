@@ -5,7 +5,7 @@
 //! that takes many questions to be believed (one slow answer is no slow server) can still explain the first of them.
 
 use super::{cause::drops, untranslated_reply::UntranslatedReply, ways::addresses, wrong_mac::WrongMac};
-use crate::model::{Fate, Name, PacketDrop, Question, Rcode};
+use crate::model::{Answer, Fate, Name, PacketDrop, Question, Rcode, VantageId};
 use smallvec::SmallVec;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -26,6 +26,8 @@ pub(crate) enum Culprit {
     NoEndpoints(IpAddr),
     /// A server that forwards to itself (DP205).
     Loop(IpAddr),
+    /// The node, behind the place where a query to this address was last seen, or its answer (DP402).
+    LostOnNode { answer: bool, server: IpAddr, last: VantageId },
     /// What lies between two nodes, for a server (DP403).
     BetweenNodes(IpAddr),
     /// The address asked, and the backend behind it that does not answer (DP201).
@@ -80,7 +82,20 @@ impl Witnesses<'_> {
         self.untranslated_reply.blamed(question).into_iter().for_each(&mut suspect);
         for sent in question.transmissions.iter().filter(|sent| sent.answered_by.is_none()) {
             let (server, backend) = addresses(sent);
+            if let Some(last) = sent.hops.last() {
+                suspect(Culprit::LostOnNode { answer: false, server, last: last.vantage });
+            }
+            suspect(Culprit::BetweenNodes(backend));
             suspect(Culprit::Unanswered(server, backend));
+        }
+        // What was answered, but not to the client's use.
+        let taken = |answer: &Answer| question.answer().is_some_and(|it| std::ptr::eq(it, answer));
+        for (sent, answer) in question.replies().filter(|(_, answer)| !taken(answer)) {
+            let (server, backend) = addresses(sent);
+            if let Some(last) = answer.hops.last() {
+                suspect(Culprit::LostOnNode { answer: true, server, last: last.vantage });
+            }
+            suspect(Culprit::BetweenNodes(backend));
         }
         for (sent, answer) in question.replies() {
             if answer.time.since(sent.time) >= SLOW {

@@ -34,6 +34,9 @@ pub(super) struct Tally {
 impl Tally {
     /// Counts `count` more, at `time`, shown by `frames`.
     pub(super) fn add(&mut self, count: u64, time: Timestamp, frames: impl IntoIterator<Item = Evidence>) {
+        if count == 0 {
+            return;
+        }
         self.first = if self.count == 0 { time } else { self.first.min(time) };
         self.last = self.last.max(time);
         self.count += count;

@@ -141,15 +141,7 @@ fn suspects(lookup: &Lookup, witnesses: Witnesses<'_>) -> Suspects {
 
 /// Whether its client was not told whether the name exists, or was told wrongly.
 pub(super) fn is_failure(lookup: &Lookup) -> bool {
-    match lookup.result {
-        LookupResult::Ok | LookupResult::Incomplete | LookupResult::Nxdomain => false,
-        LookupResult::Nodata => ended_wrongly(lookup),
-        LookupResult::Servfail
-        | LookupResult::Refused
-        | LookupResult::Timeout
-        | LookupResult::Unreachable
-        | LookupResult::Truncated => true,
-    }
+    lookup.result.is_failure() || lookup.result == LookupResult::Nodata && ended_wrongly(lookup)
 }
 
 /// Whether its last candidate got an empty answer where NXDOMAIN was due.

@@ -224,3 +224,136 @@ fn last_places(ways: &Ways, (from, to, server, answers): Key) -> SmallVec<[Strin
     places.sort_unstable();
     places
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::findings::{
+        places_testing::{Town, told},
+        testing::{ask, at},
+    };
+    use crate::model::{Question, RetransmissionKind, Rtype};
+
+    const FAR: &str = "10.244.2.2";
+    const LEFT: &str = "veth-web< cni0< eth0>";
+    const ARRIVED: &str = "veth-web< cni0< eth0> 1:eth0< 1:veth-dns3>";
+
+    fn silent(town: &Town, millis: u64) -> Question {
+        town.seen(ask("web", Rtype::A, millis), FAR, LEFT, "")
+    }
+
+    /// A pod of the other node asks the same server there.
+    fn local(town: &Town, millis: u64) -> Question {
+        let asked = ask("web", Rtype::A, millis).from("10.244.2.9").address("10.96.4.7");
+        town.seen(asked, FAR, "1:veth-far< 1:veth-dns3>", "1:veth-dns3< 1:veth-far>")
+    }
+
+    fn whole(town: &Town, millis: u64) -> Question {
+        let asked = ask("web", Rtype::A, millis).address("10.96.4.7");
+        town.seen(asked, FAR, ARRIVED, "1:veth-dns3< 1:eth0> eth0< veth-web>")
+    }
+
+    fn sources(window: Option<(u64, u64)>, clock_unknown: bool) -> Vec<Source> {
+        let far = window.map(|(from, until)| (at(from), at(until)));
+        let near = Source { name: "near".into(), window: Some((at(0), at(90_000))), clock_unknown: false };
+        vec![near, Source { name: "far".into(), window: far, clock_unknown }]
+    }
+
+    fn codes(found: &[Finding]) -> Vec<&'static str> {
+        found.iter().map(|finding| finding.code).collect()
+    }
+
+    #[test]
+    fn fires_where_nothing_arrived_and_says_where_it_was_last_seen() {
+        let town = Town::default();
+        let all = [
+            vec![local(&town, 0)],
+            (1..6).map(|n| silent(&town, n * 100)).collect(),
+            vec![local(&town, 900)],
+        ];
+        let found = town.found_of(&all.concat(), &sources(Some((0, 1_000)), false));
+        assert_eq!(codes(&found), ["DP403", "DP201"]);
+        insta::assert_debug_snapshot!(found[0]);
+    }
+
+    #[test]
+    fn fires_where_some_did_not_arrive() {
+        let town = Town::default();
+        let all: Vec<Question> = (0..6).map(|n| whole(&town, n * 100)).collect();
+        let all = [all, (1..5).map(|n| silent(&town, n * 100 + 50)).collect()].concat();
+        let found = town.found_of(&all, &sources(Some((0, 1_000)), false));
+        let lost = found.iter().find(|finding| finding.code == "DP403").unwrap();
+        assert!(
+            lost.summary.starts_with("of 10 queries to 10.244.2.2 that near sent, 6 arrived at far;"),
+            "{lost:?}"
+        );
+    }
+
+    #[test]
+    fn fires_for_answers_that_did_not_come_back() {
+        let town = Town::default();
+        let gone = |n: u64| {
+            let asked =
+                ask("web", Rtype::A, n).address("10.96.4.7").again(2_500, RetransmissionKind::Timeout);
+            let mut question = asked.build();
+            let second = question.transmissions.remove(1);
+            question = town.seen_again(question, FAR, ARRIVED, "1:veth-dns3< 1:eth0>");
+            question.transmissions.push(second);
+            question.transmissions[1].hops = question.transmissions[0].hops.clone();
+            question
+        };
+        let all: Vec<Question> = (0..4).map(|n| gone(n * 100)).chain([whole(&town, 9_000)]).collect();
+        let found = town.found_of(&all, &sources(Some((0, 10_000)), false));
+        let lost = found.iter().find(|finding| finding.code == "DP403").unwrap();
+        assert_eq!(lost.subject[1], ("messages", "answers".into()));
+        assert!(
+            lost.summary.contains("of 5 answers from 10.244.2.2 that far sent, 1 arrived at near"),
+            "{lost:?}"
+        );
+        assert!(!codes(&found).contains(&"DP402"), "{found:?}");
+    }
+
+    #[test]
+    fn does_not_fire_for_what_was_sent_before_or_after_the_other_recording() {
+        let town = Town::default();
+        let all = [vec![local(&town, 0)], (1..6).map(|n| silent(&town, n * 1_000)).collect()].concat();
+        let late = town.found_of(&all, &sources(Some((5_500, 9_000)), false));
+        assert_eq!(codes(&late), ["DP201"]);
+        let early = town.found_of(&all, &sources(Some((0, 2_500)), false));
+        assert_eq!(codes(&early), ["DP201"], "two alone");
+        let partly = town.found_of(&all, &sources(Some((0, 4_500)), false));
+        assert_eq!((codes(&partly), partly[0].count), (vec!["DP403", "DP201"], 4));
+    }
+
+    #[test]
+    fn does_not_fire_where_the_other_recording_does_not_see_the_path() {
+        let town = Town::default();
+        let unseen = |n: u64| {
+            let asked = ask("web", Rtype::A, n).address("10.96.4.7");
+            town.seen(asked, FAR, LEFT, "eth0< veth-web>")
+        };
+        let all: Vec<Question> = (0..4).map(|n| silent(&town, n * 100)).collect();
+        let all = [vec![local(&town, 0)], all, (0..4).map(|n| unseen(n * 100)).collect()].concat();
+        let found = town.found_of(&all, &sources(Some((0, 9_000)), false));
+        assert!(!codes(&found).contains(&"DP403"), "{found:?}");
+    }
+
+    #[test]
+    fn of_a_server_that_is_on_neither_node_as_far_as_is_known_it_says_so() {
+        let town = Town::default();
+        let other = ask("other", Rtype::A, 1).address("10.96.4.7");
+        let other = town.seen(other, "10.244.1.2", "veth-web< veth-dns1>", "veth-dns1< veth-web>");
+        let all: Vec<Question> = (1..6).map(|n| silent(&town, n * 100)).chain([other]).collect();
+        let found = town.found_of(&all, &sources(Some((200_000, 200_000)), true));
+        assert_eq!(codes(&found), ["DP201"], "the other recording is of another time");
+        let found = town.found_of(&all, &sources(Some((40_000, 40_000)), true));
+        assert_eq!(codes(&found), ["DP403", "DP201"]);
+        assert_eq!(found[0].confidence, Confidence::Low);
+        assert!(found[0].summary.ends_with("; neither of them shows that this server is there"), "{found:?}");
+        // The upstream of both nodes is no pod of either.
+        let upstream = |n: u64| town.seen(ask("x", Rtype::A, n).to("192.0.2.53"), "", LEFT, "");
+        let all: Vec<Question> = (1..6).map(|n| upstream(n * 100)).chain([local(&town, 1)]).collect();
+        let found = town.found_of(&all, &sources(Some((0, 9_000)), false));
+        assert_eq!(told(&found), ["DP201 192.0.2.53"]);
+    }
+}

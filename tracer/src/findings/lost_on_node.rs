@@ -13,7 +13,7 @@
 //! inconclusive.
 
 use super::{
-    Confidence, Finding, Severity,
+    Confidence, Culprit, Finding, Severity,
     groups::{Code, Groups, Tally},
     ways::{QueryWay, Ways},
 };
@@ -185,20 +185,21 @@ fn finding(ways: &Ways, (answer, server, last): Key, tally: &Tally, detail: &Det
     let severity = if detail.failed { Severity::Error } else { Severity::Warning };
     let confidence = if tally.count >= MANY { Confidence::High } else { Confidence::Medium };
     let mut finding = tally.finding(CODE, severity, confidence);
+    finding.blames = vec![Culprit::LostOnNode { answer, server, last }];
     let next: Vec<String> = detail.next.iter().map(|place| ways.places.name(*place)).collect();
     let clients: Vec<String> = detail.clients.iter().map(IpAddr::to_string).collect();
-    let (what, from) = if answer { ("answer", "from") } else { ("query", "to") };
+    let what = if answer { "answer" } else { "query" };
     finding.subject =
         vec![("message", what.into()), ("server", server.to_string()), ("last_seen", ways.places.name(last))];
+    let clients = clients.join(", ");
+    let way = if answer { format!("of {server} to {clients}") } else { format!("of {clients} to {server}") };
     let (messages, were) = match (tally.count, answer) {
-        (1, true) => ("1 answer".into(), "was"),
-        (1, false) => ("1 query".into(), "was"),
+        (1, _) => (format!("1 {what}"), "was"),
         (count, true) => (format!("{count} answers"), "were"),
         (count, false) => (format!("{count} queries"), "were"),
     };
     finding.summary = format!(
-        "{messages} {from} {server} ({}) {were} last seen {} and never at {}, where {} others were seen",
-        clients.join(", "),
+        "{messages} {way} {were} last seen {} and never at {}, where {} others were seen",
         ways.places.passing(last),
         next.join(" or "),
         detail.others
@@ -210,4 +211,123 @@ fn finding(ways: &Ways, (answer, server, last): Key, tally: &Tally, detail: &Det
         next.join(" or ")
     );
     finding
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::findings::{
+        places_testing::{Town, told},
+        testing::{ask, at, lost},
+    };
+    use crate::model::{Coverage, Fate, Misdirected, Observer as _, Question, RetransmissionKind, Rtype};
+
+    const WAY: &str = "veth-web< cni0> veth-dns1>";
+    const BACK: &str = "veth-dns1< veth-web>";
+
+    fn fine(town: &Town, millis: u64) -> Question {
+        town.seen(ask("web", Rtype::A, millis).address("10.96.4.7"), "10.244.1.2", WAY, BACK)
+    }
+
+    /// Others that are answered, and one that nobody answers, seen so far.
+    fn with_one(town: &Town, places: &str) -> Vec<Question> {
+        let gone = town.seen(ask("gone", Rtype::A, 500), "", places, "");
+        (0..4).map(|n| fine(town, n * 100)).chain([gone, fine(town, 1_000)]).collect()
+    }
+
+    #[test]
+    fn fires_where_a_query_did_not_go_on_as_others_did() {
+        let town = Town::default();
+        insta::assert_debug_snapshot!(town.found(&with_one(&town, "veth-web<")));
+    }
+
+    #[test]
+    fn fires_where_an_answer_did_not_come_back_as_others_did() {
+        let town = Town::default();
+        let again = ask("web", Rtype::A, 500).address("10.96.4.7").again(2_500, RetransmissionKind::Timeout);
+        let mut gone = again.build();
+        let mut second = gone.transmissions.remove(1);
+        gone = town.seen_again(gone, "10.244.1.2", WAY, "veth-dns1<");
+        (second.hops, second.backend) = (gone.transmissions[0].hops.clone(), gone.transmissions[0].backend);
+        gone.transmissions.push(second);
+        let all: Vec<_> = (0..4).map(|n| fine(&town, n * 100)).chain([gone, fine(&town, 9_000)]).collect();
+        let found = town.found(&all);
+        let told: Vec<&str> = found.iter().map(|it| it.code).collect();
+        assert_eq!(told, ["DP402"], "{found:?}");
+        assert_eq!(found[0].subject[0], ("message", "answer".into()));
+        assert!(
+            found[0].summary.contains("last seen leaving the pod at veth-dns1 and never at veth-web egress")
+        );
+    }
+
+    #[test]
+    fn another_clients_queries_show_where_the_way_to_a_backend_ends() {
+        let town = Town::default();
+        let gone =
+            (0..3).map(|n| town.seen(ask("gone", Rtype::A, 500 + n).to("10.244.1.2"), "", "veth-db<", ""));
+        let all: Vec<_> = gone.chain((0..4).map(|n| fine(&town, n * 1_000))).collect();
+        let found = town.found(&all);
+        assert_eq!(told(&found), ["DP402 query"]);
+        assert!(
+            found[0].summary.contains("leaving the pod at veth-db and never at veth-dns1 egress"),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn does_not_fire_where_the_way_over_the_node_ended_or_is_not_known() {
+        let town = Town::default();
+        assert_eq!(town.found(&with_one(&town, WAY)), [], "it reached the server's pod");
+        assert_eq!(
+            town.found(&with_one(&town, "veth-new<")),
+            [],
+            "a place that no other message was seen at"
+        );
+        assert_eq!(town.found(&with_one(&town, "veth-web<")[3..]), [], "too few others");
+        let cut = with_one(&town, "veth-web<").into_iter().take(5).collect::<Vec<_>>();
+        assert_eq!(town.found(&cut), [], "the capture ended then");
+    }
+
+    #[test]
+    fn does_not_fire_where_the_server_was_not_watched_from_the_start() {
+        let town = Town::default();
+        let unwatched = ask("web", Rtype::A, 1).address("10.96.4.7");
+        let unwatched = town.seen(unwatched, "", "veth-web<", "veth-web>");
+        let mut all = with_one(&town, "veth-web<");
+        all.insert(0, unwatched);
+        assert_eq!(town.found(&all), []);
+    }
+
+    #[test]
+    fn does_not_fire_for_what_is_known_to_be_dropped_or_misdirected() {
+        let town = Town::default();
+        let mut all = with_one(&town, "veth-web<");
+        let dropped = lost(ask("gone", Rtype::A, 500), Fate::Dropped, "NETFILTER_DROP", "nft_do_chain");
+        all[4] = town.seen_again(dropped, "", "veth-web<", "");
+        assert_eq!(town.found(&all), []);
+        let all = with_one(&town, "veth-web<");
+        let mut findings = crate::findings::Findings::new(town.0.clone());
+        let hop = all[4].transmissions[0].hops[0];
+        findings.misdirected(&Misdirected {
+            frame: hop.frame,
+            time: hop.time,
+            vantage: hop.vantage,
+            flow: crate::model::Flow { source: hop.source, destination: hop.destination },
+            destination_mac: Default::default(),
+            expected_mac: Default::default(),
+            dns: Default::default(),
+        });
+        all.iter().for_each(|question| findings.question(question));
+        let found = findings.ranked(&Coverage::default(), (at(0), at(9_000)));
+        assert!(found.iter().all(|finding| finding.code != "DP402"), "{found:?}");
+    }
+
+    #[test]
+    fn is_inconclusive_where_frames_were_lost() {
+        let town = Town::default();
+        let coverage = Coverage { lost: 1, ..Coverage::default() };
+        let found = town.with(&with_one(&town, "veth-web<"), &[], &coverage);
+        let lost = found.iter().find(|finding| finding.code == "DP402").unwrap();
+        assert_eq!(lost.confidence, Confidence::Inconclusive);
+    }
 }

@@ -1,5 +1,6 @@
 //! Coded, evidenced statements about what is wrong: one file a finding, its rule in the file's module doc.
 
+mod blind_spot;
 mod capture_loss;
 mod cause;
 mod causes;
@@ -20,6 +21,8 @@ mod lost_on_node;
 mod no_endpoints;
 mod packet_dropped;
 mod places;
+#[cfg(test)]
+mod places_testing;
 mod pods;
 mod reasons;
 mod resolv_conf;
@@ -45,8 +48,8 @@ pub use pods::name_pods;
 pub use reasons::{fate, what_happened};
 
 use crate::model::{
-    Connect, Coverage, Hop, Lookup, Message, Misdirected, Observer, PacketDrop, Question, Resolver,
-    Timestamp, VantageId, Vantages,
+    BlindSpot, Connect, Coverage, Hop, Lookup, Message, Misdirected, Observer, PacketDrop, Question,
+    Resolver, Timestamp, VantageId, Vantages,
 };
 use causes::Causes;
 use culprit::{Culprit, Suspects, Witnesses};
@@ -264,6 +267,7 @@ pub struct Findings {
     server_errors: server_errors::ServerErrors,
     slow_server: slow_server::SlowServer,
     connect_failed: connect_failed::ConnectFailed,
+    blind_spots: blind_spot::BlindSpots,
     forward_loop: forward_loop::ForwardLoop,
     insert_failed: insert_failed::InsertFailed,
     table_full: table_full::TableFull,
@@ -283,6 +287,7 @@ impl Findings {
     #[must_use]
     pub fn new(vantages: Vantages) -> Self {
         Self {
+            blind_spots: blind_spot::BlindSpots::new(vantages.clone()),
             forward_loop: forward_loop::ForwardLoop::new(vantages.clone()),
             untranslated_reply: untranslated_reply::UntranslatedReply::new(vantages.clone()),
             ways: ways::Ways::new(vantages),
@@ -313,6 +318,7 @@ impl Findings {
         causes.extend(doubted(told.concat()));
         // What a file says is no less true when frames were lost.
         causes.extend(self.resolv_conf.findings());
+        causes.extend(self.blind_spots.findings());
         causes.extend(capture_loss::findings(coverage, span));
         causes.ranked()
     }
@@ -380,6 +386,10 @@ impl Observer for Findings {
     }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         self.resolv_conf.resolver(resolver, time);
+        self.blind_spots.resolver(resolver, time);
+    }
+    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
+        self.blind_spots.tell(spot, time);
     }
     fn packet_drop(&mut self, drop: &PacketDrop) {
         self.clash_resolved.packet_drop(drop);

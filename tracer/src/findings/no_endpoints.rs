@@ -163,7 +163,10 @@ impl NoEndpoints {
         finding.summary =
             format!("nobody is behind {server}: {queries} of {clients} were sent on to no backend");
         if let (Some(by), true) = (service.rejected_by, rejected > 0) {
-            finding.summary.push_str(&format!("; {rejected} were rejected by {by} (ICMP port unreachable)"));
+            let were = if rejected == 1 { "was" } else { "were" };
+            finding
+                .summary
+                .push_str(&format!("; {rejected} {were} rejected by {by} (ICMP port unreachable)"));
             if finding.count > rejected {
                 let rest = finding.count - rejected;
                 finding.summary.push_str(&format!(", {rest} got nothing, as such errors are rate-limited"));
@@ -271,5 +274,151 @@ impl Service {
         {
             self.places.push(first.vantage);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::findings::{
+        places_testing::{Town, told},
+        testing::{Ask, ask, at, lost},
+    };
+    use crate::model::{Coverage, Rtype};
+
+    const NODE: &str = "10.244.1.1";
+
+    /// Rejected by the node, as an interface of it shows.
+    fn rejected(town: &Town, asked: Ask, seen: &str) -> Question {
+        let mut question = town.seen(asked.unreachable(), "", seen, "");
+        if let Some(unreachable) = &mut question.transmissions[0].unreachable {
+            unreachable.error.from = NODE.parse().unwrap();
+        }
+        question
+    }
+
+    fn silent(town: &Town, millis: u64) -> Question {
+        town.seen(ask("web", Rtype::A, millis), "", "veth-web<", "")
+    }
+
+    fn fine(town: &Town, millis: u64) -> Question {
+        let asked = ask("web", Rtype::A, millis).address("10.96.4.7");
+        town.seen(asked, "10.244.1.2", "veth-web< veth-dns1>", "veth-dns1< veth-web>")
+    }
+
+    #[test]
+    fn fires_for_what_a_rule_rejects_with_those_that_got_no_icmp_error() {
+        let town = Town::default();
+        let dropped = |n| {
+            let lost = lost(ask("web", Rtype::A, n), Fate::Dropped, "NETFILTER_DROP", "nft_do_chain");
+            town.seen_again(lost, "", "veth-web<", "")
+        };
+        let mut all = vec![rejected(&town, ask("web", Rtype::A, 0), "veth-web<")];
+        all.extend([100, 1_200].map(|n| silent(&town, n)));
+        all.push(dropped(1_300));
+        insta::assert_debug_snapshot!(town.found(&all));
+    }
+
+    #[test]
+    fn at_a_client_alone_it_is_less_sure() {
+        let town = Town::default();
+        let found = town.found(&[rejected(&town, ask("web", Rtype::A, 0), "if0")]);
+        assert_eq!(
+            (told(&found), found[0].confidence),
+            (vec!["DP202 10.96.0.10".into()], Confidence::Medium)
+        );
+    }
+
+    #[test]
+    fn fires_in_silence_where_there_was_a_backend_before() {
+        let town = Town::default();
+        let all = [vec![fine(&town, 0)], [2_000, 3_000, 4_100].map(|n| silent(&town, n)).to_vec()].concat();
+        let found = town.found(&[all, vec![fine(&town, 9_000)]].concat());
+        assert_eq!(
+            (told(&found), found[0].confidence),
+            (vec!["DP202 10.96.0.10".into()], Confidence::Medium)
+        );
+        assert!(found[0].summary.ends_with("; at other times they were"), "{found:?}");
+    }
+
+    #[test]
+    fn fires_in_silence_where_others_are_translated_behind_the_same_interface() {
+        let town = Town::default();
+        let other = |n| town.seen(ask("web", Rtype::A, n).to("10.96.0.99"), "", "veth-web<", "");
+        let all = [vec![fine(&town, 0)], [2_000, 3_000, 4_100].map(other).to_vec(), vec![fine(&town, 9_000)]]
+            .concat();
+        let found = town.found(&all);
+        assert_eq!((told(&found), found[0].confidence), (vec!["DP202 10.96.0.99".into()], Confidence::Low));
+        let elsewhere = |n| town.seen(ask("web", Rtype::A, n).to("10.96.0.99"), "", "veth-db<", "");
+        let all = [vec![fine(&town, 0)], [2_000, 3_000, 4_100].map(elsewhere).to_vec()].concat();
+        assert_eq!(told(&town.found(&all)), ["DP201 10.96.0.99"], "nothing is known of that interface");
+    }
+
+    #[test]
+    fn does_not_fire_for_a_server_that_refuses_itself_or_a_firewall_on_the_way() {
+        let town = Town::default();
+        let own = |n| town.seen(ask("web", Rtype::A, n).to("192.0.2.53").unreachable(), "", "veth-web<", "");
+        let far = |n| rejected(&town, ask("web", Rtype::A, n).to("192.0.2.53"), "veth-web< cni0< eth0>");
+        for refuse in [&own as &dyn Fn(u64) -> Question, &far] {
+            let all = [vec![fine(&town, 0)], (1..4).map(|n| refuse(n * 1_000)).collect()].concat();
+            assert_eq!(told(&town.found(&all)), ["DP201 192.0.2.53"]);
+        }
+    }
+
+    #[test]
+    fn does_not_fire_where_others_are_answered_at_the_same_time() {
+        let town = Town::default();
+        let all: Vec<Question> = (0..6)
+            .flat_map(|n| {
+                [fine(&town, n * 1_000), rejected(&town, ask("web", Rtype::A, n * 1_000 + 500), "veth-web<")]
+            })
+            .collect();
+        assert!(town.found(&all).iter().all(|it| it.code != "DP202"), "a rule for one client");
+        let all: Vec<Question> =
+            (0..6).flat_map(|n| [fine(&town, n * 1_000), silent(&town, n * 1_000 + 500)]).collect();
+        assert_eq!(told(&town.found(&all)), ["DP402 query"]);
+    }
+
+    #[test]
+    fn does_not_fire_for_a_remote_server_that_is_silent() {
+        let town = Town::default();
+        let remote = |n| town.seen(ask("web", Rtype::A, n).to("192.0.2.53"), "", "veth-web< cni0< eth0>", "");
+        let all = [vec![fine(&town, 0)], (1..5).map(|n| remote(n * 1_000)).collect()].concat();
+        assert_eq!(told(&town.found(&all)), ["DP201 192.0.2.53"]);
+    }
+
+    #[test]
+    fn is_inconclusive_where_frames_were_lost() {
+        let town = Town::default();
+        let coverage = Coverage { lost: 1, ..Coverage::default() };
+        let found = town.with(&[rejected(&town, ask("web", Rtype::A, 0), "veth-web<")], &[], &coverage);
+        assert!(found.iter().any(|it| it.code == "DP202" && it.confidence == Confidence::Inconclusive));
+    }
+
+    #[test]
+    fn a_rejection_explains_what_the_kernel_dropped_and_a_dropping_rule_is_none() {
+        let town = Town::default();
+        let mut rule = NoEndpoints::default();
+        let mut places = Places::new(town.0.clone());
+        let rejected = rejected(&town, ask("web", Rtype::A, 0), "veth-web<");
+        places.learn(rejected.transmissions[0].hops[0].vantage);
+        rule.question(&rejected, &places);
+        let mut drop = crate::findings::testing::drop_of(Fate::Dropped, at(900));
+        assert!(!rule.rejects(&drop), "of an unknown reason");
+        drop.reason = "NETFILTER_DROP".into();
+        assert!(rule.rejects(&drop));
+        drop.time = at(60_000);
+        assert!(!rule.rejects(&drop), "long after");
+        assert_eq!(NoEndpoints::default().findings(), []);
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut service = Service::default();
+        for second in [5_u64, 1 << 40, 7, 3_000_000] {
+            service.live(Timestamp::from_nanos(second.saturating_mul(SECOND)));
+        }
+        assert!(service.was_alive(5) && service.was_alive(7) && !service.was_alive(6));
+        assert!(service.alive.len() <= MOST_ALIVE);
     }
 }

@@ -21,7 +21,7 @@
 //! failed because only one of its names was not (DP104 says so).
 
 use super::{
-    Confidence, Cost, Finding, Severity, Witnesses,
+    Confidence, Cost, Culprit, Finding, Severity, Witnesses,
     cause::{Silence, drops, silence},
     causes::Causes,
     groups::{Absorb, Code, Symptoms},
@@ -112,7 +112,12 @@ impl RetryGap {
             return;
         }
         let Some(server) = server_of(question) else { return };
-        let key = ((lookup.client, server, cause(step, question)), witnesses.suspects(question));
+        let (cause, mut suspects) = (cause(step, question), witnesses.suspects(question));
+        if matches!(cause, Cause::PairRace | Cause::OneType) {
+            // Its twin went the same way, and that server answered it.
+            suspects.retain(|suspect| !matches!(suspect, Culprit::Unanswered(..)));
+        }
+        let key = ((lookup.client, server, cause), suspects);
         // What a failed lookup cost, DP104 tells.
         let cost = Cost::waited(if is_failure(lookup) { Duration::ZERO } else { wait });
         let Some(detail) = self.0.charge(key, 1, cost, question.first_asked(), frames(question)) else {

@@ -227,3 +227,137 @@ fn advice(ways: &Ways, of: &Backend, last: Option<VantageId>, backend: IpAddr) -
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::findings::{
+        places_testing::{Town, told},
+        testing::{ask, at, lost},
+    };
+    use crate::model::{Coverage, Fate, Question, QuestionOutcome, Rcode, RetransmissionKind, Rtype};
+
+    const NEAR: &str = "10.244.1.2";
+    const FAR: &str = "10.244.2.2";
+    const TO_NEAR: &str = "veth-web< veth-dns1>";
+    const TO_FAR: &str = "veth-web< cni0< eth0>";
+
+    fn near(town: &Town, millis: u64) -> Question {
+        let asked = ask("web", Rtype::A, millis).address("10.96.4.7");
+        town.seen(asked, NEAR, TO_NEAR, "veth-dns1< veth-web>")
+    }
+
+    fn far(town: &Town, millis: u64) -> Question {
+        let asked = ask("web", Rtype::A, millis).address("10.96.4.7");
+        town.seen(asked, FAR, TO_FAR, "eth0< veth-web>")
+    }
+
+    fn silent(town: &Town, millis: u64) -> Question {
+        town.seen(ask("web", Rtype::A, millis), FAR, TO_FAR, "")
+    }
+
+    fn many(count: u64, one: impl Fn(u64) -> Question) -> Vec<Question> {
+        (0..count).map(|n| one(n * 100)).collect()
+    }
+
+    #[test]
+    fn fires_for_a_dead_backend_beside_its_sibling_and_says_where_queries_were_last_seen() {
+        let town = Town::default();
+        let all = [many(4, |at| silent(&town, at)), many(6, |at| near(&town, at + 50))].concat();
+        insta::assert_debug_snapshot!(town.found(&all));
+    }
+
+    #[test]
+    fn fires_for_a_dead_nameserver_beside_a_live_one_wherever_that_is_seen() {
+        let town = Town::default();
+        let failover = |n: u64| {
+            let asked = ask("web", Rtype::A, n).to("10.0.0.99").again(5_000, RetransmissionKind::Timeout);
+            asked.to("10.0.0.53").address("10.96.4.7").build()
+        };
+        let all = many(3, failover);
+        let of_servers = |all: &[Question]| -> Vec<Finding> {
+            town.found(all).into_iter().filter(|finding| finding.code != "DP206").collect()
+        };
+        let found = of_servers(&all);
+        assert_eq!(told(&found), ["DP201 10.0.0.99"]);
+        assert_eq!((found[0].severity, found[0].confidence), (Severity::Warning, Confidence::Medium));
+        assert_eq!(of_servers(&all[..2]), [], "two questions may be chance");
+    }
+
+    #[test]
+    fn fires_for_an_endpoint_without_a_listener() {
+        let town = Town::default();
+        let refused = |n| town.seen(ask("web", Rtype::A, n).unreachable(), NEAR, TO_NEAR, "");
+        let all = [many(4, refused), many(4, |at| far(&town, at + 50))].concat();
+        let found = town.found(&all);
+        assert_eq!(told(&found), ["DP201 10.244.1.2"]);
+        assert!(
+            found[0].summary.contains("4 were refused by 10.96.0.10 (ICMP port unreachable)"),
+            "{found:?}"
+        );
+        assert!(found[0].advice.starts_with("Nothing listens at port 53 of 10.244.1.2"), "{found:?}");
+        let no_socket = |n| {
+            let dropped = lost(ask("web", Rtype::A, n), Fate::Dropped, "NO_SOCKET", "__udp4_lib_rcv");
+            town.seen_again(dropped, NEAR, TO_NEAR, "")
+        };
+        let all = [many(4, no_socket), many(4, |at| far(&town, at + 50))].concat();
+        assert!(town.found(&all)[0].summary.ends_with("; 4 found nobody who listens"));
+    }
+
+    #[test]
+    fn fires_for_a_backend_that_leaves_more_unanswered_than_its_siblings() {
+        let town = Town::default();
+        let lossy = [many(6, |at| silent(&town, at)), many(14, |at| far(&town, at + 30))].concat();
+        let all = [lossy.clone(), many(20, |at| near(&town, at + 50))].concat();
+        let found = town.found(&all);
+        assert_eq!(told(&found), ["DP201 10.244.2.2"]);
+        assert!(
+            found[0].summary.contains("answered 14 of 20 queries, its sibling 10.244.1.2 20 of 20"),
+            "{found:?}"
+        );
+        // All backends alike: the fault is not this one's.
+        let near_silent = |at| town.seen(ask("web", Rtype::A, at), NEAR, TO_NEAR, "");
+        let all = [lossy, many(6, near_silent), many(14, |at| near(&town, at + 50))].concat();
+        assert_eq!(town.found(&all), []);
+    }
+
+    #[test]
+    fn does_not_fire_for_a_slow_backend_or_a_client_that_closed_early() {
+        let town = Town::default();
+        let slow = |n: u64| {
+            let asked = ask("web", Rtype::A, n * 20).answered(Rcode::NOERROR, &["10.96.4.7"], 700);
+            town.seen(asked, FAR, TO_FAR, "eth0< veth-web>")
+        };
+        let closed = |n: u64| {
+            let asked = ask("web", Rtype::A, n).answered(Rcode::NOERROR, &["10.96.4.7"], 600).late();
+            town.seen(asked, FAR, TO_FAR, "eth0< veth-web>")
+        };
+        for one in [&slow as &dyn Fn(u64) -> Question, &closed] {
+            let all = [many(8, one), many(8, |at| near(&town, at + 50))].concat();
+            let found = town.found(&all);
+            assert!(found.iter().all(|it| it.code != "DP201"), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn does_not_fire_for_what_the_capture_cut_off_or_where_nothing_is_answered() {
+        let town = Town::default();
+        let cut = |n| {
+            let mut question = silent(&town, n);
+            question.outcome = QuestionOutcome::Incomplete;
+            question
+        };
+        let all = [many(4, cut), many(6, |at| near(&town, at + 50))].concat();
+        assert_eq!(town.found(&all), []);
+        assert_eq!(town.found(&many(9, |at| silent(&town, at))), [], "perhaps answers are not captured");
+    }
+
+    #[test]
+    fn is_inconclusive_where_frames_were_lost() {
+        let town = Town::default();
+        let all = [many(4, |at| silent(&town, at)), many(6, |at| near(&town, at + 50))].concat();
+        let found = town.with(&all, &[], &Coverage { lost: 1, ..Coverage::default() });
+        let told = found.iter().find(|it| it.code == "DP201").unwrap();
+        assert_eq!((told.confidence, told.first), (Confidence::Inconclusive, at(0)));
+    }
+}

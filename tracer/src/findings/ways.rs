@@ -210,7 +210,7 @@ impl Ways {
                 &mut queries.silent
             }
         };
-        unanswered.add(1, sent.time, sent.hops.iter().map(Evidence::from).last());
+        unanswered.add(1, sent.time, sent.hops.last().map(Evidence::from));
         name(&mut queries.clients, question.client);
         if !told.contains(&(server, backend)) {
             told.push((server, backend));

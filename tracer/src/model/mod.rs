@@ -5,6 +5,7 @@
 //! joins sightings to [`Message`]s, messages to [`Question`]s and questions to [`Lookup`]s, and tells an
 //! [`Observer`] about each.
 
+mod blind;
 mod check;
 mod connect;
 mod dns;
@@ -21,6 +22,7 @@ mod sighting;
 mod time;
 mod vantage;
 
+pub use blind::BlindSpot;
 pub use check::{Check, Verdict};
 pub use connect::{Connect, ConnectOutcome, ConnectPacket, ConnectStep};
 pub use dns::{AnswerSummary, Class, DnsMessage, Edns, Flags, Opcode, Rcode, Rtype};

@@ -1,6 +1,8 @@
 //! What the engine tells, and what it could not see.
 
-use super::{Connect, Conntrack, Lookup, Message, Misdirected, PacketDrop, Question, Resolver, Timestamp};
+use super::{
+    BlindSpot, Connect, Conntrack, Lookup, Message, Misdirected, PacketDrop, Question, Resolver, Timestamp,
+};
 use std::net::IpAddr;
 
 /// Why the engine let go of something before its end.
@@ -27,6 +29,8 @@ pub trait Observer {
     fn misdirected(&mut self, _frame: &Misdirected) {}
     /// An attempt to connect to an answered address that ended.
     fn connect(&mut self, _connect: &Connect) {}
+    /// Something that cannot be seen, as it was found at `time`; told by who runs the session.
+    fn blind_spot(&mut self, _spot: &BlindSpot, _time: Timestamp) {}
     /// A container's resolver as it was read at `time`; told by who follows the node, and not by the engine.
     fn resolver(&mut self, _resolver: &Resolver, _time: Timestamp) {}
     /// The pod of an address is on the node that a source was recorded on; told by who reads several files.
@@ -37,6 +41,60 @@ pub trait Observer {
 
 /// Nobody listens.
 impl Observer for () {}
+
+/// Perhaps somebody listens.
+impl<O: Observer> Observer for Option<O> {
+    fn message(&mut self, message: &Message) {
+        if let Some(observer) = self {
+            observer.message(message);
+        }
+    }
+    fn question(&mut self, question: &Question) {
+        if let Some(observer) = self {
+            observer.question(question);
+        }
+    }
+    fn lookup(&mut self, lookup: &Lookup) {
+        if let Some(observer) = self {
+            observer.lookup(lookup);
+        }
+    }
+    fn packet_drop(&mut self, drop: &PacketDrop) {
+        if let Some(observer) = self {
+            observer.packet_drop(drop);
+        }
+    }
+    fn misdirected(&mut self, frame: &Misdirected) {
+        if let Some(observer) = self {
+            observer.misdirected(frame);
+        }
+    }
+    fn connect(&mut self, connect: &Connect) {
+        if let Some(observer) = self {
+            observer.connect(connect);
+        }
+    }
+    fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
+        if let Some(observer) = self {
+            observer.resolver(resolver, time);
+        }
+    }
+    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
+        if let Some(observer) = self {
+            observer.blind_spot(spot, time);
+        }
+    }
+    fn resides(&mut self, address: IpAddr, source: u16) {
+        if let Some(observer) = self {
+            observer.resides(address, source);
+        }
+    }
+    fn evicted(&mut self, eviction: Eviction) {
+        if let Some(observer) = self {
+            observer.evicted(eviction);
+        }
+    }
+}
 
 impl<A: Observer, B: Observer> Observer for (A, B) {
     fn message(&mut self, message: &Message) {
@@ -62,6 +120,10 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
     fn connect(&mut self, connect: &Connect) {
         self.0.connect(connect);
         self.1.connect(connect);
+    }
+    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
+        self.0.blind_spot(spot, time);
+        self.1.blind_spot(spot, time);
     }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         self.0.resolver(resolver, time);
@@ -95,6 +157,9 @@ impl<O: Observer + ?Sized> Observer for &mut O {
     }
     fn connect(&mut self, connect: &Connect) {
         (**self).connect(connect);
+    }
+    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
+        (**self).blind_spot(spot, time);
     }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         (**self).resolver(resolver, time);

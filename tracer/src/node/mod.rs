@@ -13,6 +13,7 @@
 //! CAP_SYS_PTRACE for `/proc/PID/ns/net`. Every file is read bounded (`roots`).
 
 mod addresses;
+mod blind;
 mod census;
 mod cgroup;
 mod check;
@@ -26,6 +27,7 @@ mod rules;
 mod runtimes;
 mod watch;
 
+pub use blind::blind_spots;
 pub use check::check;
 pub use links::Watched;
 pub use roots::Roots;

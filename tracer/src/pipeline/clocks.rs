@@ -245,3 +245,139 @@ fn agreed(mut all: Vec<Offset>) -> Option<Offset> {
     let middle = surest.get(surest.len() / 2)?;
     Some(Offset { exchanges: most.len() as u64, ..**middle })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{DnsMessage, Flags, Flow, Timestamp, VantageId};
+
+    const MS: i64 = 1_000_000;
+    const START: i64 = 1_700_000_000_000_000_000;
+
+    /// A message of exchange `id`, as a file saw it at `millis` by its own clock.
+    fn message(id: u16, response: bool, nanos: i64) -> Sighting {
+        let flow =
+            Flow { source: "10.0.0.5:4000".parse().unwrap(), destination: "10.244.2.2:53".parse().unwrap() };
+        Sighting {
+            frame: 1,
+            time: Timestamp::from_nanos((START + nanos).unsigned_abs()),
+            vantage: VantageId(0),
+            transport: Transport::Udp,
+            flow: if response { flow.reversed() } else { flow },
+            destination_mac: None,
+            source_mac: None,
+            ttl: 64,
+            ip_id: 0,
+            dont_fragment: true,
+            nat: None,
+            body: SightingBody::Dns(DnsMessage {
+                id,
+                flags: Flags(if response { 0x8180 } else { 0x0100 }),
+                has_question: true,
+                ..DnsMessage::default()
+            }),
+        }
+    }
+
+    /// What two files saw: who asks in the first one, 0.2 ms there and 0.3 ms back, 1 ms in the server.
+    fn exchange(all: &mut Exchanges, id: u16, at: i64, ahead: i64) {
+        for (file, response, time) in [
+            (0, false, at),
+            (1, false, at + ahead + MS / 5),
+            (1, true, at + ahead + MS / 5 + MS),
+            (0, true, at + MS / 2 + MS),
+        ] {
+            all.see(&message(id, response, time), file);
+        }
+    }
+
+    #[test]
+    fn an_exchange_in_two_files_bounds_the_offset_from_both_sides() {
+        for ahead in [3_000 * MS, -3_000 * MS, 86_400_000 * MS] {
+            let mut all = Exchanges::new(2);
+            exchange(&mut all, 1, 0, ahead);
+            let clock = all.clocks()[1];
+            let (found, uncertain) = clock.ahead.unwrap();
+            assert!((found - ahead).abs() <= MS / 4 && uncertain == Duration::from_micros(250), "{clock:?}");
+            assert_eq!((clock.exchanges, clock.shift()), (1, -found));
+        }
+    }
+
+    #[test]
+    fn one_clock_stays_as_it_is() {
+        let mut all = Exchanges::new(2);
+        for id in 0..50 {
+            exchange(&mut all, id, i64::from(id) * 20 * MS, 0);
+        }
+        assert_eq!(all.clocks()[1].ahead, Some((0, Duration::from_micros(250))));
+        assert!(!all.clocks()[1].is_worth_a_word());
+    }
+
+    #[test]
+    fn what_does_not_agree_is_outvoted() {
+        let mut all = Exchanges::new(2);
+        for id in 0..20 {
+            exchange(&mut all, id, i64::from(id) * 20 * MS, 3_000 * MS);
+        }
+        // The same ids used again, of which the second file saw only the later ones; and a query that was lost once.
+        for id in 100..115 {
+            exchange(&mut all, id, i64::from(id) * 60_000 * MS, 3_000 * MS - 40_000 * MS * i64::from(id));
+        }
+        all.see(&message(500, false, 0), 0);
+        exchange(&mut all, 500, 5_000 * MS, 3_000 * MS);
+        let clock = all.clocks()[1];
+        assert!((clock.ahead.unwrap().0 - 3_000 * MS).abs() <= MS, "{clock:?}");
+    }
+
+    #[test]
+    fn lone_messages_tell_large_differences_only() {
+        for (ahead, told) in [(3_000 * MS, true), (30 * MS, false)] {
+            let mut all = Exchanges::new(2);
+            for id in 0..5 {
+                all.see(&message(id, false, i64::from(id) * MS), 0);
+                all.see(&message(id, false, i64::from(id) * MS + ahead), 1);
+            }
+            let found = all.clocks()[1].ahead.unwrap();
+            assert_eq!(found.0 != 0, told, "{found:?}");
+            assert_eq!(found.1, Duration::from_millis(50));
+        }
+    }
+
+    #[test]
+    fn without_a_message_in_both_nothing_is_known() {
+        let mut all = Exchanges::new(3);
+        all.see(&message(1, false, 0), 0);
+        all.see(&message(2, false, 0), 1);
+        let clocks = all.clocks();
+        assert_eq!((clocks[1].ahead, clocks[1].is_worth_a_word(), clocks[1].shift()), (None, true, 0));
+        assert!(!clocks[2].is_worth_a_word(), "an empty file");
+    }
+
+    #[test]
+    fn a_third_file_is_compared_with_the_second() {
+        let mut all = Exchanges::new(3);
+        exchange(&mut all, 1, 0, 3_000 * MS);
+        for (file, at) in [(1, 0), (2, 1_000 * MS)] {
+            all.see(&message(2, false, at), file);
+            all.see(&message(2, true, at + MS), file);
+        }
+        let ahead = all.clocks()[2].ahead.unwrap().0;
+        assert!((ahead - 4_000 * MS).abs() <= MS, "{ahead}");
+    }
+
+    #[test]
+    fn memory_is_bounded_and_the_same_exchanges_are_kept_of_each_file() {
+        let mut all = Exchanges::new(2);
+        for file in [0, 1] {
+            for client in 0..3_u32 {
+                for id in 0..u16::MAX {
+                    let mut one = message(id, false, i64::from(file) * 3_000 * MS);
+                    one.flow.source = std::net::SocketAddr::from((client.to_be_bytes(), 4_000));
+                    all.see(&one, file);
+                }
+            }
+        }
+        assert!(all.all.len() <= MOST_EXCHANGES && all.all.len() > MOST_EXCHANGES / 4, "{}", all.all.len());
+        assert!(all.all.values().all(|seen| seen.len() == 2));
+    }
+}

@@ -17,13 +17,12 @@ use super::{
 };
 use crate::{
     capture::{self, Capture, Interfaces, Netns, Notes, PodNamespace},
-    cli::{
-        args::ReportFormat,
-        options::{ExitStatus, LiveOptions, ReportOptions, StreamOptions},
-    },
+    cli::options::{ExitStatus, LiveOptions, ReportOptions, StreamOptions},
     engine::{Config, SearchList},
-    findings::Severity,
-    model::{Conntrack, Coverage, Direction, InterfaceKind, Observer, Pods, Resolver, Timestamp, Vantages},
+    model::{
+        BlindSpot, Conntrack, Coverage, Direction, InterfaceKind, Observer, Pods, Resolver, Timestamp,
+        Vantage, Vantages,
+    },
     node,
     output::{Format, Stream, Unit},
     trace::Origin,
@@ -32,7 +31,7 @@ use crate::{
 use anyhow::{Context as _, anyhow};
 use std::{
     io::{self, Write as _},
-    sync::{atomic::Ordering, mpsc},
+    sync::{Arc, atomic::Ordering, mpsc},
     thread,
     time::Duration,
 };
@@ -135,16 +134,13 @@ impl Live {
         let anchor = clock::Anchor::now();
         let mut capture = Capture::start(&capture_options, anchor.wall_minus_monotonic(), vantages, &notes)?;
         let pods = options.selection.pods.clone();
-        let (known, found, resolvers) = Known::new(pods.clone());
+        let (mut known, found, resolvers) = Known::new(pods.clone());
         let node = watch_node(&capture_options.namespaces, &found, resolvers, &notes);
         if options.pod_loopback {
             watch_loopbacks(&mut capture, node.as_ref())?;
         }
-        if let Err(reason) = capture.drop_facts() {
-            notes.add(&format!("dropped packets and conntrack clashes are not seen: {reason}"));
-        }
-        if capture.conntrack().is_none() {
-            notes.add("conntrack's counters cannot be read (/proc/net/stat/nf_conntrack)");
+        for spot in blind_spots(&capture, &capture_options.namespaces, vantages) {
+            tell_blind(spot, &mut known, &notes);
         }
         let started = clock::wall_now();
         let origin = origin(&capture, &anchor, options);
@@ -199,6 +195,7 @@ impl Live {
         loop {
             let now = clock::wall_now();
             self.drain(now, out);
+            note_encrypted(&self.capture, &mut self.known, &self.notes);
             self.heed_node(out);
             if let Some(recorder) = &mut self.recorder {
                 recorder.step(now, || Counts::of(&self.capture), || self.known.all());
@@ -302,7 +299,7 @@ pub fn stream(mut options: LiveOptions, stream: StreamOptions) -> anyhow::Result
 pub fn report(mut options: LiveOptions, report: ReportOptions) -> anyhow::Result<ExitStatus> {
     let vantages = Vantages::new();
     let live = Live::start(&mut options, &vantages)?;
-    let sinks = ReportSinks::new(report.lookups, vantages.clone(), live.pods.clone());
+    let sinks = ReportSinks::new(&report, vantages.clone(), live.pods.clone());
     let mut selected = Selected::new(&options.selection, sinks);
     let mut problems = Problems::default();
     let ran = live.run(&mut selected, |_, tick| {
@@ -310,8 +307,10 @@ pub fn report(mut options: LiveOptions, report: ReportOptions) -> anyhow::Result
         Ok(())
     })?;
     let to = io::stdout().lock();
-    let status =
-        selected.observer.finish(&ran.covered(&options), &vantages, &report, to).context(CANNOT_PRINT)?;
+    let status = selected
+        .observer
+        .finish(&ran.covered(&options), None, &vantages, &report, to)
+        .context(CANNOT_PRINT)?;
     ran.recorded().map(|()| status)
 }
 
@@ -325,7 +324,7 @@ pub fn lines(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
     let lines = Stream::new(io::stdout().lock(), Format::Text, &[Unit::Lookup], vantages.clone());
     let sinks = (
         StreamSinks::new(lines, live.pods.clone()),
-        ReportSinks::new(false, vantages.clone(), live.pods.clone()),
+        ReportSinks::new(&ReportOptions::BEHIND_LINES, vantages.clone(), live.pods.clone()),
     );
     let mut selected = Selected::new(&options.selection, sinks);
     let mut problems = Problems::default();
@@ -338,9 +337,8 @@ pub fn lines(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
     drop(stream);
     let mut stdout = io::stdout().lock();
     writeln!(stdout).context(CANNOT_PRINT)?;
-    let options_of_report =
-        ReportOptions { format: ReportFormat::Text, lookups: false, fail_on: Severity::Error };
-    report.finish(&ran.covered(&options), &vantages, &options_of_report, stdout).context(CANNOT_PRINT)?;
+    let covered = ran.covered(&options);
+    report.finish(&covered, None, &vantages, &ReportOptions::BEHIND_LINES, stdout).context(CANNOT_PRINT)?;
     // Lines were asked for, not a verdict.
     ran.recorded().map(|()| ExitStatus::Clean)
 }
@@ -396,6 +394,35 @@ fn watch_loopbacks(capture: &mut Capture, node: Option<&node::Watch>) -> anyhow:
     };
     capture.watch_loopbacks(move || neighbourhood.all().into_iter().filter_map(of_pod).collect())?;
     Ok(())
+}
+
+/// What cannot be seen here, as far as it is known at the start.
+fn blind_spots(capture: &Capture, namespaces: &[Netns], vantages: &Vantages) -> Vec<BlindSpot> {
+    let roots = node::Roots::find();
+    let mut spots = capture.blind_spots();
+    for netns in namespaces {
+        let shown_as = netns.name().filter(|_| namespaces.len() > 1);
+        let is_watched = |vantage: &Arc<Vantage>| {
+            vantage.kind == InterfaceKind::Loopback && vantage.netns.as_deref() == shown_as
+        };
+        spots.extend(node::blind_spots(&watched(netns), &roots, vantages.all().iter().any(is_watched)));
+    }
+    spots
+}
+
+/// Tells the user and the session what cannot be seen, once.
+fn tell_blind(spot: BlindSpot, known: &mut Known, notes: &Notes) {
+    let note = format!("not seen here (DP902): {}; because: {}", spot.unseen, spot.found);
+    if known.tell_blind(spot) {
+        notes.add(&note);
+    }
+}
+
+/// Tells that there is DNS that cannot be read, once there is.
+pub(super) fn note_encrypted(capture: &Capture, known: &mut Known, notes: &Notes) {
+    if capture.encrypted() > 0 {
+        tell_blind(BlindSpot::encrypted_dns(), known, notes);
+    }
 }
 
 /// What is watched, as reports and recordings name it.
@@ -460,8 +487,7 @@ pub(super) fn namespaces(named: &[String]) -> Vec<Netns> {
 pub fn tui(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
     let vantages = Vantages::new();
     let pods = options.selection.pods.clone();
-    let pod_of = move |client, time| pods.name_at(client, time).map(|pod| pod.to_string());
-    let feed = SharedFeed::new(Feed::new(vantages.clone(), Limits::default()).with_pods(Box::new(pod_of)));
+    let feed = SharedFeed::new(Feed::new(vantages.clone(), Limits::default()).with_pods(pods));
     let live = Live::start_with(&mut options, &vantages, Some(&feed))?;
     let stop = live.stop.clone();
     let save = live.flight.as_ref().map(Flight::ask);

@@ -8,7 +8,7 @@ use super::{
     live::IN_FLIGHT,
     selection::{Selected, Selection},
     session::Session,
-    sinks::{Covered, ReportSinks, StreamSinks},
+    sinks::{Before, Covered, ReportSinks, StreamSinks},
 };
 use crate::{
     cli::options::{ExitStatus, FileOptions, ReportOptions, StreamOptions},
@@ -20,7 +20,6 @@ use crate::{
 };
 use anyhow::{Context, bail};
 use std::{
-    fs,
     io::Write,
     path::{Path, PathBuf},
 };
@@ -51,9 +50,18 @@ pub fn stream(files: FileOptions, options: &StreamOptions, to: impl Write) -> an
 pub fn report(files: FileOptions, options: &ReportOptions, to: impl Write) -> anyhow::Result<ExitStatus> {
     let selection = selection(&files)?;
     let vantages = Vantages::new();
-    let sinks = ReportSinks::new(options.lookups, vantages.clone(), selection.pods.clone());
-    let mut selected = Selected::new(&selection, sinks);
-    let read = read(&files, &vantages, &mut selected, |_| true)?;
+    let mut sinks = ReportSinks::new(options, vantages.clone(), selection.pods.clone());
+    let earlier = selection.earlier();
+    let before = earlier.as_ref().map(|earlier| Selected::new(earlier, Before::new(vantages.clone())));
+    if let Some(before) = &before {
+        sinks = sinks.compared_with(&before.observer);
+    }
+    let mut both = (Selected::new(&selection, sinks), before);
+    let read = read(&files, &vantages, &mut both, |_| true)?;
+    let (mut selected, mut before) = both;
+    if let Some(before) = &mut before {
+        before.observer.set_sources(read.files.clone());
+    }
     let window = read.span.map(|span| selection.window.within(span));
     selected.observer.set_sources(read.files.clone());
     let covered = Covered {
@@ -63,7 +71,9 @@ pub fn report(files: FileOptions, options: &ReportOptions, to: impl Write) -> an
         cut: read.cut,
         clocks: read.clocks.clone(),
     };
-    let status = selected.observer.finish(&covered, &vantages, options, to).context("cannot print")?;
+    let before = before.as_ref().map(|before| &before.observer);
+    let status =
+        selected.observer.finish(&covered, before, &vantages, options, to).context("cannot print")?;
     read.damage()?;
     Ok(status)
 }
@@ -135,7 +145,7 @@ fn read<O: Observer>(
 /// Opens the files, several of them by the first one's clock. What can be read once only keeps its times.
 pub(super) fn open(files: &FileOptions) -> Result<(MergedReader, Vec<Clock>), TraceError> {
     let mut reader = MergedReader::open(&files.files)?;
-    let again = |file: &PathBuf| fs::metadata(file).is_ok_and(|data| data.is_file());
+    let again = |file: &PathBuf| std::fs::metadata(file).is_ok_and(|data| data.is_file());
     if files.files.len() < 2 || !files.files.iter().all(again) {
         return Ok((reader, Vec::new()));
     }

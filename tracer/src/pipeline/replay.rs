@@ -18,11 +18,7 @@ use super::{
     sinks::{Covered, ReportSinks, StreamSinks},
 };
 use crate::{
-    cli::{
-        args::ReportFormat,
-        options::{ExitStatus, FileOptions, ReplayOptions, ReportOptions, StreamOptions},
-    },
-    findings::Severity,
+    cli::options::{ExitStatus, FileOptions, ReplayOptions, ReportOptions, StreamOptions},
     model::{Observer, Timestamp, Vantages},
     output::{Format, Stream, Unit},
     trace::TraceError,
@@ -74,7 +70,7 @@ pub fn lines(options: ReplayOptions, mut to: impl Write) -> anyhow::Result<ExitS
     let lines = Stream::new(&mut to, Format::Text, &[Unit::Lookup], vantages.clone());
     let sinks = (
         StreamSinks::new(lines, selection.pods.clone()),
-        ReportSinks::new(false, vantages.clone(), selection.pods.clone()),
+        ReportSinks::new(&ReportOptions::BEHIND_LINES, vantages.clone(), selection.pods.clone()),
     );
     let mut selected = Selected::new(&selection, sinks);
     let mut player = paced(&options, &vantages, selection.window.since, &mut selected, |selected| {
@@ -92,8 +88,9 @@ pub fn lines(options: ReplayOptions, mut to: impl Write) -> anyhow::Result<ExitS
     stream.flush().context(offline::CANNOT_PRINT)?;
     drop(stream);
     writeln!(to).context(offline::CANNOT_PRINT)?;
-    let of_report = ReportOptions { format: ReportFormat::Text, lookups: false, fail_on: Severity::Error };
-    report.finish(&covered, &vantages, &of_report, to).context(offline::CANNOT_PRINT)?;
+    report
+        .finish(&covered, None, &vantages, &ReportOptions::BEHIND_LINES, to)
+        .context(offline::CANNOT_PRINT)?;
     // Lines were asked for, not a verdict.
     player.take_failure().map_or(Ok(ExitStatus::Clean), |error| Err(told(error)))
 }

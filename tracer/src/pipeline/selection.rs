@@ -5,8 +5,8 @@
 
 use super::when::When;
 use crate::model::{
-    Connect, DnsMessage, Eviction, Flow, Lookup, Message, Misdirected, Name, Observer, PacketDrop, PodName,
-    Pods, Question, Rcode, Resolver, Rtype, Timestamp, Transmission,
+    BlindSpot, Connect, DnsMessage, Eviction, Flow, Lookup, Message, Misdirected, Name, Observer, PacketDrop,
+    PodName, Pods, Question, Rcode, Resolver, Rtype, Timestamp, Transmission,
 };
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use std::{net::IpAddr, str::FromStr};
@@ -243,6 +243,13 @@ impl Selection {
         Ok(Self { clients, servers, names, qtypes, rcodes, ..Self::default() })
     }
 
+    /// The same filters for the time before the window; `None` where it has no start.
+    #[must_use]
+    pub fn earlier(&self) -> Option<Self> {
+        let until = Some(self.window.since?.minus_nanos(1));
+        Some(Self { window: Window { since: None, until }, ..self.clone() })
+    }
+
     /// Whether a message is told. A query has no response code: with `--rcode` only responses are.
     #[must_use]
     pub fn admits_message(&self, message: &Message) -> bool {
@@ -400,6 +407,9 @@ impl<O: Observer> Observer for Selected<'_, O> {
         if self.selection.admits_connect(connect) {
             self.observer.connect(connect);
         }
+    }
+    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
+        self.observer.blind_spot(spot, time);
     }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         let admits = &self.selection.pod_filter;

@@ -2,7 +2,7 @@
 
 use crate::{
     engine::{Config, Connects, Engine, Macs, SearchList},
-    model::{Coverage, Frame, News, Observer, Timestamp, Vantages},
+    model::{BlindSpot, Coverage, Frame, News, Observer, Timestamp, Vantages},
     wire::Decoder,
 };
 
@@ -14,6 +14,8 @@ pub struct Session {
     /// `None` where connections are not followed.
     connects: Option<Connects>,
     vantages: Vantages,
+    /// That there is DNS which cannot be read.
+    encrypted_told: bool,
 }
 
 impl Session {
@@ -24,12 +26,12 @@ impl Session {
         let connects = config.connects.then(|| Connects::new(config.seed));
         let decoder = Decoder::new(ports);
         let decoder = if config.connects { decoder.following_connects() } else { decoder };
-        Self { decoder, engine: Engine::new(config), macs, connects, vantages }
+        Self { decoder, engine: Engine::new(config), macs, connects, vantages, encrypted_told: false }
     }
 
     /// Takes one frame, or what a probe told of a packet.
     pub fn frame(&mut self, frame: &Frame<'_>, out: &mut impl Observer) {
-        let Self { decoder, engine, macs, connects, vantages } = self;
+        let Self { decoder, engine, macs, connects, vantages, .. } = self;
         if frame.drop.is_some() {
             if let Some(drop) = decoder.packet_drop(frame) {
                 engine.observe_drop(&drop, out);
@@ -45,6 +47,10 @@ impl Session {
             }
             engine.observe(sighting, out);
         });
+        if !self.encrypted_told && decoder.has_encrypted() {
+            self.encrypted_told = true;
+            out.blind_spot(&BlindSpot::encrypted_dns(), frame.time);
+        }
         if let (Some(packet), Some(connects)) = (decoder.take_connect(), connects) {
             connects.packet(&packet, out);
         }
@@ -52,14 +58,19 @@ impl Session {
 
     /// Takes what was learnt of the node: clients whose resolv.conf was read are understood by it.
     pub fn heed(&mut self, news: &News, out: &mut impl Observer) {
-        let News::Resolver(resolver, time) = news else { return };
-        if resolver.agrees {
-            let list = SearchList::from_resolv_conf(&resolver.text());
-            for &address in &resolver.addresses {
-                self.engine.set_search_list(address, list.clone());
+        match news {
+            News::Resolver(resolver, time) => {
+                if resolver.agrees {
+                    let list = SearchList::from_resolv_conf(&resolver.text());
+                    for &address in &resolver.addresses {
+                        self.engine.set_search_list(address, list.clone());
+                    }
+                }
+                out.resolver(resolver, *time);
             }
+            News::Blind(spot, time) => out.blind_spot(spot, *time),
+            News::Gone(..) | News::Named(..) => {}
         }
-        out.resolver(resolver, *time);
     }
 
     /// Says that every frame before `now` was given.

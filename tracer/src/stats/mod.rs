@@ -10,10 +10,16 @@
 //!   count. A server's latency is from the message it answered.
 
 mod histogram;
+mod overview;
+mod series;
 mod servers;
+mod top;
 
 pub use histogram::Histogram;
+pub use overview::Overview;
+pub use series::{Bucket, Series};
 pub use servers::{Role, ServerStats, Servers};
+pub use top::{Share, Top};
 
 use crate::model::{
     Fate, Lookup, LookupResult, Message, MessageKind, Observer, PacketDrop, Question, Rcode, Rtype,

@@ -56,6 +56,8 @@ pub struct Decoder {
     words: drops::Words,
     /// `None` where connections are not followed.
     connects: Option<connects::Last>,
+    /// A packet to or from the port of encrypted DNS was seen.
+    encrypted: bool,
 }
 
 impl Decoder {
@@ -70,6 +72,7 @@ impl Decoder {
             emitter: Emitter::default(),
             words: drops::Words::default(),
             connects: None,
+            encrypted: false,
         }
     }
 
@@ -133,6 +136,12 @@ impl Decoder {
         self.streams.finish(&mut self.emitter, out);
     }
 
+    /// Whether there were packets of encrypted DNS, which are not read.
+    #[must_use]
+    pub const fn has_encrypted(&self) -> bool {
+        self.encrypted
+    }
+
     /// What has been done so far.
     #[must_use]
     pub fn counters(&self) -> WireCounters {
@@ -176,6 +185,7 @@ impl Decoder {
             Some(true) => self.tcp(bytes, wire_len, out),
             Some(false) => {
                 self.emitter.counters.not_dns += 1;
+                self.encrypted |= is_encrypted(bytes);
                 if protocol == protocol::TCP
                     && let Some(last) = &mut self.connects
                 {
@@ -230,6 +240,12 @@ impl Decoder {
         self.transport(datagram.protocol(), datagram.bytes(), datagram.wire_len(), 0, out);
         self.fragments.recycle(datagram);
     }
+}
+
+/// Whether a UDP or TCP header has the port of DNS over TLS and QUIC (RFC 7858, RFC 9250).
+fn is_encrypted(transport: &[u8]) -> bool {
+    const PORT: [u8; 2] = 853_u16.to_be_bytes();
+    transport.get(..2) == Some(&PORT) || transport.get(2..4) == Some(&PORT)
 }
 
 /// The ports that are DNS, one bit each.

@@ -56,6 +56,7 @@ impl Serialize for Report<'_> {
         map.serialize_entry("totals", &TotalsView(self.stats.totals()))?;
         map.serialize_entry("latency_s", &Latency::from(self.stats.latency()))?;
         map.serialize_entry("servers", &servers(self.stats.servers()))?;
+        map.serialize_entry("baseline", &self.baseline.map(|before| self.changed(before)))?;
         let view = |finding| FindingView { finding, vantages: self.vantages, line: false };
         map.serialize_entry("findings", &self.findings.iter().map(view).collect::<Vec<FindingView<'_>>>())?;
         map.end()

@@ -1,11 +1,15 @@
-//! What is wrong in a time window: text for people, JSON for programs. The same events make the same octets.
+//! What is wrong in a time window: text and a page for people, JSON for programs. The same events make the same octets.
 
+mod baseline;
 mod clocks;
+mod html;
 mod json;
 mod lookups;
 mod text;
 
+pub use baseline::{Baseline, Known};
 pub use clocks::ClockView;
+pub use html::Page;
 pub use lookups::LookupLog;
 
 use crate::{
@@ -33,6 +37,8 @@ pub struct Report<'a> {
     pub findings: &'a [Finding],
     /// Where frames were seen: with several files, which one a frame number is of.
     pub vantages: &'a Vantages,
+    /// The time before the window, where some of it was seen.
+    pub baseline: Option<&'a Baseline<'a>>,
     /// Every lookup, where they are wanted.
     pub lookups: Option<&'a LookupLog>,
 }

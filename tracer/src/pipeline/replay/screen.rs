@@ -404,9 +404,7 @@ impl<'a> Replay<'a> {
 
 /// An empty feed that names clients as the files do.
 fn feed_of(player: &Player, vantages: &Vantages) -> Feed {
-    let names = player.names().clone();
-    let pod_of = move |client, time| Some(names.name_at(client, time)?.to_string());
-    Feed::new(vantages.clone(), Limits::default()).with_pods(Box::new(pod_of))
+    Feed::new(vantages.clone(), Limits::default()).with_pods(player.names().clone())
 }
 
 fn brief(time: Timestamp) -> String {
