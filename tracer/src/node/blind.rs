@@ -41,7 +41,7 @@ fn ipvs() -> BlindSpot {
     BlindSpot::new(
         "ipvs",
         "IPVS balances services here",
-        "which backend was chosen is told by the packets alone, where both sides of it are seen",
+        "which backend was chosen, where not both sides of it are watched",
         "kube-proxy's modes nftables and iptables choose by conntrack, which is read.",
     )
 }
@@ -63,8 +63,7 @@ fn stub(watched: &Watched, roots: &Roots) -> Option<BlindSpot> {
     Some(BlindSpot::new(
         "loopback",
         format!("{} asks a nameserver of its own at {address}", watched.name),
-        "what its own programs ask there passes its loopback alone, which is not watched; what the nameserver asks in turn, \
-         and what pods ask it, is seen",
+        "what its own programs ask there, which passes its loopback alone",
         "-i lo watches it; with -i name the other interfaces, too.",
     ))
 }
