@@ -4,8 +4,9 @@
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use crate::clock;
 use crate::requirements::why_no_lab;
@@ -27,63 +28,88 @@ pub type Test = (&'static str, fn() -> Result<Outcome>);
 /// Runs tests one after another in this thread and prints `N passed, N failed, N left out` with each reason.
 /// Arguments that do not begin with `-` are parts of names to run; `--list` prints the names.
 pub fn run(tests: &[Test]) -> ExitCode {
-    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
-    let list = arguments.iter().any(|argument| argument == "--list");
-    arguments.retain(|argument| !argument.starts_with('-'));
-    let chosen: Vec<_> = tests
-        .iter()
-        .filter(|(name, _)| arguments.is_empty() || arguments.iter().any(|part| name.contains(part.as_str())))
-        .collect();
-    let mut out = std::io::stdout();
-    if list {
-        for (name, _) in chosen {
-            // A closed pipe is the reader's choice, here and below.
-            let _ = writeln!(out, "{name}: test");
-        }
-        return ExitCode::SUCCESS;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let parts: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let chosen = |name: &str| parts.is_empty() || parts.iter().any(|part| name.contains(part.as_str()));
+    let chosen = tests.iter().filter(|(name, _)| chosen(name));
+    if arguments.iter().any(|argument| argument == "--list") {
+        return list(chosen.map(|(name, _)| *name));
     }
     let why_not = why_no_lab();
-    let (mut passed, mut failed, mut left_out) = (0_usize, Vec::new(), Vec::new());
+    let mut results = Results::default();
     for (name, test) in chosen {
         let start = clock::now();
         let result = match &why_not {
-            Some(reason) => Ok(Ok(Outcome::LeftOut(reason.clone()))),
-            None => catch_unwind(AssertUnwindSafe(test)),
+            Some(reason) => Ok(Outcome::LeftOut(reason.clone())),
+            None => caught(test),
         };
-        let seconds = start.elapsed().as_secs_f64();
+        results.add(name, start.elapsed(), result);
+    }
+    results.end()
+}
+
+/// Prints names of tests, as Rust's own harness does.
+pub fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> ExitCode {
+    for name in names {
+        say(&format!("{name}: test"));
+    }
+    ExitCode::SUCCESS
+}
+
+/// What a test gives; a panic is an error.
+///
+/// # Errors
+/// The test's own.
+pub fn caught(test: impl FnOnce() -> Result<Outcome>) -> Result<Outcome> {
+    catch_unwind(AssertUnwindSafe(test)).unwrap_or_else(|_| Err(anyhow!("panicked")))
+}
+
+fn say(line: &str) {
+    // A closed pipe is the reader's choice.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// What became of the tests so far.
+#[derive(Debug, Default)]
+pub struct Results {
+    passed: usize,
+    failed: Vec<String>,
+    left_out: Vec<String>,
+}
+
+impl Results {
+    /// Counts a test and prints its line.
+    pub fn add(&mut self, name: &str, took: Duration, result: Result<Outcome>) {
         let line = match result {
-            Ok(Ok(Outcome::Passed)) => {
-                passed += 1;
+            Ok(Outcome::Passed) => {
+                self.passed += 1;
                 "ok".to_owned()
             }
-            Ok(Ok(Outcome::Measured(what))) => {
-                passed += 1;
+            Ok(Outcome::Measured(what)) => {
+                self.passed += 1;
                 format!("ok: {what}")
             }
-            Ok(Ok(Outcome::LeftOut(reason))) => {
-                left_out.push((name, reason.clone()));
+            Ok(Outcome::LeftOut(reason)) => {
+                self.left_out.push(format!("{name}: {reason}"));
                 format!("left out: {reason}")
             }
-            Ok(Err(e)) => {
-                failed.push(name);
+            Err(e) => {
+                self.failed.push(name.to_owned());
                 format!("FAILED: {e:#}")
             }
-            Err(_) => {
-                failed.push(name);
-                "FAILED: panicked".to_owned()
-            }
         };
-        let _ = writeln!(out, "test {name} ... {line} ({seconds:.2} s)");
+        say(&format!("test {name} ... {line} ({:.2} s)", took.as_secs_f64()));
     }
-    for (name, reason) in &left_out {
-        let _ = writeln!(out, "left out: {name}: {reason}");
+
+    /// Prints what was left out, and the sums.
+    #[must_use]
+    pub fn end(self) -> ExitCode {
+        let Self { passed, failed, left_out } = self;
+        for one in &left_out {
+            say(&format!("left out: {one}"));
+        }
+        let names = if failed.is_empty() { String::new() } else { format!("; failed: {failed:?}") };
+        say(&format!("{passed} passed, {} failed, {} left out{names}", failed.len(), left_out.len()));
+        if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
-    let _ = writeln!(
-        out,
-        "{passed} passed, {} failed, {} left out{}",
-        failed.len(),
-        left_out.len(),
-        if failed.is_empty() { String::new() } else { format!("; failed: {failed:?}") }
-    );
-    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -191,6 +191,11 @@ impl Lab {
         }
     }
 
+    /// Whether the nodes translate service addresses.
+    pub fn has_service_rules(&self) -> bool {
+        self.service_rules
+    }
+
     /// The address of the cluster DNS service.
     pub fn vip(&self) -> Ipv4Addr {
         VIP4
@@ -331,6 +336,19 @@ impl Lab {
         if let Some(service) = self.services.first_mut() {
             service.endpoints = endpoints;
         }
+        self.load_rules()
+    }
+
+    /// Adds an IPv4 service, or changes which pods are behind it, on both nodes.
+    ///
+    /// # Errors
+    /// There is no such pod, or the rules cannot be loaded.
+    pub fn set_service(&mut self, name: &str, address: Ipv4Addr, pods: &[&str]) -> Result<()> {
+        let endpoints =
+            pods.iter().map(|name| Ok(self.pod(name)?.ip4.into())).collect::<Result<Vec<IpAddr>>>()?;
+        self.services.retain(|service| service.name != name);
+        let addresses = vec![address.into()];
+        self.services.push(Service { name: name.to_owned(), addresses, endpoints });
         self.load_rules()
     }
 

@@ -32,6 +32,7 @@ pub mod refusal;
 pub mod report;
 pub mod requirements;
 pub mod responder;
+pub mod scenarios;
 pub mod screen;
 pub mod server;
 pub mod service;

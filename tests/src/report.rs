@@ -61,7 +61,7 @@ impl LiveReport {
         command.args(arguments);
         let log = directory.join("report.log");
         let mut process = Process::spawn_with_stdout("dnspath report", &mut command, stdout.into(), &log)?;
-        wait_until(Duration::from_secs(15), || ready.exists() || !process.is_running());
+        wait_until(Duration::from_secs(90), || ready.exists() || !process.is_running());
         if !ready.exists() {
             bail!("dnspath report {} did not get ready: {}", arguments.join(" "), process.log()?.trim());
         }

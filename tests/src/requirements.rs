@@ -18,7 +18,7 @@ pub struct Missing {
 }
 
 /// Command, package, purpose, essential.
-const COMMANDS: [(&str, &str, &str, bool); 21] = [
+const COMMANDS: [(&str, &str, &str, bool); 23] = [
     ("ip", "iproute2", "namespaces and links", true),
     ("iptables-restore", "iptables", "service rules", true),
     ("ip6tables-restore", "iptables", "service rules", true),
@@ -39,6 +39,8 @@ const COMMANDS: [(&str, &str, &str, bool); 21] = [
     ("bpftool", "bpftool", "seeing that nothing stays behind", false),
     ("tmux", "tmux", "the screen in a real terminal", false),
     ("python3", "python3", "sending frames made by hand", false),
+    ("dig", "bind9-dnsutils", "asking for HINFO", false),
+    ("editcap", "wireshark-common", "changing and shifting recordings", false),
     ("ethtool", "ethtool", "segmentation settings of pods", false),
 ];
 

@@ -85,6 +85,8 @@ pub struct ServerOptions {
     pub empty_below: Vec<String>,
     /// Further lines of CoreDNS's server block.
     pub corefile_lines: Vec<String>,
+    /// What CoreDNS does below names: pairs of a name and the lines of its own server block.
+    pub below: Vec<(String, String)>,
 }
 
 impl ServerOptions {
@@ -258,6 +260,9 @@ fn corefile_text(directory: &Path, options: &ServerOptions) -> String {
         let _ = writeln!(text, "    {line}");
     }
     text.push_str("}\n");
+    for (name, lines) in &options.below {
+        let _ = writeln!(text, "{name}:53 {{\n    {lines}\n}}");
+    }
     text
 }
 

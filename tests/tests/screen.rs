@@ -116,9 +116,9 @@ fn a_lookup_is_followed(columns: u16, lines: u16) -> Result<Outcome> {
     screen.wait_for("what came meanwhile", |text| {
         text.contains("www.example.com") && !text.contains("FROZEN")
     })?;
-    screen.press(&["2"])?;
+    screen.press(&["3"])?;
     let servers =
-        screen.wait_for("the servers", |text| text.contains("▸2 Servers") && text.contains("10.96.0.10"))?;
+        screen.wait_for("the servers", |text| text.contains("▸3 Servers") && text.contains("10.96.0.10"))?;
     ensure!(servers.contains("ANSWERED"), "no counts of the servers:\n{servers}");
     screen.press(&["?"])?;
     screen.wait_for("the help", |text| text.contains("next view"))?;
@@ -242,7 +242,7 @@ fn a_storm_and_every_size() -> Result<Outcome> {
         for keys in [
             &["Up", "Up", "Enter"][..],
             &["j", "j", "Escape"],
-            &["2", "s", "r", "Enter"],
+            &["3", "s", "r", "Enter"],
             &["1", "Escape", "?"],
             &["?", "g"],
         ] {

@@ -1,4 +1,5 @@
-//! Which packets are of interest: DNS by port over UDP and TCP, their fragments, and ICMP errors that quote one.
+//! Which packets are of interest: DNS by port over UDP and TCP, their fragments, and ICMP errors that quote one. And, where
+//! that is wanted, how other TCP connections begin: bare SYN, SYN+ACK and refusals, and unreachable ones.
 
 use crate::FragmentKey;
 
@@ -27,6 +28,14 @@ const ICMP_HEADER: u32 = 8;
 const MAX_EXTENSIONS: u32 = 6;
 
 const TCP_FIN_SYN_RST: u16 = 0x07;
+const TCP_SYN: u8 = 0x02;
+const TCP_RST: u8 = 0x04;
+/// Type of "destination unreachable", and its code for a packet that is too big (RFC 792); RFC 4443 has a type for that.
+const ICMP_UNREACHABLE: u8 = 3;
+const ICMP_FRAGMENTATION_NEEDED: u8 = 4;
+const ICMPV6_UNREACHABLE: u8 = 1;
+/// DNS over TLS and over QUIC (RFC 7858, RFC 9250).
+pub const ENCRYPTED_DNS: u16 = 853;
 
 /// Read access to a frame; `None` past its end. Multi-octet values are in network byte order on the wire and in
 /// host order here.
@@ -37,6 +46,10 @@ pub trait Bytes {
     fn u16(&self, at: u32) -> Option<u16>;
     /// Four octets from `at` on.
     fn u32(&self, at: u32) -> Option<u32>;
+    /// As [`Self::u8`], where that is likely to be for nothing: by the cheapest way there is.
+    fn peek(&self, at: u32) -> Option<u8> {
+        self.u8(at)
+    }
     /// Octets of the frame.
     fn len(&self) -> u32;
     /// Whether the frame has none.
@@ -49,6 +62,30 @@ pub trait Bytes {
 pub trait Ports {
     /// Whether `port` is one.
     fn contains(&self, port: u16) -> bool;
+    /// A packet to or from port [`ENCRYPTED_DNS`] was seen.
+    fn note_encrypted(&self) {}
+    /// Whether the beginnings of other connections are of interest.
+    fn follows_connects(&self) -> bool {
+        false
+    }
+}
+
+/// What a frame is of interest for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// The beginning, or the refusal, of a TCP connection that is none of DNS.
+    Connect,
+    /// DNS.
+    Dns,
+    /// Nothing.
+    None,
+}
+
+impl Interest {
+    #[inline(always)]
+    fn dns(is_it: bool) -> Self {
+        if is_it { Self::Dns } else { Self::None }
+    }
 }
 
 /// Datagrams in fragments: only the first fragment shows the ports.
@@ -77,45 +114,59 @@ struct Transport {
     end: u32,
 }
 
-/// Whether the frame is to be captured.
+/// What the frame is to be captured for.
 #[inline(always)]
 #[must_use]
-pub fn classify(bytes: &impl Bytes, link: Link, ports: &impl Ports, fragments: &impl Fragments) -> bool {
-    decide(bytes, link, ports, fragments).unwrap_or(false)
+pub fn classify(bytes: &impl Bytes, link: Link, ports: &impl Ports, fragments: &impl Fragments) -> Interest {
+    decide(bytes, link, ports, fragments).unwrap_or(Interest::None)
 }
 
 #[inline(always)]
-fn decide(bytes: &impl Bytes, link: Link, ports: &impl Ports, fragments: &impl Fragments) -> Option<bool> {
+fn decide(
+    bytes: &impl Bytes,
+    link: Link,
+    ports: &impl Ports,
+    fragments: &impl Fragments,
+) -> Option<Interest> {
     let (network, v6) = network_header(bytes, link)?;
     let (transport, fragment_id, is_later_fragment) =
         if v6 { ipv6(bytes, network)? } else { ipv4(bytes, network)? };
     if let Some(id) = fragment_id {
         let key = fragment_key(bytes, network, v6, id)?;
         if is_later_fragment {
-            return Some(fragments.known(&key));
+            return Some(Interest::dns(fragments.known(&key)));
         }
         let interesting = transport.protocol == IPPROTO_UDP && either_port(bytes, transport.at, ports)?;
         if interesting {
             fragments.remember(&key);
         }
-        return Some(interesting);
+        return Some(Interest::dns(interesting));
     }
     match transport.protocol {
-        IPPROTO_UDP => either_port(bytes, transport.at, ports),
-        IPPROTO_TCP => {
-            Some(either_port(bytes, transport.at, ports)? && tcp_says_something(bytes, &transport)?)
+        IPPROTO_UDP => either_port(bytes, transport.at, ports).map(Interest::dns),
+        IPPROTO_TCP if either_port(bytes, transport.at, ports)? => {
+            tcp_says_something(bytes, &transport).map(Interest::dns)
         }
+        IPPROTO_TCP if ports.follows_connects() => begins(bytes, &transport),
         // Destination unreachable, source quench, redirect, time exceeded, parameter problem (RFC 792).
         IPPROTO_ICMP if !v6 => match bytes.u8(transport.at)? {
-            3..=5 | 11 | 12 => quoted_ipv4(bytes, transport.at + ICMP_HEADER, ports),
-            _ => Some(false),
+            kind @ (3..=5 | 11 | 12) => {
+                let unreachable = kind == ICMP_UNREACHABLE
+                    && ports.follows_connects()
+                    && bytes.u8(transport.at + 1)? != ICMP_FRAGMENTATION_NEEDED;
+                quoted_ipv4(bytes, transport.at + ICMP_HEADER, unreachable, ports)
+            }
+            _ => None,
         },
         // Unreachable, too big, time exceeded, parameter problem (RFC 4443).
         IPPROTO_ICMPV6 if v6 => match bytes.u8(transport.at)? {
-            1..=4 => quoted_ipv6(bytes, transport.at + ICMP_HEADER, ports),
-            _ => Some(false),
+            kind @ 1..=4 => {
+                let unreachable = kind == ICMPV6_UNREACHABLE && ports.follows_connects();
+                quoted_ipv6(bytes, transport.at + ICMP_HEADER, unreachable, ports)
+            }
+            _ => None,
         },
-        _ => Some(false),
+        _ => None,
     }
 }
 
@@ -216,7 +267,28 @@ fn four_words(bytes: &impl Bytes, at: u32) -> Option<[u32; 4]> {
 
 #[inline(always)]
 fn either_port(bytes: &impl Bytes, transport: u32, ports: &impl Ports) -> Option<bool> {
-    Some(ports.contains(bytes.u16(transport)?) || ports.contains(bytes.u16(transport + 2)?))
+    let (source, destination) = (bytes.u16(transport)?, bytes.u16(transport + 2)?);
+    if ports.contains(source) || ports.contains(destination) {
+        return Some(true);
+    }
+    if source == ENCRYPTED_DNS || destination == ENCRYPTED_DNS {
+        ports.note_encrypted();
+    }
+    Some(false)
+}
+
+/// A segment without payload that opens a connection, accepts it, or refuses it: with sequence number 0, since it answers
+/// a segment that acknowledges nothing (RFC 9293 section 3.5.2).
+#[inline(always)]
+fn begins(bytes: &impl Bytes, transport: &Transport) -> Option<Interest> {
+    let flags = bytes.peek(transport.at + 13)?;
+    if flags & (TCP_SYN | TCP_RST) == 0 {
+        return None;
+    }
+    let header = u32::from(bytes.u8(transport.at + 12)? >> 4) * 4;
+    let is_bare = transport.at + header >= transport.end;
+    let begins = is_bare && (flags & TCP_RST == 0 || bytes.u32(transport.at + 4)? == 0);
+    if begins { Some(Interest::Connect) } else { None }
 }
 
 /// A segment with payload, or one that opens or ends a connection: bare acknowledgements are left out.
@@ -227,26 +299,44 @@ fn tcp_says_something(bytes: &impl Bytes, transport: &Transport) -> Option<bool>
     Some(length_and_flags & TCP_FIN_SYN_RST != 0 || transport.at + header < transport.end)
 }
 
-/// Whether the packet that an ICMP error quotes is DNS.
+/// What the packet is that an ICMP error quotes; with `unreachable` one of any TCP connection is of interest.
 #[inline(always)]
-fn quoted_ipv4(bytes: &impl Bytes, network: u32, ports: &impl Ports) -> Option<bool> {
+fn quoted_ipv4(bytes: &impl Bytes, network: u32, unreachable: bool, ports: &impl Ports) -> Option<Interest> {
     let (transport, _, is_later_fragment) = ipv4(bytes, network)?;
-    let has_ports = matches!(transport.protocol, IPPROTO_UDP | IPPROTO_TCP) && !is_later_fragment;
-    Some(has_ports && either_port(bytes, transport.at, ports)?)
+    if is_later_fragment {
+        return None;
+    }
+    quoted(bytes, transport.protocol, transport.at, unreachable, ports)
 }
 
-/// Whether the packet that an ICMPv6 error quotes is DNS; a quote with extension headers is left out but for a
-/// fragment header, the one that DNS meets.
 #[inline(always)]
-fn quoted_ipv6(bytes: &impl Bytes, network: u32, ports: &impl Ports) -> Option<bool> {
+fn quoted(
+    bytes: &impl Bytes,
+    protocol: u8,
+    at: u32,
+    unreachable: bool,
+    ports: &impl Ports,
+) -> Option<Interest> {
+    if !matches!(protocol, IPPROTO_UDP | IPPROTO_TCP) {
+        return None;
+    }
+    if either_port(bytes, at, ports)? {
+        return Some(Interest::Dns);
+    }
+    if unreachable && protocol == IPPROTO_TCP { Some(Interest::Connect) } else { None }
+}
+
+/// As [`quoted_ipv4`]; a quote with extension headers is left out but for a fragment header, the one that DNS meets.
+#[inline(always)]
+fn quoted_ipv6(bytes: &impl Bytes, network: u32, unreachable: bool, ports: &impl Ports) -> Option<Interest> {
     let mut protocol = bytes.u8(network + 6)?;
     let mut at = network + IPV6_HEADER;
     if protocol == IPPROTO_FRAGMENT {
         if bytes.u16(at + 2)? >> 3 != 0 {
-            return Some(false);
+            return None;
         }
         protocol = bytes.u8(at)?;
         at += 8;
     }
-    Some(matches!(protocol, IPPROTO_UDP | IPPROTO_TCP) && either_port(bytes, at, ports)?)
+    quoted(bytes, protocol, at, unreachable, ports)
 }

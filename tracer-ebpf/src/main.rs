@@ -10,6 +10,7 @@
 #![expect(missing_docs, unreachable_pub, reason = "the classifier macro makes functions of its own")]
 
 mod bounds;
+mod connect;
 mod conntrack;
 #[macro_use]
 mod offsets;
@@ -28,13 +29,13 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use aya_log_ebpf::warn;
+use connect::Watched;
 use core::ffi::c_void;
 use dnspath_ebpf::{
     Baseline, Bytes, CLASSES, DROP, ENTERED, FLAG_CLASH, FLAG_EGRESS, FLAG_NAT, FLAG_RAW_IP, FragmentKey,
-    Fragments, INSERT_FAILED, LOST_ELSEWHERE, Link, LostKey, MAX_BASELINES, NAT_LEN, RecordHeader,
+    Fragments, INSERT_FAILED, Interest, LOST_ELSEWHERE, Link, LostKey, MAX_BASELINES, NAT_LEN, RecordHeader,
     UNCLAIMED_FOR_GOOD, UNCLAIMED_SINCE, classify,
 };
-use ports::DnsPorts;
 
 /// Records for user space; the loader sets the size.
 #[map]
@@ -106,10 +107,12 @@ fn dnspath_ip_out(packet: TcContext) -> i32 {
 
 #[inline(always)]
 fn trace<const EGRESS: bool>(packet: &TcContext, link: Link) -> i32 {
-    if let Some(octets) = Skb::new(packet)
-        && classify(&octets, link, &DnsPorts, &DnsFragments)
-    {
-        capture::<EGRESS>(packet, link);
+    if let Some(octets) = Skb::new(packet) {
+        match classify(&octets, link, &Watched, &DnsFragments) {
+            Interest::Dns => capture::<EGRESS>(packet, link),
+            Interest::Connect => connect::capture(packet, link, EGRESS),
+            Interest::None => {}
+        }
     }
     TC_ACT_UNSPEC
 }
@@ -342,6 +345,10 @@ impl Bytes for Skb<'_> {
             head[at + 2],
             head[at + 3]
         ])
+    }
+    #[inline(always)]
+    fn peek(&self, at: u32) -> Option<u8> {
+        connect::peek(self.packet, at).or_else(|| self.u8(at))
     }
     #[inline(always)]
     fn len(&self) -> u32 {

@@ -45,6 +45,15 @@ pub const FLAG_RAW_IP: u32 = 2;
 pub const FLAG_NAT: u32 = 4;
 /// The connection was entered for replies alone, because another had its tuple: conntrack resolved a clash.
 pub const FLAG_CLASH: u32 = 8;
+/// The frame is none of DNS: a TCP connection begins or is refused.
+pub const FLAG_CONNECT: u32 = 16;
+
+/// Counters of the per-CPU array `COUNTS`.
+pub const COUNTS: u32 = 2;
+/// Beginnings of connections that were passed over, because the ring was needed for DNS.
+pub const CONNECTS_PASSED_OVER: u32 = 0;
+/// Packets to or from the port of encrypted DNS.
+pub const ENCRYPTED_SEEN: u32 = 1;
 
 /// Key of the per-CPU table of frames lost: `ifindex << 1 | egress`.
 pub type LostKey = u32;

@@ -1,7 +1,7 @@
 //! The classifier's rule on packets made by hand: the same code that the kernel runs.
 #![expect(clippy::unwrap_used, reason = "packets made by hand fit their length fields")]
 
-use dnspath_ebpf::{Bytes, FragmentKey, Fragments, Link, Ports, classify};
+use dnspath_ebpf::{Bytes, FragmentKey, Fragments, Interest, Link, Ports, classify};
 use std::{cell::RefCell, collections::HashSet};
 
 struct Packet<'a>(&'a [u8]);
@@ -42,7 +42,7 @@ impl Fragments for Table {
 }
 
 fn interesting(packet: &[u8]) -> bool {
-    classify(&Packet(packet), Link::Ethernet, &Only53, &Table::default())
+    classify(&Packet(packet), Link::Ethernet, &Only53, &Table::default()) == Interest::Dns
 }
 
 fn ethernet(tags: &[[u8; 4]], ether_type: u16, payload: &[u8]) -> Vec<u8> {
@@ -138,7 +138,7 @@ fn a_bare_acknowledgement_is_left_out_even_when_padded() {
 #[test]
 fn later_fragments_follow_their_first_one() {
     let table = Table::default();
-    let seen = |packet: &[u8]| classify(&Packet(packet), Link::Ethernet, &Only53, &table);
+    let seen = |packet: &[u8]| classify(&Packet(packet), Link::Ethernet, &Only53, &table) == Interest::Dns;
     let later = ethernet(&[], 0x0800, &ipv4(UDP, 100, &[7; 16]));
     assert!(!seen(&later));
     assert!(seen(&ethernet(&[], 0x0800, &ipv4(UDP, 0x2000, &udp(53, 4_000)))));
@@ -172,9 +172,74 @@ fn icmp_errors_are_taken_when_they_quote_dns() {
     assert!(interesting(&ethernet(&[], 0x86dd, &ipv6(58, &unreachable))));
 }
 
+/// DNS, and how other connections begin.
+struct Everything;
+
+impl Ports for Everything {
+    fn contains(&self, port: u16) -> bool {
+        Only53.contains(port)
+    }
+    fn follows_connects(&self) -> bool {
+        true
+    }
+}
+
+/// A segment to port 443 with a sequence number, flags and payload.
+fn segment(sequence: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let mut rest = sequence.to_be_bytes().to_vec();
+    rest.extend([0, 0, 0, 1, 0x50, flags, 0, 0, 0, 0, 0, 0]);
+    rest.extend(payload);
+    ports(40_000, 443, &rest)
+}
+
+#[test]
+fn beginnings_of_connections_are_taken_where_wanted_and_nothing_else_of_them() {
+    const RST: u8 = 0x04;
+    let cases = [
+        ("SYN", segment(7, SYN, &[]), true),
+        ("SYN+ACK", segment(7, SYN | ACK, &[]), true),
+        ("RST that answers a SYN", segment(0, RST | ACK, &[]), true),
+        ("RST in a connection", segment(9, RST | ACK, &[]), false),
+        ("acknowledgement", segment(9, ACK, &[]), false),
+        ("data", segment(9, ACK, &[1]), false),
+        ("SYN with data", segment(7, SYN, &[1]), false),
+        ("end", segment(9, ACK | 0x01, &[]), false),
+    ];
+    for (what, segment, taken) in cases {
+        let expected = if taken { Interest::Connect } else { Interest::None };
+        for frame in
+            [ethernet(&[], 0x0800, &ipv4(TCP, 0, &segment)), ethernet(&[VLAN], 0x86dd, &ipv6(TCP, &segment))]
+        {
+            let table = Table::default();
+            let packet = Packet(&frame);
+            assert_eq!(classify(&packet, Link::Ethernet, &Everything, &table), expected, "{what}");
+            assert_eq!(classify(&packet, Link::Ethernet, &Only53, &table), Interest::None, "{what}");
+        }
+    }
+    let query = ethernet(&[], 0x0800, &ipv4(TCP, 0, &tcp(SYN, &[])));
+    assert_eq!(classify(&Packet(&query), Link::Ethernet, &Everything, &Table::default()), Interest::Dns);
+}
+
+#[test]
+fn unreachable_connections_are_taken_where_wanted() {
+    let error = |code: u8, quoted: &[u8]| {
+        let mut icmp = vec![3, code, 0, 0, 0, 0, 0, 0];
+        icmp.extend(quoted);
+        let frame = ethernet(&[], 0x0800, &ipv4(1, 0, &icmp));
+        classify(&Packet(&frame), Link::Ethernet, &Everything, &Table::default())
+    };
+    // A quote has eight octets of TCP at least.
+    let syn = ipv4(TCP, 0, &segment(7, SYN, &[])[..8]);
+    assert_eq!(error(1, &syn), Interest::Connect);
+    assert_eq!(error(4, &syn), Interest::None, "fragmentation needed");
+    assert_eq!(error(3, &ipv4(UDP, 0, &udp(4_000, 80))), Interest::None, "UDP");
+    assert_eq!(error(3, &ipv4(UDP, 0, &udp(4_000, 53))), Interest::Dns);
+}
+
 #[test]
 fn a_frame_without_a_link_header_starts_with_ip() {
-    let raw = |packet: &[u8]| classify(&Packet(packet), Link::RawIp, &Only53, &Table::default());
+    let raw =
+        |packet: &[u8]| classify(&Packet(packet), Link::RawIp, &Only53, &Table::default()) == Interest::Dns;
     assert!(raw(&ipv4(UDP, 0, &udp(4_000, 53))));
     assert!(raw(&ipv6(UDP, &udp(4_000, 53))));
     assert!(!raw(&[0x50; 60]));

@@ -7,6 +7,7 @@
 //! Dropped packets and conntrack clashes come from probes that see the whole node (`drops`), so they are loaded once,
 //! beside the namespaces' programs, and a kernel that refuses them is captured on all the same.
 
+mod blind;
 mod btf;
 mod check;
 mod clashes;
@@ -14,6 +15,7 @@ mod counters;
 mod devices;
 mod drops;
 mod links;
+mod loopbacks;
 mod namespace;
 mod netns;
 mod notes;
@@ -28,16 +30,20 @@ pub use btf::{Btf, BtfError};
 pub use check::check;
 pub use drops::{ClashMethod, DropFacts};
 pub use links::Interfaces;
+pub use loopbacks::PodNamespace;
 pub use netns::Netns;
 pub use notes::Notes;
 pub use privileges::{Privilege, drop_all, drop_all_but_files, fall_back, go_ahead, missing};
 pub use program::Facts;
 
-use crate::model::{Conntrack, DropMark, Fate, Frame, LinkType, Timestamp, VantageId, Vantages};
+use crate::model::{
+    Conntrack, DropMark, Fate, Frame, InterfaceKind, LinkType, Timestamp, VantageId, Vantages,
+};
 use clashes::Clashes;
 use devices::Devices;
 use dnspath_ebpf::{FATE_CLASH_RESOLVED, FATE_INSERT_FAILED, FATE_TABLE_FULL};
 use drops::{CONFIRM, DropProbe};
+use loopbacks::Loopbacks;
 use namespace::{Namespace, Settings};
 use record::{DropRecord, Record};
 use std::{collections::HashMap, io, sync::Arc};
@@ -144,6 +150,8 @@ pub struct Options {
     pub ports: Vec<u16>,
     /// Octets of each ring: a power of two, at least a page.
     pub ring_octets: u32,
+    /// Whether the beginnings of TCP connections other than DNS are captured: at pods' interfaces and uplinks.
+    pub connects: bool,
     /// How packets are hooked.
     pub hook: Hook,
 }
@@ -155,6 +163,7 @@ impl Default for Options {
             namespaces: vec![Netns::Own],
             ports: vec![53],
             ring_octets: DEFAULT_RING_OCTETS,
+            connects: true,
             hook: Hook::Auto,
         }
     }
@@ -164,6 +173,10 @@ impl Default for Options {
 pub struct Capture {
     namespaces: Vec<Namespace>,
     vantages_seen: Vec<HashMap<u32, VantageId, foldhash::fast::RandomState>>,
+    /// Inside pods, where that is wanted.
+    loopbacks: Option<Loopbacks>,
+    /// What a namespace's thread is given.
+    settings: Settings,
     /// Or why there are none.
     drops: Result<DropProbe, String>,
     /// Devices that packets were dropped at, by namespace and index.
@@ -192,17 +205,23 @@ impl Capture {
         privileges::require(options.namespaces.iter().any(|netns| *netns != Netns::Own))?;
         privileges::lift_memory_lock();
         let drops = DropProbe::start(&options.ports, &options.namespaces, notes);
+        let settings = Settings {
+            netns: Netns::Own,
+            shown_as: None,
+            interfaces: options.interfaces.clone(),
+            ports: options.ports.clone(),
+            ring_octets: options.ring_octets,
+            connects: options.connects,
+            hook: options.hook,
+            baselines: drops.as_ref().ok().map(|probe| Arc::clone(&probe.baselines)),
+            vantages: vantages.clone(),
+            notes: notes.clone(),
+        };
         let watch = |netns: &Netns| {
             Namespace::watch(Settings {
                 netns: netns.clone(),
                 shown_as: netns.name().filter(|_| options.namespaces.len() > 1).map(Into::into),
-                interfaces: options.interfaces.clone(),
-                ports: options.ports.clone(),
-                ring_octets: options.ring_octets,
-                hook: options.hook,
-                baselines: drops.as_ref().ok().map(|probe| Arc::clone(&probe.baselines)),
-                vantages: vantages.clone(),
-                notes: notes.clone(),
+                ..settings.clone()
             })
         };
         let namespaces = options.namespaces.iter().map(watch).collect::<Result<Vec<_>, _>>()?;
@@ -212,6 +231,8 @@ impl Capture {
         Ok(Self {
             namespaces,
             vantages_seen,
+            loopbacks: None,
+            settings,
             drops,
             devices,
             clashes: Clashes::new(vantages),
@@ -222,13 +243,32 @@ impl Capture {
         })
     }
 
+    /// Watches the loopbacks of these pods too, as they come and go; returns once those that are there are watched. Call it
+    /// from a thread that has its privileges.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn watch_loopbacks(
+        &mut self,
+        pods: impl Fn() -> Vec<PodNamespace> + Send + 'static,
+    ) -> Result<(), CaptureError> {
+        let started = Loopbacks::start(self.settings.clone(), pods);
+        self.loopbacks = Some(started.map_err(|source| CaptureError::Thread { source })?);
+        Ok(())
+    }
+
     /// Hands over every frame that is in the rings now, ring after ring, and returns how many there were.
     ///
     /// Within one ring a packet's frames come in the order of its way. Between rings (several namespaces) the order
     /// is off by at most the time between two calls.
     pub fn drain(&mut self, mut each: impl FnMut(&Frame<'_>)) -> u64 {
         let before = self.frames;
-        for (namespace, seen) in self.namespaces.iter_mut().zip(&mut self.vantages_seen) {
+        let inside = self.loopbacks.iter_mut().flat_map(|loopbacks| {
+            loopbacks.heed();
+            loopbacks.reading.values_mut().chain(&mut loopbacks.leaving)
+        });
+        let inside = inside.map(|(namespace, seen)| (namespace, seen));
+        for (namespace, seen) in self.namespaces.iter_mut().zip(&mut self.vantages_seen).chain(inside) {
             // Bounded, so that a flood cannot keep the caller from its clock.
             for _ in 0..MOST_IN_ONE_DRAIN {
                 let Some(item) = namespace.ring.next() else { break };
@@ -246,6 +286,9 @@ impl Capture {
                     self.broken_records += 1;
                     continue;
                 };
+                if record.connect && !tells_connects(&self.settings.vantages, vantage) {
+                    continue;
+                }
                 self.frames += 1;
                 let frame = Frame {
                     number: self.frames,
@@ -318,13 +361,20 @@ impl Capture {
     pub fn lost(&self) -> u64 {
         let full: u64 = self.namespaces.iter().flat_map(|n| n.shared.lost()).map(|(_, count)| count).sum();
         let drops = self.drops.as_ref().map_or(0, DropProbe::lost);
-        full + drops + self.broken_records
+        let inside = self.loopbacks.as_ref().map_or(0, Loopbacks::lost);
+        full + drops + inside + self.broken_records
     }
 
     /// Frames lost because the ring was full, by vantage; `None` for an interface that was never named.
     #[must_use]
     pub fn lost_by_vantage(&self) -> Vec<(Option<VantageId>, u64)> {
         self.namespaces.iter().flat_map(|namespace| namespace.shared.lost()).collect()
+    }
+
+    /// Packets of encrypted DNS (port 853) that passed watched interfaces so far, each interface counted.
+    #[must_use]
+    pub fn encrypted(&self) -> u64 {
+        self.namespaces.iter().map(|namespace| namespace.shared.encrypted()).sum()
     }
 
     /// How many interfaces are attached now.
@@ -377,10 +427,19 @@ impl Capture {
         if let Ok(probe) = &mut self.drops {
             probe.stop();
         }
+        if let Some(loopbacks) = &mut self.loopbacks {
+            loopbacks.stop();
+        }
         for namespace in &mut self.namespaces {
             namespace.stop();
         }
     }
+}
+
+/// Whether the beginnings of connections are taken there: where clients are. In between they would be told again.
+fn tells_connects(vantages: &Vantages, vantage: VantageId) -> bool {
+    let kind = vantages.lookup(vantage).map(|vantage| vantage.kind);
+    matches!(kind, Some(InterfaceKind::Veth | InterfaceKind::Uplink))
 }
 
 /// Frames taken from one ring before the next one has its turn.

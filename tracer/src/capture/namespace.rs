@@ -5,10 +5,10 @@
 //! sockets' own namespace alone.
 
 use super::{
-    CaptureError, Hook,
+    CaptureError, Hook, blind,
     counters::{self, Counted},
     drops::Baselines,
-    links::{Interfaces, Link},
+    links::{Interfaces, Link, ways_out},
     netns::Netns,
     notes::Notes,
     program::{Facts, Program, with_causes},
@@ -24,10 +24,10 @@ use rtnetlink::{
     packet_route::{RouteNetlinkMessage, link::LinkMessage},
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
         mpsc,
     },
     thread::JoinHandle,
@@ -51,6 +51,8 @@ pub(super) struct Settings {
     pub(super) interfaces: Interfaces,
     pub(super) ports: Vec<u16>,
     pub(super) ring_octets: u32,
+    /// Whether the beginnings of connections are captured.
+    pub(super) connects: bool,
     pub(super) hook: Hook,
     /// What the drop probe shares with the classifiers.
     pub(super) baselines: Option<Arc<Baselines>>,
@@ -72,6 +74,8 @@ pub(super) struct Shared {
     lost: Mutex<HashMap<LostKey, u64>>,
     conntrack: Mutex<Option<NamespaceCounters>>,
     attached: AtomicUsize,
+    /// Packets of encrypted DNS that passed.
+    encrypted: AtomicU64,
     stop: Notify,
     stopping: AtomicBool,
 }
@@ -100,6 +104,17 @@ impl Shared {
         lost.iter().map(|(key, count)| (self.vantage(*key), *count)).collect()
     }
 
+    /// Packets to or from the port of encrypted DNS so far.
+    pub(super) fn encrypted(&self) -> u64 {
+        self.encrypted.load(Ordering::Relaxed)
+    }
+
+    /// Tells the thread to detach everything and to end.
+    pub(super) fn request_stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.stop.notify_one();
+    }
+
     pub(super) fn attached(&self) -> usize {
         self.attached.load(Ordering::Relaxed)
     }
@@ -113,6 +128,8 @@ pub(super) struct Namespace {
     /// Its inode number.
     pub(super) inode: Option<u32>,
     pub(super) shown_as: Option<String>,
+    /// An eBPF program of somebody else that was there at the start, and where.
+    pub(super) foreign: Option<String>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -131,14 +148,13 @@ impl Namespace {
             })
             .map_err(|source| CaptureError::Thread { source })?;
         let gone = || CaptureError::Load { reason: "the thread that attaches ended early".into() };
-        let (ring, facts) = started.recv().map_err(|_| gone())??;
-        Ok(Self { ring, shared, facts, inode, shown_as, thread: Some(thread) })
+        let Begun { ring, facts, foreign } = started.recv().map_err(|_| gone())??;
+        Ok(Self { ring, shared, facts, inode, shown_as, foreign, thread: Some(thread) })
     }
 
     /// Detaches everything and ends the thread.
     pub(super) fn stop(&mut self) {
-        self.shared.stopping.store(true, Ordering::Relaxed);
-        self.shared.stop.notify_one();
+        self.shared.request_stop();
         if let Some(thread) = self.thread.take() {
             // A panic there was printed there.
             let _ = thread.join();
@@ -152,7 +168,14 @@ impl Drop for Namespace {
     }
 }
 
-type Started = Result<(RingBuf<MapData>, Facts), CaptureError>;
+/// What a thread tells when it has started.
+struct Begun {
+    ring: RingBuf<MapData>,
+    facts: Facts,
+    foreign: Option<String>,
+}
+
+type Started = Result<Begun, CaptureError>;
 
 /// The thread's state.
 struct Watcher {
@@ -160,6 +183,7 @@ struct Watcher {
     shared: Arc<Shared>,
     program: Program,
     counted: Counted,
+    ways_out: HashSet<String>,
     logger: Option<EbpfLogger<Notes>>,
 }
 
@@ -169,6 +193,7 @@ impl Watcher {
             let (program, facts) = Program::load(
                 &settings.ports,
                 settings.ring_octets,
+                settings.connects,
                 settings.hook,
                 settings.baselines.as_deref().zip(settings.inode()),
             )?;
@@ -185,7 +210,7 @@ impl Watcher {
         };
         let logger = EbpfLogger::init_with_logger(program.ebpf_mut(), settings.notes.clone()).ok();
         let counted = Counted::start();
-        let mut watcher = Self { settings, shared, program, counted, logger };
+        let mut watcher = Self { settings, shared, program, counted, ways_out: HashSet::new(), logger };
         runtime.block_on(watcher.watch(facts, report));
     }
 
@@ -198,13 +223,14 @@ impl Watcher {
             }
         };
         tokio::spawn(connection);
+        let foreign = self.foreign_program(&handle).await;
         let start = match self.sync(&handle).await {
             Ok(links) => self.require_interfaces(&links).and_then(|()| self.program.take_ring()),
             Err(error) => Err(error),
         };
         let failed = start.is_err();
         self.publish();
-        let _ = report.send(start.map(|ring| (ring, facts)));
+        let _ = report.send(start.map(|ring| Begun { ring, facts, foreign }));
         let mut housekeeping = time::interval(HOUSEKEEPING);
         let mut ticks = 0_u32;
         while !failed && !self.shared.stopping.load(Ordering::Relaxed) {
@@ -246,6 +272,14 @@ impl Watcher {
         }
     }
 
+    /// Looks for eBPF programs of others, before there are any of this tool.
+    async fn foreign_program(&self, handle: &Handle) -> Option<String> {
+        let messages: Vec<LinkMessage> = handle.link().get().execute().try_collect().await.ok()?;
+        let links: Vec<Link> = messages.iter().filter_map(Link::from_message).collect();
+        let watched = links.iter().filter(|link| self.settings.interfaces.wants(link));
+        blind::foreign_program(handle, watched.map(|link| (link.index, link.name.as_str()))).await
+    }
+
     /// Lists all interfaces, attaches the new ones, forgets those that are gone.
     async fn sync(&mut self, handle: &Handle) -> Result<Vec<Link>, CaptureError> {
         let failed =
@@ -257,6 +291,7 @@ impl Watcher {
                 self.vanished(index);
             }
         }
+        self.ways_out = ways_out();
         for link in &links {
             self.attach(link);
         }
@@ -287,7 +322,7 @@ impl Watcher {
                 interface: link.name.clone(),
                 ifindex: link.index,
                 direction,
-                kind: link.kind,
+                kind: link.kind_among(&self.ways_out),
                 netns: self.settings.shown_as.clone(),
                 source: 0,
             });
@@ -319,6 +354,13 @@ impl Watcher {
 
     fn publish(&mut self) {
         *self.shared.lost.lock().unwrap_or_else(PoisonError::into_inner) = self.program.lost();
+        let [passed_over, encrypted] = self.program.counts();
+        self.shared.encrypted.store(encrypted, Ordering::Relaxed);
+        if passed_over > 0 {
+            self.settings
+                .notes
+                .add("the ring was too full to follow how some connections begin: DP601 may miss them");
+        }
         let now = self.counted.per_cpu().map(|cpus| NamespaceCounters { cpus, table: counters::table_use() });
         *self.shared.conntrack.lock().unwrap_or_else(PoisonError::into_inner) = now;
         if let Some(logger) = &mut self.logger {

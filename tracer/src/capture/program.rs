@@ -3,14 +3,14 @@
 use super::{CaptureError, Hook, btf::Btf, drops::Baselines, links::Link, offsets};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{ArrayOfMaps, MapData, PerCpuHashMap, PerCpuValues, RingBuf},
+    maps::{ArrayOfMaps, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues, RingBuf},
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType,
         tc::{self, NlOptions, SchedClassifierLinkId, TcAttachOptions, TcError},
     },
     util::nr_cpus,
 };
-use dnspath_ebpf::{LOST_ELSEWHERE, LostKey, MAX_PORTS};
+use dnspath_ebpf::{CONNECTS_PASSED_OVER, COUNTS, ENCRYPTED_SEEN, LOST_ELSEWHERE, LostKey, MAX_PORTS};
 use rustix::io::Errno;
 use std::collections::HashMap;
 
@@ -45,6 +45,8 @@ pub struct Facts {
     pub no_nat: Option<String>,
 }
 
+/// The part of the ring that beginnings of connections may fill; the rest is for DNS.
+const CONNECTS_SHARE: u32 = 4;
 /// What the loader sets for kernels that do not tell the offsets of translation.
 const NO_TRANSLATION: [(&str, u32); 3] = [("SKB_NFCT", u32::MAX), ("CT_STATUS", 0), ("CT_TUPLE", 0)];
 
@@ -56,6 +58,7 @@ impl Program {
     pub(super) fn load(
         ports: &[u16],
         ring_octets: u32,
+        connects: bool,
         hook: Hook,
         baselines: Option<(&Baselines, u32)>,
     ) -> Result<(Self, Facts), CaptureError> {
@@ -69,6 +72,7 @@ impl Program {
         let counters = baselines.and(btf.ok()).and_then(|btf| offsets::of_counters(&btf).ok());
         let netns = baselines.filter(|_| counters.is_some()).map_or(0, |(_, netns)| netns);
         offsets.push(("NETNS", netns));
+        offsets.push(("CONNECT_ROOM", if connects { ring_octets / CONNECTS_SHARE } else { 0 }));
         offsets.extend(counters.unwrap_or_default());
         let all_ports = globals_of_ports(ports);
         let mut loader = EbpfLoader::new();
@@ -112,6 +116,14 @@ impl Program {
         let Some(map) = self.ebpf.map("LOST") else { return HashMap::new() };
         let Ok(map) = PerCpuHashMap::<_, LostKey, u64>::try_from(map) else { return HashMap::new() };
         map.iter().filter_map(Result::ok).map(|(key, counts)| (key, counts.iter().sum())).collect()
+    }
+
+    /// What the kernel side saw and did not copy, over all CPUs, by `CONNECTS_PASSED_OVER` and `ENCRYPTED_SEEN`.
+    pub(super) fn counts(&self) -> [u64; COUNTS as usize] {
+        let Some(map) = self.ebpf.map("COUNTS") else { return Default::default() };
+        let Ok(map) = PerCpuArray::<_, u64>::try_from(map) else { return Default::default() };
+        let count = |index: u32| map.get(&index, 0).map_or(0, |counts| counts.iter().sum());
+        [count(CONNECTS_PASSED_OVER), count(ENCRYPTED_SEEN)]
     }
 
     pub(super) fn is_attached(&self, index: u32) -> bool {

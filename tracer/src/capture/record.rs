@@ -2,8 +2,8 @@
 
 use crate::model::{Flow, NatTuple};
 use dnspath_ebpf::{
-    DROP_HEADER_LEN, FLAG_CLASH, FLAG_CONNECTION, FLAG_EGRESS, FLAG_ETHERNET, FLAG_NAT, FLAG_RAW_IP,
-    HEADER_LEN, NAT_LEN,
+    DROP_HEADER_LEN, FLAG_CLASH, FLAG_CONNECT, FLAG_CONNECTION, FLAG_EGRESS, FLAG_ETHERNET, FLAG_NAT,
+    FLAG_RAW_IP, HEADER_LEN, NAT_LEN,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -26,6 +26,8 @@ pub(super) struct Record<'a> {
     pub(super) nat: Option<NatTuple>,
     /// Conntrack resolved a clash of this packet's connection.
     pub(super) clash: bool,
+    /// No DNS: a TCP connection begins or is refused.
+    pub(super) connect: bool,
     /// The CPU that saw it.
     pub(super) cpu: u32,
     pub(super) frame: &'a [u8],
@@ -48,6 +50,7 @@ impl<'a> Record<'a> {
             segment_size: u16::from_ne_bytes(header.get(20..22)?.try_into().ok()?),
             nat: bytes.get(HEADER_LEN..frame_at).filter(|tuples| !tuples.is_empty()).and_then(nat_tuple),
             clash: flags & FLAG_CLASH != 0,
+            connect: flags & FLAG_CONNECT != 0,
             cpu: word(28)?,
             frame: bytes.get(frame_at..frame_at.checked_add(captured)?)?,
         })

@@ -253,8 +253,8 @@ fn server(text: &str) -> Result<SocketAddr, String> {
 #[derive(Debug, Args)]
 pub struct CheckArgs {
     /// How to print the result.
-    #[arg(short, long, value_enum, default_value_t = ReportFormat::Text)]
-    pub output: ReportFormat,
+    #[arg(short, long, value_enum, default_value_t = CheckFormat::Text)]
+    pub output: CheckFormat,
     /// Check these interfaces [default: all of pods, bridges and uplinks].
     #[arg(short, long = "interface", value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     pub interfaces: Vec<String>,
@@ -300,9 +300,20 @@ impl FromStr for FlightSize {
     }
 }
 
-/// How `report` and `check` print.
+/// How `check` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CheckFormat {
+    /// One JSON object.
+    Json,
+    /// Text for people.
+    Text,
+}
+
+/// How `report` prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ReportFormat {
+    /// One page for a browser, which needs no network.
+    Html,
     /// One JSON object.
     Json,
     /// Text for people.
@@ -310,7 +321,7 @@ pub enum ReportFormat {
 }
 
 /// Ids of the options that make no sense with files.
-const LIVE_ONLY: [&str; 5] = ["interfaces", "netns", "ready_file", "duration", "write"];
+const LIVE_ONLY: [&str; 6] = ["interfaces", "netns", "pod_loopback", "ready_file", "duration", "write"];
 
 /// Where and how long to capture.
 #[derive(Debug, Default, Args)]
@@ -322,6 +333,10 @@ pub struct CaptureArgs {
     /// Attach in these network namespaces, by name or path [default: the one dnspath runs in].
     #[arg(long, value_name = "NAME|PATH", num_args = 1..)]
     pub netns: Vec<String>,
+    /// Watch the loopbacks inside the pods, too: there a server that forwards to itself is seen. Up to 256 pods, with a
+    /// thread and 1 MiB for each.
+    #[arg(long)]
+    pub pod_loopback: bool,
     /// How to hook packets. A killed dnspath leaves nothing with tcx; clsact attaches hundreds of interfaces faster.
     #[arg(long, value_enum, value_name = "HOOK", default_value_t)]
     pub hook: Hook,
@@ -361,6 +376,9 @@ pub struct PortArgs {
     #[arg(long = "port", value_name = "N", value_delimiter = ',', default_value = "53",
         value_parser = clap::value_parser!(u16).range(1..))]
     pub ports: Vec<u16>,
+    /// Leave out how TCP connections to answered addresses begin (DP601).
+    #[arg(long)]
+    pub no_connect: bool,
 }
 
 /// How to understand what is captured.

@@ -1,8 +1,8 @@
 //! What an action is given: arguments, checked and joined.
 
 use super::args::{
-    CaptureArgs, CheckArgs, DecodeArgs, LiveArgs, RaceArgs, RecordArgs, ReplayArgs, ReportArgs, ReportFormat,
-    SelectArgs, StreamArgs, WriteArgs,
+    CaptureArgs, CheckArgs, CheckFormat, DecodeArgs, LiveArgs, RaceArgs, RecordArgs, ReplayArgs, ReportArgs,
+    ReportFormat, SelectArgs, StreamArgs, WriteArgs,
 };
 use crate::{
     capture::{Hook, MAX_PORTS, Netns},
@@ -52,10 +52,14 @@ pub struct LiveOptions {
     pub netns: Vec<String>,
     /// Whether the one dnspath runs in is watched beside `netns`.
     pub also_own: bool,
+    /// Whether the loopbacks inside the pods are watched.
+    pub pod_loopback: bool,
     /// How packets are hooked.
     pub hook: Hook,
     /// DNS ports, none of them 0; at least one.
     pub ports: Vec<u16>,
+    /// Whether it is followed how connections to answered addresses begin.
+    pub connects: bool,
     /// Created once attached.
     pub ready_file: Option<PathBuf>,
     /// When to stop by itself.
@@ -110,6 +114,8 @@ pub struct FileOptions {
     pub files: Vec<PathBuf>,
     /// DNS ports, none of them 0; at least one.
     pub ports: Vec<u16>,
+    /// Whether it is followed how connections to answered addresses begin.
+    pub connects: bool,
     /// What to show and count.
     pub selection: Selection,
     /// The window to show and count, still to be resolved against the files' end.
@@ -166,12 +172,18 @@ pub struct StreamOptions {
 /// How `report` prints and judges.
 #[derive(Debug)]
 pub struct ReportOptions {
-    /// JSON or text.
+    /// A page, JSON or text.
     pub format: ReportFormat,
     /// Every lookup goes into the JSON report.
     pub lookups: bool,
     /// The least severity that makes [`ExitStatus::Findings`].
     pub fail_on: Severity,
+}
+
+impl ReportOptions {
+    /// Of the report behind the lines of a session without a screen.
+    pub const BEHIND_LINES: Self =
+        Self { format: ReportFormat::Text, lookups: false, fail_on: Severity::Error };
 }
 
 /// How `race` prints, and what it provokes.
@@ -187,7 +199,7 @@ pub struct RaceOptions {
 #[derive(Debug)]
 pub struct CheckOptions {
     /// JSON or text.
-    pub format: ReportFormat,
+    pub format: CheckFormat,
     /// Interfaces to check; empty: chosen by kind.
     pub interfaces: Vec<String>,
     /// Namespaces to check, by name or path; empty: the one dnspath runs in.
@@ -214,9 +226,11 @@ impl LiveOptions {
             interfaces: capture.interfaces,
             netns: capture.netns,
             also_own: false,
+            pod_loopback: capture.pod_loopback,
             hook: capture.hook,
             resolv_conf: resolv_conf(&decode)?,
             ports: live_ports(decode.ports.ports)?,
+            connects: !decode.ports.no_connect,
             ready_file: capture.ready_file,
             duration: capture.duration.map(|ago| ago.0),
             selection,
@@ -349,7 +363,8 @@ fn source(
 fn file_options(files: Vec<PathBuf>, decode: DecodeArgs, select: SelectArgs) -> anyhow::Result<FileOptions> {
     let (selection, times) = selection(select)?;
     let resolv_conf = resolv_conf(&decode)?;
-    Ok(FileOptions { files, ports: decode.ports.ports, selection, times, resolv_conf })
+    let connects = !decode.ports.no_connect;
+    Ok(FileOptions { files, ports: decode.ports.ports, connects, selection, times, resolv_conf })
 }
 
 fn selection(args: SelectArgs) -> anyhow::Result<(Selection, Times)> {

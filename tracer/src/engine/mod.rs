@@ -16,6 +16,7 @@
 mod aliases;
 mod answers;
 mod clients;
+mod connects;
 mod deadlines;
 mod drops;
 mod family;
@@ -33,6 +34,7 @@ mod table;
 mod tell;
 mod timers;
 
+pub use connects::Connects;
 pub use macs::Macs;
 pub use search::SearchList;
 
@@ -60,6 +62,8 @@ const CLOCK_STEP_RUN: u32 = 64;
 pub struct Config {
     /// Open questions at most; past it the oldest are let go.
     pub capacity: usize,
+    /// Whether it is followed how connections to answered addresses begin.
+    pub connects: bool,
     /// The search list of every client for whom no other was told.
     pub resolv_conf: Option<SearchList>,
     /// How far sightings may be out of order: nothing is decided sooner.
@@ -77,6 +81,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             capacity: 262_144,
+            connects: true,
             resolv_conf: None,
             slack: Duration::from_millis(50),
             hop_window: Duration::from_millis(100),

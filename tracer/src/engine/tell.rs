@@ -128,7 +128,7 @@ impl Engine {
         let message = &mut scratch.message;
         let record = self.messages.at(place);
         let response = record.bits.has(Bits::RESPONSE);
-        self.hops(record, if out.wants_every_hop() { usize::MAX } else { 1 }, &mut message.hops);
+        self.hops(record, &mut message.hops);
         let (mut client, mut server) = (record.client, record.server);
         if client.is_none() || server.is_none() {
             (client, server) = (super::intern::Endpoint::default(), super::intern::Endpoint::default());
@@ -204,10 +204,9 @@ impl Engine {
         name
     }
 
-    /// A message's hops, `most` of them.
-    fn hops(&self, record: &MessageRecord, most: usize, hops: &mut SmallVec<[Hop; 4]>) {
+    fn hops(&self, record: &MessageRecord, hops: &mut SmallVec<[Hop; 4]>) {
         hops.clear();
-        for hop in record.hops.iter(&self.further_hops).take(most) {
+        for hop in record.hops.iter(&self.further_hops) {
             let far = if hop.flow == Way::ASKED { record.server } else { record.backend };
             let (source, destination) = match hop.flow.other() {
                 Some(place) => {
@@ -298,7 +297,7 @@ impl Engine {
     }
 
     fn fill_transmission(&self, record: &MessageRecord, answered_by: Option<usize>, to: &mut Transmission) {
-        self.hops(record, usize::MAX, &mut to.hops);
+        self.hops(record, &mut to.hops);
         to.time = Timestamp::from_nanos(record.time);
         to.client = self.addresses.socket(record.client);
         to.server = self.addresses.socket(record.server);
@@ -311,7 +310,7 @@ impl Engine {
     }
 
     fn fill_answer(&self, record: &MessageRecord, to: &mut Answer) {
-        self.hops(record, usize::MAX, &mut to.hops);
+        self.hops(record, &mut to.hops);
         let dns = &record.dns;
         to.time = self.time_of(record);
         to.from = to.hops.last().map_or_else(|| self.addresses.socket(record.server), |hop| hop.source);

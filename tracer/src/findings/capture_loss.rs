@@ -2,8 +2,8 @@
 //!
 //! Fires when the capture lost frames (`frames`), when the engine had to let go of something for want of room
 //! (`evicted`): warnings; and when messages were cut by the capture's frame length (`cut`): information.
-//! `count` is how many. Findings that rest on something not seen (DP102, DP104, DP106) and overlap a loss of
-//! frames are marked inconclusive.
+//! `count` is how many. Findings that rest on something not seen (DP102, DP104, DP106, DP201, DP202, DP402, DP403,
+//! DP601) and overlap a loss of frames are marked inconclusive.
 //!
 //! Looks alike and does not fire: frames that are no DNS or malformed; those were seen.
 
@@ -15,7 +15,7 @@ use crate::model::{Coverage, Timestamp};
 
 const CODE: Code = Code { code: "DP901", name: "capture-loss" };
 /// Codes of findings that say something was not there.
-const RESTS_ON_ABSENCE: [&str; 3] = ["DP102", "DP104", "DP106"];
+const RESTS_ON_ABSENCE: [&str; 8] = ["DP102", "DP104", "DP106", "DP201", "DP202", "DP402", "DP403", "DP601"];
 
 /// What was lost over `span`, as findings.
 pub(super) fn findings(coverage: &Coverage, span: (Timestamp, Timestamp)) -> Vec<Finding> {
@@ -63,8 +63,10 @@ pub(super) fn doubt(findings: &mut [Finding], coverage: &Coverage) {
     if coverage.lost == 0 {
         return;
     }
-    // A drop that the kernel told of is no absence.
-    let told = |finding: &Finding| finding.code == "DP102" && finding.confidence == Confidence::High;
+    // A drop that the kernel told of is no absence; neither is a refusal.
+    let told = |finding: &Finding| {
+        matches!(finding.code, "DP102" | "DP601") && finding.confidence == Confidence::High
+    };
     let rests = |finding: &&mut Finding| RESTS_ON_ABSENCE.contains(&finding.code) && !told(finding);
     for finding in findings.iter_mut().filter(rests) {
         finding.confidence = Confidence::Inconclusive;

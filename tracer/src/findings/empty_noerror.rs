@@ -14,7 +14,8 @@
 //! address (a namespace's own name).
 
 use super::{
-    Confidence, Finding, Rule, Severity,
+    Confidence, Cost, Finding, Rule, Severity,
+    culprit::Culprit,
     groups::{Code, Groups},
     search::{first_frames, suffix_of},
 };
@@ -45,9 +46,12 @@ impl Rule for EmptyNoerror {
             }
             told.push(suffix);
             let key = (lookup.client, suffix);
-            let Some(detail) = self.0.add(key, 1, lookup.start, first_frames(step)) else { continue };
             let ended = lookup.result == LookupResult::Nodata
                 && lookup.steps.last().is_some_and(|last| last.name == step.name);
+            let cost = if ended { Cost { waited: lookup.duration, failed: 1 } } else { Cost::default() };
+            let Some(detail) = self.0.charge(key, 1, cost, lookup.start, first_frames(step)) else {
+                continue;
+            };
             detail.ended += u64::from(ended);
             detail.sure |= lookup.steps.iter().any(denied_or_found) || without_soa(step);
             if detail.example.is_none() {
@@ -77,6 +81,7 @@ impl Rule for EmptyNoerror {
                 if finding.count == 1 { "1 lookup".into() } else { format!("{} lookups", finding.count) },
                 consequence(*family, *ended)
             );
+            finding.blames = vec![Culprit::EmptyNoerror(*client, *suffix)];
             finding.advice = format!(
                 "Make the server of {suffix} answer NXDOMAIN for names it does not have (a wildcard record, or a \
                  template or rewrite without NXDOMAIN, answers so), or take {suffix} out of the search list; until \

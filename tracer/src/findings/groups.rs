@@ -1,8 +1,11 @@
 //! What one rule saw, grouped, in bounded memory.
 
-use super::{Confidence, Evidence, Finding, OTHERS, Severity};
+use super::{Confidence, Cost, Evidence, Finding, OTHERS, Severity, Suspects, causes::Causes};
 use crate::model::Timestamp;
-use std::{collections::HashMap, hash::Hash};
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::Hash,
+};
 
 /// Groups one rule tells apart; what falls into further ones is only counted.
 const MAX_GROUPS: usize = 1_024;
@@ -22,6 +25,7 @@ pub(super) struct Code {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
     pub(super) count: u64,
+    pub(super) cost: Cost,
     pub(super) first: Timestamp,
     pub(super) last: Timestamp,
     pub(super) evidence: Vec<Evidence>,
@@ -30,6 +34,9 @@ pub(super) struct Tally {
 impl Tally {
     /// Counts `count` more, at `time`, shown by `frames`.
     pub(super) fn add(&mut self, count: u64, time: Timestamp, frames: impl IntoIterator<Item = Evidence>) {
+        if count == 0 {
+            return;
+        }
         self.first = if self.count == 0 { time } else { self.first.min(time) };
         self.last = self.last.max(time);
         self.count += count;
@@ -39,9 +46,13 @@ impl Tally {
 
     /// Counts what `other` counted too.
     pub(super) fn absorb(&mut self, other: &Self) {
+        if other.count == 0 {
+            return;
+        }
         let (first, last) = (other.first, other.last);
         self.add(other.count, first, []);
         self.last = self.last.max(last);
+        self.cost += other.cost;
         self.evidence.extend(&other.evidence);
         self.evidence.sort_unstable();
         self.evidence.truncate(MAX_EVIDENCE);
@@ -59,11 +70,16 @@ impl Tally {
             confidence,
             subject: Vec::new(),
             count: self.count,
+            cost: self.cost,
             first: self.first,
             last: self.last,
             summary: String::new(),
             advice: String::new(),
             evidence,
+            symptoms: Vec::new(),
+            explained_by: None,
+            blames: Vec::new(),
+            suspects: Vec::new(),
         }
     }
 }
@@ -97,13 +113,39 @@ impl<K: Eq + Hash, V: Default> Groups<K, V> {
         time: Timestamp,
         frames: impl IntoIterator<Item = Evidence>,
     ) -> Option<&mut V> {
+        self.charge(key, count, Cost::default(), time, frames)
+    }
+
+    /// The same with what these cost.
+    pub(super) fn charge(
+        &mut self,
+        key: K,
+        count: u64,
+        cost: Cost,
+        time: Timestamp,
+        frames: impl IntoIterator<Item = Evidence>,
+    ) -> Option<&mut V> {
         if self.all.len() >= MAX_GROUPS && !self.all.contains_key(&key) {
             self.overflow.add(count, time, []);
+            self.overflow.cost += cost;
             return None;
         }
         let group = self.all.entry(key).or_default();
         group.tally.add(count, time, frames);
+        group.tally.cost += cost;
         Some(&mut group.detail)
+    }
+
+    /// Changes what the rule keeps for its groups.
+    pub(super) fn each(&mut self, mut change: impl FnMut(&K, &mut V)) {
+        self.all.iter_mut().for_each(|(key, group)| change(key, &mut group.detail));
+    }
+
+    /// Adds to the cost of what is counted for `key` already.
+    pub(super) fn cost(&mut self, key: &K, cost: Cost) {
+        if let Some(group) = self.all.get_mut(key) {
+            group.tally.cost += cost;
+        }
     }
 
     /// Every group, in no order.
@@ -121,32 +163,97 @@ impl<K: Eq + Hash, V: Default> Groups<K, V> {
         findings.sort_by(rank);
         if findings.len() > TOP {
             let rest = findings.split_off(TOP);
-            findings.extend(together(&rest, self.overflow.count));
+            findings.extend(together(&rest, &self.overflow));
         }
         findings
     }
 }
 
-/// The order of findings: the worst first, then the most frequent, then by what they are about. One that stands for
-/// several comes behind those told one by one.
+/// What a rule about symptoms keeps beside a group, which can be counted together with another's.
+pub(super) trait Absorb {
+    /// Takes in what `other` keeps; it happened later.
+    fn absorb(&mut self, other: &Self);
+}
+
+/// The groups of a rule about symptoms: kept apart by their suspects, told apart by who of them was found guilty.
+#[derive(Debug)]
+pub(super) struct Symptoms<K, V>(Groups<(K, Suspects), V>);
+
+impl<K, V> Default for Symptoms<K, V> {
+    fn default() -> Self {
+        Self(Groups::default())
+    }
+}
+
+impl<K: Clone + Ord + Hash, V: Default + Absorb> Symptoms<K, V> {
+    /// See [`Groups::charge`].
+    pub(super) fn charge(
+        &mut self,
+        (key, suspects): (K, Suspects),
+        count: u64,
+        cost: Cost,
+        time: Timestamp,
+        frames: impl IntoIterator<Item = Evidence>,
+    ) -> Option<&mut V> {
+        self.0.charge((key, suspects), count, cost, time, frames)
+    }
+
+    /// One finding for each of the worst groups that nothing in `causes` explains, one for all the others like them, and
+    /// all those that are explained, each with the one suspect that does.
+    pub(super) fn findings(
+        &self,
+        causes: &Causes,
+        tell: impl Fn(&K, &Group<V>) -> Option<Finding>,
+    ) -> Vec<Finding> {
+        let mut groups: Vec<_> = self.0.iter().collect();
+        groups.sort_by(|(a, of_a), (b, of_b)| of_a.tally.first.cmp(&of_b.tally.first).then_with(|| a.cmp(b)));
+        let mut merged: BTreeMap<_, Group<V>> = BTreeMap::new();
+        for ((key, suspects), group) in groups {
+            let to = merged.entry((key, causes.guilty(suspects))).or_default();
+            to.tally.absorb(&group.tally);
+            to.detail.absorb(&group.detail);
+        }
+        let (mut own, mut explained) = (Vec::new(), Vec::new());
+        for ((key, guilty), group) in &merged {
+            match guilty {
+                None => own.extend(tell(key, group)),
+                Some(guilty) => explained.extend(
+                    tell(key, group)
+                        .map(|finding| Finding { suspects: vec![Clone::clone(*guilty)], ..finding }),
+                ),
+            }
+        }
+        let mut findings = self.0.worst(own);
+        findings.extend(explained);
+        findings
+    }
+}
+
+/// The order of findings: by severity, then by what they cost the users ([`Cost::weight`]), then by how often, then by
+/// what they are about. One that stands for several comes behind those of its severity that are told one by one.
 pub(super) fn rank(a: &Finding, b: &Finding) -> std::cmp::Ordering {
     b.severity
         .cmp(&a.severity)
         .then((a.stands_for() > 1).cmp(&(b.stands_for() > 1)))
+        .then(b.cost.weight().cmp(&a.cost.weight()))
         .then(b.count.cmp(&a.count))
         .then(a.code.cmp(b.code))
         .then_with(|| a.subject.cmp(&b.subject))
 }
 
-fn together(rest: &[Finding], overflow: u64) -> Option<Finding> {
+fn together(rest: &[Finding], overflow: &Tally) -> Option<Finding> {
     let worst = rest.first()?;
-    let count = rest.iter().map(|finding| finding.count).sum::<u64>() + overflow;
-    let beyond = if overflow == 0 { "" } else { " or more" };
+    let count = rest.iter().map(|finding| finding.count).sum::<u64>() + overflow.count;
+    let mut cost = overflow.cost;
+    rest.iter().for_each(|finding| cost += finding.cost);
+    let beyond = if overflow.count == 0 { "" } else { " or more" };
     Some(Finding {
         subject: vec![(OTHERS, rest.len().to_string())],
         count,
+        cost,
         first: rest.iter().map(|finding| finding.first).min().unwrap_or(worst.first),
         last: rest.iter().map(|finding| finding.last).max().unwrap_or(worst.last),
+        blames: rest.iter().flat_map(|finding| finding.blames.iter().cloned()).collect(),
         summary: format!("{}{beyond} others like these, {count} times together", rest.len()),
         ..worst.clone()
     })

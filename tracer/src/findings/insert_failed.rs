@@ -9,6 +9,7 @@
 
 use super::{
     Confidence, Evidence, Finding, Rule, Severity,
+    culprit::Culprit,
     groups::{Code, Groups},
     losses::Loss,
 };
@@ -49,7 +50,7 @@ impl Rule for InsertFailed {
         let asked = drop.asked();
         let key = (asked.source.ip(), asked.destination.ip());
         let frame = Evidence { frame: drop.frame, vantage: drop.vantage };
-        let Some(detail) = self.0.add(key, 1, drop.time, [frame]) else { return };
+        let Some(detail) = self.0.charge(key, 1, loss.cost(), drop.time, [frame]) else { return };
         if detail.cpus.len() < MAX_NAMED {
             detail.cpus.insert(drop.cpu);
         }
@@ -91,6 +92,7 @@ impl Rule for InsertFailed {
             if detail.waits > 0 {
                 finding.subject.push(("waited_s", format!("{:.3}", detail.waited.as_secs_f64())));
             }
+            finding.blames = vec![Culprit::InsertFailed(*client, *server)];
             finding.summary = detail.summary(*client, *server, finding.count, &cpus);
             finding.advice = if detail.tcp {
                 "Over TCP no kernel resolves such a clash. Ways out: NodeLocal DNSCache (no translation, no race), or \

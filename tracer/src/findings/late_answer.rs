@@ -8,6 +8,7 @@
 
 use super::{
     Confidence, Evidence, Finding, Rule, Severity,
+    culprit::Culprit,
     groups::{Code, Groups},
 };
 use crate::{
@@ -55,6 +56,8 @@ impl Rule for LateAnswer {
                     finding.count
                 )
             };
+            finding.suspects = vec![Culprit::Slow(*server)];
+            finding.blames = vec![Culprit::Late(*client, *server)];
             finding.advice = "The server is slow, not silent: look at its load and its upstream; a higher timeout in \
                               resolv.conf only hides it."
                 .into();

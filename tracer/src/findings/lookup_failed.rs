@@ -13,13 +13,14 @@
 //! but got its address (DP102).
 
 use super::{
-    Confidence, Finding, Rule, Severity,
+    Confidence, Cost, Culprit, Finding, Severity, Suspects, Witnesses,
     cause::{Silence, cause, silence},
-    groups::{Code, Groups},
-    search::first_frames,
+    causes::Causes,
+    groups::{Absorb, Code, Symptoms},
+    search::{first_frames, suffix_of},
 };
 use crate::{
-    model::{Family, Lookup, LookupResult, Name},
+    model::{Family, Lookup, LookupResult, Name, Rcode},
     output::text::human,
 };
 use std::{net::IpAddr, time::Duration};
@@ -36,34 +37,45 @@ struct Detail {
     family: Family,
 }
 
+impl Absorb for Detail {
+    fn absorb(&mut self, other: &Self) {
+        if self.cause.is_none() {
+            self.cause.clone_from(&other.cause);
+            (self.candidates, self.silence, self.family) = (other.candidates, other.silence, other.family);
+        }
+        self.longest = self.longest.max(other.longest);
+        self.suspicious |= other.suspicious;
+    }
+}
+
 /// The rule's state.
 #[derive(Debug, Default)]
-pub(super) struct LookupFailed(Groups<(IpAddr, Name, LookupResult), Detail>);
+pub(super) struct LookupFailed(Symptoms<(IpAddr, Name, LookupResult), Detail>);
 
-impl Rule for LookupFailed {
-    fn lookup(&mut self, lookup: &Lookup) {
+impl LookupFailed {
+    /// A lookup that ended.
+    pub(super) fn lookup(&mut self, lookup: &Lookup, witnesses: Witnesses<'_>) {
         if matches!(lookup.result, LookupResult::Ok | LookupResult::Incomplete) {
             return;
         }
-        let key = (lookup.client, lookup.name, lookup.result);
+        let key = ((lookup.client, lookup.name, lookup.result), suspects(lookup, witnesses));
         let frames = lookup.steps.iter().flat_map(first_frames);
-        let Some(detail) = self.0.add(key, 1, lookup.start, frames) else { return };
+        let cost =
+            if is_failure(lookup) { Cost { waited: lookup.duration, failed: 1 } } else { Cost::default() };
+        let Some(detail) = self.0.charge(key, 1, cost, lookup.start, frames) else { return };
         if detail.cause.is_none() {
             detail.cause = cause(lookup);
             detail.candidates = lookup.steps.len();
             detail.silence = lookup.steps.last().map(|last| (silence(last, lookup), last.name));
             detail.family = lookup.family;
         }
-
         detail.longest = detail.longest.max(lookup.duration);
-        detail.suspicious |= lookup
-            .suspicious_names
-            .iter()
-            .any(|name| lookup.steps.last().is_some_and(|last| last.name == *name));
+        detail.suspicious |= ended_wrongly(lookup);
     }
 
-    fn findings(&self) -> Vec<Finding> {
-        self.0.findings(|(client, name, result), group| {
+    /// What nothing in `causes` explains, and what something does.
+    pub(super) fn told(&self, causes: &Causes) -> Vec<Finding> {
+        self.0.findings(causes, |(client, name, result), group| {
             let Detail { cause, suspicious, candidates, silence, longest, family } = &group.detail;
             let unsearched = *result == LookupResult::Nxdomain && *candidates == 1 && ends_in_svc(name);
             let severity = match result {
@@ -100,6 +112,41 @@ impl Rule for LookupFailed {
             Some(finding)
         })
     }
+}
+
+/// Who may be to blame: for what its last step asked in vain, else for what it was told there.
+fn suspects(lookup: &Lookup, witnesses: Witnesses<'_>) -> Suspects {
+    let Some(last) = lookup.steps.last() else { return Suspects::new() };
+    if !is_failure(lookup) {
+        return Suspects::new();
+    }
+    let mut suspects = Suspects::new();
+    if ended_wrongly(lookup) {
+        let suffix = suffix_of(&last.name, &lookup.name).unwrap_or(last.name);
+        suspects.push(Culprit::EmptyNoerror(lookup.client, suffix));
+    }
+    if lookup.result == LookupResult::Truncated {
+        suspects.push(Culprit::Truncated(lookup.client, last.name));
+    }
+    let in_vain = last.questions.iter().filter(|question| {
+        question.answer().is_none_or(|answer| !matches!(answer.rcode, Rcode::NOERROR | Rcode::NXDOMAIN))
+    });
+    for suspect in in_vain.flat_map(|question| witnesses.suspects(question)) {
+        if !suspects.contains(&suspect) {
+            suspects.push(suspect);
+        }
+    }
+    suspects
+}
+
+/// Whether its client was not told whether the name exists, or was told wrongly.
+pub(super) fn is_failure(lookup: &Lookup) -> bool {
+    lookup.result.is_failure() || lookup.result == LookupResult::Nodata && ended_wrongly(lookup)
+}
+
+/// Whether its last candidate got an empty answer where NXDOMAIN was due.
+fn ended_wrongly(lookup: &Lookup) -> bool {
+    lookup.steps.last().is_some_and(|last| lookup.suspicious_names.contains(&last.name))
 }
 
 fn silent(silence: Option<(Silence, Name)>) -> String {
@@ -150,8 +197,14 @@ fn advice(result: LookupResult, suspicious: bool, candidates: usize) -> &'static
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::findings::testing::{ask, direct, found, lookup, searched};
-    use crate::model::{Rcode, RetransmissionKind, Rtype};
+    use crate::findings::testing::{ask, direct, lookup, searched, witnessed};
+    use crate::model::{RetransmissionKind, Rtype};
+
+    fn found(lookups: &[Lookup]) -> Vec<Finding> {
+        let mut rule = LookupFailed::default();
+        witnessed(|witnesses| lookups.iter().for_each(|lookup| rule.lookup(lookup, witnesses)));
+        rule.told(&Causes::default())
+    }
 
     fn failed(name: &str, result: LookupResult) -> Lookup {
         let question = ask(name, Rtype::A, 1).again(5_000, RetransmissionKind::Timeout).build();
@@ -166,13 +219,13 @@ mod tests {
             failed("web", LookupResult::Servfail),
             failed("db", LookupResult::Unreachable),
         ];
-        insta::assert_debug_snapshot!(found::<LookupFailed>(&lookups));
+        insta::assert_debug_snapshot!(found(&lookups));
     }
 
     #[test]
     fn a_name_that_does_not_exist_is_information() {
         for result in [LookupResult::Nxdomain, LookupResult::Nodata] {
-            let findings = found::<LookupFailed>(&[failed("typo", result)]);
+            let findings = found(&[failed("typo", result)]);
             assert_eq!((findings.len(), findings[0].severity), (1, Severity::Info), "{result}");
         }
     }
@@ -180,12 +233,7 @@ mod tests {
     #[test]
     fn an_in_cluster_name_asked_without_the_search_list_is_a_warning() {
         let asked = ask("api.prod.svc", Rtype::A, 1).nxdomain().build();
-        let findings = found::<LookupFailed>(&[lookup(
-            "api.prod.svc",
-            Family::Musl,
-            LookupResult::Nxdomain,
-            vec![asked],
-        )]);
+        let findings = found(&[lookup("api.prod.svc", Family::Musl, LookupResult::Nxdomain, vec![asked])]);
         assert_eq!(findings[0].severity, Severity::Warning);
         assert!(findings[0].advice.contains("set ndots above 2, or write"), "{}", findings[0].advice);
     }
@@ -193,7 +241,7 @@ mod tests {
     #[test]
     fn a_late_answer_is_not_called_none() {
         let late = ask("web", Rtype::A, 1).answered(Rcode::NOERROR, &["10.96.4.7"], 6_000).late().build();
-        let findings = found::<LookupFailed>(&[lookup("web", Family::Go, LookupResult::Timeout, vec![late])]);
+        let findings = found(&[lookup("web", Family::Go, LookupResult::Timeout, vec![late])]);
         assert!(
             findings[0].summary.ends_with("10.96.0.10 answered too late, after 6.00 s"),
             "{}",
@@ -226,7 +274,7 @@ mod tests {
     fn an_empty_answer_that_ended_the_search_wrongly_is_an_error() {
         let mut stopped = failed("api.example.com.cluster.local", LookupResult::Nodata);
         stopped.suspicious_names.push(stopped.steps[0].name);
-        assert_eq!(found::<LookupFailed>(&[stopped])[0].severity, Severity::Error);
+        assert_eq!(found(&[stopped])[0].severity, Severity::Error);
     }
 
     #[test]
@@ -237,6 +285,6 @@ mod tests {
             failed("web", LookupResult::Ok),
             failed("web", LookupResult::Incomplete),
         ];
-        assert_eq!(found::<LookupFailed>(&lookups), []);
+        assert_eq!(found(&lookups), []);
     }
 }

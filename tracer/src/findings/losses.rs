@@ -4,6 +4,7 @@
 //! TCP segment, or if nobody saw its question. It was none if its message was answered all the same: then a copy of it
 //! was dropped, as where a bridge floods or somebody captures in promiscuous mode.
 
+use super::Cost;
 use crate::model::{PacketDrop, Question, QuestionId, Transmission, TransmissionKind, Transport};
 use std::{
     collections::{HashMap, VecDeque},
@@ -21,6 +22,13 @@ pub(crate) struct Loss<'a> {
     pub(super) question: Option<&'a Question>,
     /// What the client waited for it until it asked again.
     pub(super) wait: Option<Duration>,
+}
+
+impl Loss<'_> {
+    /// The wait. Which lookups failed by it their own findings tell.
+    pub(super) fn cost(&self) -> Cost {
+        Cost::waited(self.wait.unwrap_or_default())
+    }
 }
 
 /// The drops that wait.

@@ -1,16 +1,28 @@
 //! Coded, evidenced statements about what is wrong: one file a finding, its rule in the file's module doc.
 
+mod blind_spot;
 mod capture_loss;
 mod cause;
+mod causes;
 mod clash_resolved;
 mod clash_rules;
+mod connect_failed;
+mod cost;
+mod culprit;
 mod empty_noerror;
+mod forward_loop;
 mod groups;
 mod insert_failed;
 mod late_answer;
 mod lookup_failed;
 mod losses;
+mod lost_between_nodes;
+mod lost_on_node;
+mod no_endpoints;
 mod packet_dropped;
+mod places;
+#[cfg(test)]
+mod places_testing;
 mod pods;
 mod reasons;
 mod resolv_conf;
@@ -18,25 +30,31 @@ mod retry_gap;
 mod search;
 mod search_fan_out;
 mod server_errors;
+mod server_unanswered;
 mod slow_server;
 mod table_full;
 #[cfg(test)]
 pub(crate) mod testing;
 mod truncated;
 mod untranslated_reply;
+mod ways;
 mod wrong_mac;
 
 pub use cause::{cause, dropped};
+pub use causes::{Explained, Symptom};
 pub use clash_rules::{KernelVersion, clash_rule};
+pub use cost::Cost;
 pub use pods::name_pods;
 pub use reasons::{fate, what_happened};
 
 use crate::model::{
-    Coverage, Hop, Lookup, Message, Misdirected, Observer, PacketDrop, Question, Resolver, Timestamp,
-    VantageId, Vantages,
+    BlindSpot, Connect, Coverage, Hop, Lookup, Message, Misdirected, Observer, PacketDrop, Question,
+    Resolver, Timestamp, VantageId, Vantages,
 };
+use causes::Causes;
+use culprit::{Culprit, Suspects, Witnesses};
 use losses::{Loss, Losses};
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
@@ -100,7 +118,7 @@ impl fmt::Display for Confidence {
 }
 
 /// One statement about what is wrong, with what a user needs to check it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Finding {
     /// `DPnnn`: stable.
     pub code: &'static str,
@@ -114,6 +132,8 @@ pub struct Finding {
     pub subject: Vec<(&'static str, String)>,
     /// How often it happened; the rule's doc says what is counted.
     pub count: u64,
+    /// What it cost the users, as far as the rule can know it.
+    pub cost: Cost,
     /// The first time.
     pub first: Timestamp,
     /// The last time.
@@ -124,6 +144,14 @@ pub struct Finding {
     pub advice: String,
     /// Frames that show it, by number; a few of possibly many.
     pub evidence: Vec<Evidence>,
+    /// What it explains of other codes: its `cost` and `severity` are at least theirs.
+    pub symptoms: Vec<Symptom>,
+    /// The finding that it is a symptom of; such a one is counted there.
+    pub explained_by: Option<Explained>,
+    /// Whom a finding about a cause blames.
+    pub(crate) blames: Vec<Culprit>,
+    /// Who may be to blame for this one, the surest first.
+    pub(crate) suspects: Suspects,
 }
 
 /// A frame that shows a finding.
@@ -159,6 +187,33 @@ impl fmt::Debug for Evidence {
     }
 }
 
+/// All that is told; not the suspects.
+impl fmt::Debug for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Finding");
+        shown
+            .field("code", &self.code)
+            .field("name", &self.name)
+            .field("severity", &self.severity)
+            .field("confidence", &self.confidence)
+            .field("subject", &self.subject)
+            .field("count", &self.count)
+            .field("cost", &self.cost)
+            .field("first", &self.first)
+            .field("last", &self.last)
+            .field("summary", &self.summary)
+            .field("advice", &self.advice)
+            .field("evidence", &self.evidence);
+        if !self.symptoms.is_empty() {
+            shown.field("symptoms", &self.symptoms);
+        }
+        if let Some(explained) = &self.explained_by {
+            shown.field("explained_by", explained);
+        }
+        shown.finish()
+    }
+}
+
 impl Finding {
     /// How many it stands for: one, but for the last of a code, which tells all that are not told one by one.
     #[must_use]
@@ -189,6 +244,17 @@ pub(crate) trait Rule {
     fn findings(&self) -> Vec<Finding>;
 }
 
+/// One of several files that are read together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// Its name.
+    pub name: String,
+    /// Between when it was recorded, where it says so, by the clock of the first file.
+    pub window: Option<(Timestamp, Timestamp)>,
+    /// How its clock differs from the first file's is not known.
+    pub clock_unknown: bool,
+}
+
 /// Every rule. Tell it what the engine tells, then ask it.
 #[derive(Debug, Default)]
 pub struct Findings {
@@ -200,6 +266,9 @@ pub struct Findings {
     truncated: truncated::Truncated,
     server_errors: server_errors::ServerErrors,
     slow_server: slow_server::SlowServer,
+    connect_failed: connect_failed::ConnectFailed,
+    blind_spots: blind_spot::BlindSpots,
+    forward_loop: forward_loop::ForwardLoop,
     insert_failed: insert_failed::InsertFailed,
     table_full: table_full::TableFull,
     packet_dropped: packet_dropped::PacketDropped,
@@ -207,55 +276,93 @@ pub struct Findings {
     untranslated_reply: untranslated_reply::UntranslatedReply,
     wrong_mac: wrong_mac::WrongMac,
     losses: Losses,
+    no_endpoints: no_endpoints::NoEndpoints,
     resolv_conf: resolv_conf::ResolvConf,
+    ways: ways::Ways,
+    sources: Vec<Source>,
 }
 
 impl Findings {
     /// Rules that know the places behind the hops' vantages.
     #[must_use]
     pub fn new(vantages: Vantages) -> Self {
-        Self { untranslated_reply: untranslated_reply::UntranslatedReply::new(vantages), ..Self::default() }
+        Self {
+            blind_spots: blind_spot::BlindSpots::new(vantages.clone()),
+            forward_loop: forward_loop::ForwardLoop::new(vantages.clone()),
+            untranslated_reply: untranslated_reply::UntranslatedReply::new(vantages.clone()),
+            ways: ways::Ways::new(vantages),
+            ..Self::default()
+        }
     }
 
-    /// What was found so far, the worst first; the same for the same events, whatever was asked before.
-    /// `span` is the time that was looked at, for what is not tied to a packet.
+    /// Says which files are read together, in the order that [`crate::model::Vantage::source`] counts.
+    pub fn set_sources(&mut self, sources: Vec<Source>) {
+        self.sources = sources;
+    }
+
+    /// What was found so far, the worst first, and behind it what that explains; the same for the same events, whatever
+    /// was asked before. `span` is the time that was looked at, for what is not tied to a packet.
     #[must_use]
     pub fn ranked(&self, coverage: &Coverage, span: (Timestamp, Timestamp)) -> Vec<Finding> {
-        let mut findings: Vec<Finding> = self.rules().into_iter().flat_map(Rule::findings).collect();
-        findings.extend(self.table_full.with_counters(coverage, span));
-        capture_loss::doubt(&mut findings, coverage);
+        let mut causes = Causes::default();
+        let doubted = |mut findings: Vec<Finding>| {
+            capture_loss::doubt(&mut findings, coverage);
+            findings
+        };
+        causes.extend(self.table_full.with_counters(coverage, span));
+        for rule in self.rules() {
+            causes.extend(doubted(rule.findings()));
+        }
+        causes.extend(doubted(self.of_ways()));
+        let told = [self.retry_gap.told(&causes), self.lookup_failed.told(&causes)];
+        causes.extend(doubted(told.concat()));
         // What a file says is no less true when frames were lost.
-        findings.extend(self.resolv_conf.findings());
-        findings.extend(capture_loss::findings(coverage, span));
-        findings.sort_by(groups::rank);
+        causes.extend(self.resolv_conf.findings());
+        causes.extend(self.blind_spots.findings());
+        causes.extend(capture_loss::findings(coverage, span));
+        causes.ranked()
+    }
+
+    /// What the ways of messages say, causes before what they explain.
+    fn of_ways(&self) -> Vec<Finding> {
+        let usual = lost_on_node::Usual::of(&self.ways);
+        let mut findings = self.no_endpoints.findings();
+        let mut others = lost_between_nodes::findings(&self.ways, &usual, &self.sources);
+        others.extend(lost_on_node::findings(&self.ways, &usual));
+        others.extend(server_unanswered::findings(&self.ways, &usual));
+        others.retain(|finding| !no_endpoints::explain(&findings, finding));
+        findings.extend(others);
         findings
     }
 
+    /// Causes before what they explain.
     fn rules(&self) -> [&dyn Rule; 13] {
         [
-            &self.search_fan_out,
-            &self.retry_gap,
-            &self.empty_noerror,
-            &self.lookup_failed,
-            &self.late_answer,
-            &self.truncated,
-            &self.server_errors,
-            &self.slow_server,
+            &self.connect_failed,
+            &self.forward_loop,
             &self.insert_failed,
             &self.packet_dropped,
-            &self.clash_resolved,
-            &self.untranslated_reply,
             &self.wrong_mac,
+            &self.untranslated_reply,
+            &self.slow_server,
+            &self.server_errors,
+            &self.late_answer,
+            &self.empty_noerror,
+            &self.truncated,
+            &self.search_fan_out,
+            &self.clash_resolved,
         ]
     }
 
     /// The drops told so far as losses are told to the rules about them.
     fn losses(&mut self, tell: impl FnOnce(&mut Losses, &mut dyn FnMut(&Loss<'_>))) {
-        let Self { losses, insert_failed, table_full, packet_dropped, wrong_mac, .. } = self;
+        let Self { losses, insert_failed, table_full, packet_dropped, wrong_mac, no_endpoints, .. } = self;
         tell(losses, &mut |loss| {
             insert_failed.loss(loss);
             table_full.loss(loss);
-            packet_dropped.loss(loss);
+            if !no_endpoints.rejects(loss.drop) {
+                packet_dropped.loss(loss);
+            }
             wrong_mac.loss(loss);
         });
     }
@@ -263,21 +370,26 @@ impl Findings {
 
 /// Each event goes to the rules that watch such events, named one by one: this is called for every message.
 impl Observer for Findings {
-    fn wants_every_hop(&self) -> bool {
-        false
-    }
     fn message(&mut self, message: &Message) {
+        self.ways.message(message);
         self.late_answer.message(message);
         self.server_errors.message(message);
+        self.forward_loop.message(message);
     }
     fn question(&mut self, question: &Question) {
         self.slow_server.question(question);
+        self.ways.question(question);
+        self.no_endpoints.question(question, &self.ways.places);
         self.untranslated_reply.question(question);
         self.losses(|losses, tell| losses.question(question, tell));
         self.resolv_conf.question(question);
     }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         self.resolv_conf.resolver(resolver, time);
+        self.blind_spots.resolver(resolver, time);
+    }
+    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
+        self.blind_spots.tell(spot, time);
     }
     fn packet_drop(&mut self, drop: &PacketDrop) {
         self.clash_resolved.packet_drop(drop);
@@ -286,6 +398,13 @@ impl Observer for Findings {
     }
     fn misdirected(&mut self, frame: &Misdirected) {
         self.wrong_mac.misdirected(frame);
+        self.ways.misdirected(frame);
+    }
+    fn resides(&mut self, address: IpAddr, source: u16) {
+        self.ways.at_home(address, source);
+    }
+    fn connect(&mut self, connect: &Connect) {
+        self.connect_failed.connect(connect);
     }
     /// What a server asked for others is not told: their own lookups say the same.
     fn lookup(&mut self, lookup: &Lookup) {
@@ -293,9 +412,12 @@ impl Observer for Findings {
             return;
         }
         self.search_fan_out.lookup(lookup);
-        self.retry_gap.lookup(lookup);
         self.empty_noerror.lookup(lookup);
-        self.lookup_failed.lookup(lookup);
         self.truncated.lookup(lookup);
+        self.slow_server.lookup(lookup);
+        let Self { retry_gap, lookup_failed, wrong_mac, untranslated_reply, .. } = self;
+        let witnesses = Witnesses { wrong_mac, untranslated_reply };
+        retry_gap.lookup(lookup, witnesses);
+        lookup_failed.lookup(lookup, witnesses);
     }
 }

@@ -10,6 +10,7 @@
 
 use super::{
     Confidence, Evidence, Finding, Rule, Severity,
+    culprit::Culprit,
     groups::{Code, Groups},
     insert_failed::query,
     losses::Loss,
@@ -48,7 +49,7 @@ impl Rule for PacketDropped {
         }
         let frame = Evidence { frame: drop.frame, vantage: drop.vantage };
         let key = (Arc::clone(&drop.reason), Arc::clone(&drop.place));
-        let Some(detail) = self.0.add(key, 1, drop.time, [frame]) else { return };
+        let Some(detail) = self.0.charge(key, 1, loss.cost(), drop.time, [frame]) else { return };
         let asked = drop.asked();
         if detail.clients.len() < MAX_CLIENTS {
             detail.clients.insert(asked.source.ip());
@@ -102,6 +103,11 @@ impl Rule for PacketDropped {
             }
             if detail.unanswered > 0 {
                 finding.summary.push_str(&format!("; {} never answered", detail.unanswered));
+            }
+            finding.blames = vec![Culprit::Dropped(Arc::clone(reason), Arc::clone(place))];
+            if detail.servers.len() == 1 && &**reason == "NO_SOCKET" {
+                // A server that ends itself.
+                finding.suspects = detail.servers.iter().copied().map(Culprit::Loop).collect();
             }
             finding.advice = advice.into();
             Some(finding)

@@ -21,9 +21,11 @@
 //! failed because only one of its names was not (DP104 says so).
 
 use super::{
-    Confidence, Finding, Rule, Severity,
+    Confidence, Cost, Culprit, Finding, Severity, Witnesses,
     cause::{Silence, drops, silence},
-    groups::{Code, Groups},
+    causes::Causes,
+    groups::{Absorb, Code, Symptoms},
+    lookup_failed::is_failure,
     reasons::what_happened,
     search::{frames, questions, server_of},
 };
@@ -42,7 +44,7 @@ const MIN_WAIT: Duration = Duration::from_millis(200);
 /// Names kept for a group.
 const MAX_NAMES: usize = 3;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Cause {
     Dropped(Fate),
     OneType,
@@ -62,12 +64,39 @@ struct Detail {
     dropped: String,
 }
 
+impl Detail {
+    fn add_name(&mut self, name: Name) {
+        if self.names.len() < MAX_NAMES && !self.names.contains(&name) {
+            self.names.push(name);
+        }
+    }
+
+    fn add_type(&mut self, qtype: Rtype) {
+        if self.qtypes.len() < MAX_NAMES && !self.qtypes.contains(&qtype) {
+            self.qtypes.push(qtype);
+        }
+    }
+}
+
+impl Absorb for Detail {
+    fn absorb(&mut self, other: &Self) {
+        other.names.iter().for_each(|name| self.add_name(*name));
+        other.qtypes.iter().for_each(|qtype| self.add_type(*qtype));
+        self.total += other.total;
+        self.longest = self.longest.max(other.longest);
+        if !other.dropped.is_empty() {
+            self.dropped.clone_from(&other.dropped);
+        }
+    }
+}
+
 /// The rule's state.
 #[derive(Debug, Default)]
-pub(super) struct RetryGap(Groups<(IpAddr, IpAddr, Cause), Detail>);
+pub(super) struct RetryGap(Symptoms<(IpAddr, IpAddr, Cause), Detail>);
 
-impl Rule for RetryGap {
-    fn lookup(&mut self, lookup: &Lookup) {
+impl RetryGap {
+    /// A lookup that ended.
+    pub(super) fn lookup(&mut self, lookup: &Lookup, witnesses: Witnesses<'_>) {
         if questions(lookup).all(|question| question.answer().is_none()) {
             return;
         }
@@ -83,23 +112,29 @@ impl Rule for RetryGap {
             return;
         }
         let Some(server) = server_of(question) else { return };
-        let key = (lookup.client, server, cause(step, question));
-        let Some(detail) = self.0.add(key, 1, question.first_asked(), frames(question)) else { return };
+        let (cause, mut suspects) = (cause(step, question), witnesses.suspects(question));
+        if matches!(cause, Cause::PairRace | Cause::OneType) {
+            // Its twin went the same way, and that server answered it.
+            suspects.retain(|suspect| !matches!(suspect, Culprit::Unanswered(..)));
+        }
+        let key = ((lookup.client, server, cause), suspects);
+        // What a failed lookup cost, DP104 tells.
+        let cost = Cost::waited(if is_failure(lookup) { Duration::ZERO } else { wait });
+        let Some(detail) = self.0.charge(key, 1, cost, question.first_asked(), frames(question)) else {
+            return;
+        };
         detail.total += wait;
         detail.longest = detail.longest.max(wait);
         if let Some(drop) = worst_drop(question) {
             detail.dropped = what_happened(drop);
         }
-        if detail.names.len() < MAX_NAMES && !detail.names.contains(&question.name) {
-            detail.names.push(question.name);
-        }
-        if detail.qtypes.len() < MAX_NAMES && !detail.qtypes.contains(&question.qtype) {
-            detail.qtypes.push(question.qtype);
-        }
+        detail.add_name(question.name);
+        detail.add_type(question.qtype);
     }
 
-    fn findings(&self) -> Vec<Finding> {
-        self.0.findings(|(client, server, cause), group| {
+    /// What nothing in `causes` explains, and what something does.
+    pub(super) fn told(&self, causes: &Causes) -> Vec<Finding> {
+        self.0.findings(causes, |(client, server, cause), group| {
             let Detail { names, qtypes, total, longest, dropped } = &group.detail;
             let (word, confidence, what, advice) = told(*cause);
             let named = |text: &str| text.replace("SERVER", &server.to_string()).replace("DROP", dropped);
@@ -279,13 +314,19 @@ fn told(cause: Cause) -> (&'static str, Confidence, &'static str, &'static str) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::findings::testing::{answer_lost, ask, at, direct, drop_of, found, lookup, lost};
+    use crate::findings::testing::{answer_lost, ask, at, direct, drop_of, lookup, lost, witnessed};
     use crate::model::{Family, Rcode};
+
+    fn found(lookups: &[Lookup]) -> Vec<Finding> {
+        let mut rule = RetryGap::default();
+        witnessed(|witnesses| lookups.iter().for_each(|lookup| rule.lookup(lookup, witnesses)));
+        rule.told(&Causes::default())
+    }
 
     const WEB: &str = "web.default.svc.cluster.local";
 
     fn causes(questions: Vec<Question>) -> Vec<String> {
-        let findings = found::<RetryGap>(&[lookup("web", Family::Glibc, LookupResult::Ok, questions)]);
+        let findings = found(&[lookup("web", Family::Glibc, LookupResult::Ok, questions)]);
         findings.iter().map(|finding| finding.subject[2].1.clone()).collect()
     }
 
@@ -296,10 +337,7 @@ mod tests {
             let aaaa = ask(WEB, Rtype::AAAA, at).again(5_000, RetransmissionKind::Timeout).empty().build();
             lookup("web", family, LookupResult::Ok, vec![a, aaaa])
         };
-        insta::assert_debug_snapshot!(found::<RetryGap>(&[
-            race(1, Family::Glibc),
-            race(20_000, Family::Glibc)
-        ]));
+        insta::assert_debug_snapshot!(found(&[race(1, Family::Glibc), race(20_000, Family::Glibc)]));
     }
 
     #[test]
@@ -308,7 +346,7 @@ mod tests {
         let aaaa = ask(WEB, Rtype::AAAA, 0).build();
         let mut silent = lookup("web", Family::CAresFrom120, LookupResult::Ok, vec![a, aaaa]);
         silent.duration = Duration::from_secs(2);
-        let findings = found::<RetryGap>(&[silent]);
+        let findings = found(&[silent]);
         assert_eq!(findings.len(), 1);
         assert!(
             findings[0].summary.starts_with("10.244.1.5 waited 2.00 s in 1 lookup"),
@@ -323,7 +361,7 @@ mod tests {
         let aaaa = ask(WEB, Rtype::AAAA, 0).build();
         let mut open = aaaa.clone();
         let silent = lookup("web", Family::CAresFrom120, LookupResult::Ok, vec![a.clone(), aaaa]);
-        let findings = found::<RetryGap>(&[silent]);
+        let findings = found(&[silent]);
         assert!(
             findings[0].summary.contains("got no answer to a query in 1 lookup"),
             "{}",
@@ -331,7 +369,7 @@ mod tests {
         );
         open.outcome = QuestionOutcome::Incomplete;
         let open = lookup("web", Family::CAresFrom120, LookupResult::Ok, vec![a, open]);
-        assert_eq!(found::<RetryGap>(&[open]), [], "the capture ended before an answer was due");
+        assert_eq!(found(&[open]), [], "the capture ended before an answer was due");
     }
 
     /// Answered after 3 s, with a resend at 2.5 s that was answered too.
@@ -370,14 +408,14 @@ mod tests {
         let aaaa = ask(WEB, Rtype::AAAA, 0).again(5_000, RetransmissionKind::Timeout).empty();
         let aaaa = lost(aaaa, Fate::InsertFailed, "NETFILTER_DROP", "__nf_conntrack_confirm");
         let raced = lookup("web", Family::Glibc, LookupResult::Ok, vec![a, aaaa]);
-        insta::assert_debug_snapshot!(found::<RetryGap>(&[raced]));
+        insta::assert_debug_snapshot!(found(&[raced]));
         let mut big =
             ask("big", Rtype::TXT, 0).truncated().over_tcp(1_001).answered(Rcode::NOERROR, &[], 1).build();
         let mut syn = drop_of(Fate::InsertFailed, at(1));
         (syn.dns, syn.transport) = (None, Transport::Tcp);
         big.transmissions[1].dropped = Some(syn.into());
         let big = lookup("big", Family::Glibc, LookupResult::Ok, vec![big]);
-        let summary = found::<RetryGap>(&[big])[0].summary.clone();
+        let summary = found(&[big])[0].summary.clone();
         assert!(summary.starts_with("10.244.1.5 waited 1.00 s in 1 lookup (TXT of big)"), "{summary}");
         for (fate, cause) in [(Fate::TableFull, "conntrack-table-full"), (Fate::Dropped, "packet-dropped")] {
             let again = ask(WEB, Rtype::A, 0).again(2_500, RetransmissionKind::Timeout).address("10.96.4.7");
@@ -413,8 +451,8 @@ mod tests {
             ask("api.example.com.corp", Rtype::A, 2).again(2_500, RetransmissionKind::Timeout).build(),
         ];
         let result = |result| lookup("api.example.com", Family::Musl, result, silent.to_vec());
-        assert_eq!(found::<RetryGap>(&[result(LookupResult::Timeout)]), []);
-        assert_eq!(found::<RetryGap>(&[result(LookupResult::Ok)]).len(), 1);
+        assert_eq!(found(&[result(LookupResult::Timeout)]), []);
+        assert_eq!(found(&[result(LookupResult::Ok)]).len(), 1);
     }
 
     #[test]
@@ -428,6 +466,6 @@ mod tests {
         assert_eq!(causes(vec![servfail.build()]), [""; 0], "a resend after SERVFAIL");
         let dead = ask(WEB, Rtype::A, 0).again(5_000, RetransmissionKind::Timeout).build();
         assert_eq!(causes(vec![dead]), [""; 0], "no answer to anything");
-        assert_eq!(found::<RetryGap>(&[direct("web", 0), direct("web", 5_000)]), [], "two lookups 5 s apart");
+        assert_eq!(found(&[direct("web", 0), direct("web", 5_000)]), [], "two lookups 5 s apart");
     }
 }

@@ -11,11 +11,11 @@
 //! a name that does not exist at all (DP104, no address was found).
 
 use super::{
-    Confidence, Finding, Rule, Severity,
+    Confidence, Cost, Finding, Rule, Severity,
     groups::{Code, Group, Groups, Tally},
     search::{first_frames, suffix_of},
 };
-use crate::model::{Family, Lookup, Name};
+use crate::model::{Family, Lookup, Name, Question, Step};
 use std::{cmp::Reverse, collections::BTreeMap, net::IpAddr};
 
 const CODE: Code = Code { code: "DP101", name: "search-fan-out" };
@@ -64,7 +64,10 @@ impl Rule for SearchFanOut {
         let in_vain = || lookup.steps.iter().filter(|step| step.name != answered_by);
         let frames = in_vain().flat_map(first_frames);
         let key = (lookup.client, lookup.name);
-        let Some(detail) = self.0.add(key, u64::from(wasted), lookup.start, frames) else { return };
+        // The time that servers took for them; waits for what was lost have another cause.
+        let took = |step: &Step| step.questions.iter().filter_map(Question::server_latency).max();
+        let cost = Cost::waited(in_vain().filter_map(took).sum());
+        let Some(detail) = self.0.charge(key, u64::from(wasted), cost, lookup.start, frames) else { return };
         detail.lookups += 1;
         detail.queries += u64::from(lookup.queries);
         detail.answered_by = answered_by;

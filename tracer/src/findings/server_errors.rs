@@ -11,6 +11,7 @@
 
 use super::{
     Confidence, Evidence, Finding, Rule, Severity,
+    culprit::Culprit,
     groups::{Code, Groups},
 };
 use crate::model::{Message, Name, Rcode, Timestamp};
@@ -87,6 +88,8 @@ impl Rule for ServerErrors {
                 finding.count,
                 names.join(", ")
             );
+            finding.suspects = vec![Culprit::Loop(*server)];
+            finding.blames = vec![Culprit::Errors(*server, *rcode)];
             finding.advice = match *rcode {
                 Rcode::SERVFAIL => {
                     "The server could not find out: look at its log, its upstream, and whether it is in sync with the \

@@ -8,6 +8,7 @@
 
 use super::{
     Confidence, Evidence, Finding, Rule, Severity,
+    culprit::Culprit,
     groups::{Code, Tally},
     losses::Loss,
 };
@@ -26,6 +27,7 @@ impl Rule for TableFull {
         if loss.drop.fate == Fate::TableFull {
             let frame = Evidence { frame: loss.drop.frame, vantage: loss.drop.vantage };
             self.0.add(1, loss.drop.time, [frame]);
+            self.0.cost += loss.cost();
         }
     }
 
@@ -70,6 +72,7 @@ impl TableFull {
         } else {
             finding.subject.push(("table", "nf_conntrack".into()));
         }
+        finding.blames = vec![Culprit::TableFull];
         finding.summary = said.join("; ");
         finding.advice = "Raise net.netfilter.nf_conntrack_max (and the hash table's size with it), or find who opens so many \
                           connections: `conntrack -L | sort` by address; DNS over UDP keeps an entry for 30 s, so NodeLocal \

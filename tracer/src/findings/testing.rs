@@ -326,6 +326,18 @@ pub(crate) fn messages(question: &Question) -> Vec<Message> {
     messages
 }
 
+/// A finding that says nothing yet.
+pub(crate) fn finding(code: &'static str) -> super::Finding {
+    let code = super::groups::Code { code, name: "test" };
+    super::groups::Tally::default().finding(code, super::Severity::Info, super::Confidence::High)
+}
+
+/// Tells a rule about symptoms, with witnesses that saw nothing.
+pub(super) fn witnessed(tell: impl FnOnce(super::Witnesses<'_>)) {
+    let (wrong_mac, untranslated_reply) = Default::default();
+    tell(super::Witnesses { wrong_mac: &wrong_mac, untranslated_reply: &untranslated_reply });
+}
+
 /// What one rule finds in these lookups and their messages.
 pub(crate) fn found<R: super::Rule + Default>(lookups: &[Lookup]) -> Vec<super::Finding> {
     let mut rule = R::default();

@@ -10,6 +10,7 @@
 
 use super::{
     Confidence, Evidence, Finding, Rule, Severity,
+    culprit::Culprit,
     groups::{Code, Groups},
     search::{frames, questions},
 };
@@ -64,6 +65,7 @@ impl Rule for Truncated {
                 },
                 if *failed { "the lookup failed" } else { "the client made do with a part of it" }
             );
+            finding.blames = vec![Culprit::Truncated(*client, *name)];
             finding.advice = match (tcp_tried, family) {
                 (true, _) => {
                     "The server took the connection but did not answer: check that it serves TCP.".into()

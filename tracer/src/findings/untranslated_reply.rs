@@ -11,6 +11,7 @@
 
 use super::{
     Confidence, Evidence, Finding, Rule, Severity,
+    culprit::Culprit,
     groups::{Code, Groups},
 };
 use crate::model::{Answer, Fate, PacketDrop, Question, QuestionId, Transmission, VantageId, Vantages};
@@ -41,27 +42,10 @@ impl UntranslatedReply {
         Self { vantages, ..Self::default() }
     }
 
-    /// Where the answer comes from that the client cannot take.
-    fn stray(&self, asked: &Transmission, answer: &Answer) -> Option<IpAddr> {
-        let (first, last) = (asked.hops.first()?, answer.hops.last()?);
-        let as_client_sent = first.source == asked.client && last.destination == asked.client;
-        let stray = last.source != first.destination;
-        (stray
-            && as_client_sent
-            && answer.dropped.is_none()
-            && self.is_same_interface(first.vantage, last.vantage))
-        .then_some(last.source.ip())
-    }
-
-    fn is_same_interface(&self, one: VantageId, other: VantageId) -> bool {
-        if one == other {
-            return true;
-        }
-        let (Some(one), Some(other)) = (self.vantages.lookup(one), self.vantages.lookup(other)) else {
-            return false;
-        };
-        (&one.interface, one.ifindex, &one.netns, one.source)
-            == (&other.interface, other.ifindex, &other.netns, other.source)
+    /// Whom this rule blames for what became of `question`.
+    pub(super) fn blamed(&self, question: &Question) -> Option<Culprit> {
+        let (asked, ..) = strays(&self.vantages, question).next()?;
+        Some(Culprit::Untranslated(question.client, asked.server.ip()))
     }
 }
 
@@ -81,12 +65,7 @@ impl Rule for UntranslatedReply {
             self.clashes.retain(|id| *id != question.id);
             self.clashes.len() < before
         };
-        for (index, answer) in question.answers.iter().enumerate() {
-            let index = u16::try_from(index).ok();
-            let asked =
-                question.transmissions.iter().find(|sent| index.is_some() && sent.answered_by == index);
-            let Some(asked) = asked else { continue };
-            let Some(from) = self.stray(asked, answer) else { continue };
+        for (asked, answer, from) in strays(&self.vantages, question) {
             let frames = asked.hops.first().into_iter().chain(answer.hops.last()).map(Evidence::from);
             let key = (question.client, asked.server.ip());
             let Some(detail) = self.groups.add(key, 1, answer.time, frames) else { continue };
@@ -115,6 +94,7 @@ impl Rule for UntranslatedReply {
                     "; {after_clash} of them after a conntrack clash that the kernel resolved for one direction only"
                 ));
             }
+            finding.blames = vec![Culprit::Untranslated(*client, *server)];
             finding.advice = if after_clash > 0 {
                 "Such an answer is ignored by its resolver. Kernels from 6.12 on resolve this clash whole; NodeLocal DNSCache \
                  takes it away."
@@ -127,6 +107,40 @@ impl Rule for UntranslatedReply {
             Some(finding)
         })
     }
+}
+
+/// The answers that the client cannot take, each with the query it is to and where it comes from.
+fn strays<'a>(
+    vantages: &Vantages,
+    question: &'a Question,
+) -> impl Iterator<Item = (&'a Transmission, &'a Answer, IpAddr)> {
+    question.answers.iter().enumerate().filter_map(move |(index, answer)| {
+        let index = u16::try_from(index).ok()?;
+        let asked = question.transmissions.iter().find(|sent| sent.answered_by == Some(index))?;
+        Some((asked, answer, stray(vantages, asked, answer)?))
+    })
+}
+
+fn stray(vantages: &Vantages, asked: &Transmission, answer: &Answer) -> Option<IpAddr> {
+    let (first, last) = (asked.hops.first()?, answer.hops.last()?);
+    let as_client_sent = first.source == asked.client && last.destination == asked.client;
+    let stray = last.source != first.destination;
+    (stray
+        && as_client_sent
+        && answer.dropped.is_none()
+        && is_same_interface(vantages, first.vantage, last.vantage))
+    .then_some(last.source.ip())
+}
+
+fn is_same_interface(vantages: &Vantages, one: VantageId, other: VantageId) -> bool {
+    if one == other {
+        return true;
+    }
+    let (Some(one), Some(other)) = (vantages.lookup(one), vantages.lookup(other)) else {
+        return false;
+    };
+    (&one.interface, one.ifindex, &one.netns, one.source)
+        == (&other.interface, other.ifindex, &other.netns, other.source)
 }
 
 #[cfg(test)]

@@ -10,13 +10,16 @@
 
 use super::{
     Confidence, Evidence, Finding, Rule, Severity,
+    culprit::Culprit,
     groups::{Code, Groups},
     losses::Loss,
 };
-use crate::model::{MacAddress, Misdirected};
-use std::net::IpAddr;
+use crate::model::{Hop, MacAddress, Misdirected, Question};
+use std::{collections::VecDeque, net::IpAddr};
 
 const CODE: Code = Code { code: "DP401", name: "wrong-mac" };
+/// Frames that are remembered until their questions are told; a wait in vain takes seconds.
+const MOST_FRAMES: usize = 4_096;
 
 #[derive(Debug, Default)]
 struct Detail {
@@ -29,15 +32,35 @@ struct Detail {
 
 /// The rule's state.
 #[derive(Debug, Default)]
-pub(super) struct WrongMac(Groups<IpAddr, Detail>);
+pub(super) struct WrongMac {
+    groups: Groups<IpAddr, Detail>,
+    /// The latest frames, with whom each was for.
+    recent: VecDeque<(Evidence, IpAddr)>,
+}
 
 impl WrongMac {
     pub(super) fn misdirected(&mut self, frame: &Misdirected) {
         let evidence = Evidence { frame: frame.frame, vantage: frame.vantage };
-        let Some(detail) = self.0.add(frame.flow.destination.ip(), 1, frame.time, [evidence]) else { return };
+        let address = frame.flow.destination.ip();
+        if self.recent.len() >= MOST_FRAMES {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((evidence, address));
+        let Some(detail) = self.groups.add(address, 1, frame.time, [evidence]) else { return };
         detail.macs = Some((frame.destination_mac, frame.expected_mac));
         detail.sent += 1;
         detail.answers += u64::from(frame.dns.is_response());
+    }
+
+    /// Whom this rule blames for what became of `question`: a frame of it went astray.
+    pub(super) fn blamed(&self, question: &Question) -> Option<Culprit> {
+        if self.recent.is_empty() {
+            return None;
+        }
+        let sent = question.transmissions.iter().flat_map(|sent| &sent.hops);
+        let answered = question.answers.iter().flat_map(|answer| &answer.hops);
+        let astray = |hop: &Hop| self.recent.iter().rev().find(|(frame, _)| *frame == Evidence::from(hop));
+        sent.chain(answered).find_map(astray).map(|(_, address)| Culprit::WrongMac(*address))
     }
 }
 
@@ -48,12 +71,13 @@ impl Rule for WrongMac {
             return;
         }
         let evidence = Evidence { frame: drop.frame, vantage: drop.vantage };
-        let Some(detail) = self.0.add(drop.flow.destination.ip(), 1, drop.time, [evidence]) else { return };
+        let address = drop.flow.destination.ip();
+        let Some(detail) = self.groups.charge(address, 1, loss.cost(), drop.time, [evidence]) else { return };
         detail.dropped += 1;
     }
 
     fn findings(&self) -> Vec<Finding> {
-        self.0.findings(|address, group| {
+        self.groups.findings(|address, group| {
             let Detail { macs, sent, dropped, answers } = group.detail;
             let mut finding = group.tally.finding(CODE, Severity::Error, Confidence::High);
             // The same frame may have been seen leaving and been dropped on arrival.
@@ -72,6 +96,7 @@ impl Rule for WrongMac {
             if macs.is_some() && dropped > 0 {
                 finding.summary.push_str(&format!("; {dropped} were dropped on arrival (OTHERHOST)"));
             }
+            finding.blames = vec![Culprit::WrongMac(*address)];
             finding.advice = format!(
                 "A stale or fixed neighbour entry: `ip neigh show {address}` on the node (and in the sender's pod), then `ip neigh \
                  del`; where it comes back, two pods have one address, or a network plug-in writes it."

@@ -42,6 +42,15 @@ impl LookupResult {
             Self::Incomplete => "incomplete",
         }
     }
+
+    /// Whether it ended without the client being told whether the name exists.
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        match self {
+            Self::Ok | Self::Incomplete | Self::Nxdomain | Self::Nodata => false,
+            Self::Servfail | Self::Refused | Self::Timeout | Self::Unreachable | Self::Truncated => true,
+        }
+    }
 }
 
 impl fmt::Display for LookupResult {

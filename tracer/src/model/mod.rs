@@ -5,7 +5,9 @@
 //! joins sightings to [`Message`]s, messages to [`Question`]s and questions to [`Lookup`]s, and tells an
 //! [`Observer`] about each.
 
+mod blind;
 mod check;
+mod connect;
 mod dns;
 mod frame;
 mod kernel;
@@ -20,7 +22,9 @@ mod sighting;
 mod time;
 mod vantage;
 
+pub use blind::BlindSpot;
 pub use check::{Check, Verdict};
+pub use connect::{Connect, ConnectOutcome, ConnectPacket, ConnectStep};
 pub use dns::{AnswerSummary, Class, DnsMessage, Edns, Flags, Opcode, Rcode, Rtype};
 pub use frame::{Frame, LinkType, NatTuple};
 pub use kernel::{Conntrack, DropMark, Fate, Misdirected, PacketDrop, Rival};

@@ -1,16 +1,31 @@
 //! What is learnt of a node beside its frames.
 
-use super::{PodName, Resolver, Timestamp};
+use super::{BlindSpot, PodName, Resolver, Timestamp};
 use std::{net::IpAddr, sync::Arc};
 
 /// One thing learnt of the node. What a session is told, a recording is told at the same place between the frames, so
 /// that reading it is the same session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
+    /// Something that cannot be seen, as it was found at this time.
+    Blind(Arc<BlindSpot>, Timestamp),
     /// Whose address this is from now on: [`super::Pods::tell`].
     Named(IpAddr, Arc<PodName>),
     /// That the owner of this address was gone at this time: [`super::Pods::end`].
     Gone(IpAddr, Timestamp),
     /// A container's resolver as it was read at this time.
     Resolver(Arc<Resolver>, Timestamp),
+}
+
+impl News {
+    /// The same by another clock.
+    #[must_use]
+    pub fn shifted(self, nanos: i64) -> Self {
+        match self {
+            Self::Blind(spot, time) => Self::Blind(spot, time.shifted(nanos)),
+            Self::Named(..) => self,
+            Self::Gone(address, time) => Self::Gone(address, time.shifted(nanos)),
+            Self::Resolver(resolver, time) => Self::Resolver(resolver, time.shifted(nanos)),
+        }
+    }
 }

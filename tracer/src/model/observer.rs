@@ -1,6 +1,9 @@
 //! What the engine tells, and what it could not see.
 
-use super::{Conntrack, Lookup, Message, Misdirected, PacketDrop, Question, Resolver, Timestamp};
+use super::{
+    BlindSpot, Connect, Conntrack, Lookup, Message, Misdirected, PacketDrop, Question, Resolver, Timestamp,
+};
+use std::net::IpAddr;
 
 /// Why the engine let go of something before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,11 +17,6 @@ pub enum Eviction {
 /// Takes what the engine finds. Each thing is told once, when it is complete; all of it is borrowed, so who
 /// wants to keep it clones it.
 pub trait Observer {
-    /// Whether it looks at all hops of [`Self::message`]'s messages; else these may be told with the first one alone.
-    /// (The hops of questions are always told.)
-    fn wants_every_hop(&self) -> bool {
-        true
-    }
     /// A DNS message whose way is complete.
     fn message(&mut self, _message: &Message) {}
     /// A question that ended: answered, given up, evicted, or open when the session ended.
@@ -29,23 +27,76 @@ pub trait Observer {
     fn packet_drop(&mut self, _drop: &PacketDrop) {}
     /// A frame that was sent to a MAC address that is not its receiver's.
     fn misdirected(&mut self, _frame: &Misdirected) {}
+    /// An attempt to connect to an answered address that ended.
+    fn connect(&mut self, _connect: &Connect) {}
+    /// Something that cannot be seen, as it was found at `time`; told by who runs the session.
+    fn blind_spot(&mut self, _spot: &BlindSpot, _time: Timestamp) {}
     /// A container's resolver as it was read at `time`; told by who follows the node, and not by the engine.
     fn resolver(&mut self, _resolver: &Resolver, _time: Timestamp) {}
+    /// The pod of an address is on the node that a source was recorded on; told by who reads several files.
+    fn resides(&mut self, _address: IpAddr, _source: u16) {}
     /// Something was dropped for want of room.
     fn evicted(&mut self, _eviction: Eviction) {}
 }
 
 /// Nobody listens.
-impl Observer for () {
-    fn wants_every_hop(&self) -> bool {
-        false
+impl Observer for () {}
+
+/// Perhaps somebody listens.
+impl<O: Observer> Observer for Option<O> {
+    fn message(&mut self, message: &Message) {
+        if let Some(observer) = self {
+            observer.message(message);
+        }
+    }
+    fn question(&mut self, question: &Question) {
+        if let Some(observer) = self {
+            observer.question(question);
+        }
+    }
+    fn lookup(&mut self, lookup: &Lookup) {
+        if let Some(observer) = self {
+            observer.lookup(lookup);
+        }
+    }
+    fn packet_drop(&mut self, drop: &PacketDrop) {
+        if let Some(observer) = self {
+            observer.packet_drop(drop);
+        }
+    }
+    fn misdirected(&mut self, frame: &Misdirected) {
+        if let Some(observer) = self {
+            observer.misdirected(frame);
+        }
+    }
+    fn connect(&mut self, connect: &Connect) {
+        if let Some(observer) = self {
+            observer.connect(connect);
+        }
+    }
+    fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
+        if let Some(observer) = self {
+            observer.resolver(resolver, time);
+        }
+    }
+    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
+        if let Some(observer) = self {
+            observer.blind_spot(spot, time);
+        }
+    }
+    fn resides(&mut self, address: IpAddr, source: u16) {
+        if let Some(observer) = self {
+            observer.resides(address, source);
+        }
+    }
+    fn evicted(&mut self, eviction: Eviction) {
+        if let Some(observer) = self {
+            observer.evicted(eviction);
+        }
     }
 }
 
 impl<A: Observer, B: Observer> Observer for (A, B) {
-    fn wants_every_hop(&self) -> bool {
-        self.0.wants_every_hop() || self.1.wants_every_hop()
-    }
     fn message(&mut self, message: &Message) {
         self.0.message(message);
         self.1.message(message);
@@ -66,9 +117,21 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
         self.0.misdirected(frame);
         self.1.misdirected(frame);
     }
+    fn connect(&mut self, connect: &Connect) {
+        self.0.connect(connect);
+        self.1.connect(connect);
+    }
+    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
+        self.0.blind_spot(spot, time);
+        self.1.blind_spot(spot, time);
+    }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         self.0.resolver(resolver, time);
         self.1.resolver(resolver, time);
+    }
+    fn resides(&mut self, address: IpAddr, source: u16) {
+        self.0.resides(address, source);
+        self.1.resides(address, source);
     }
     fn evicted(&mut self, eviction: Eviction) {
         self.0.evicted(eviction);
@@ -77,9 +140,6 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
 }
 
 impl<O: Observer + ?Sized> Observer for &mut O {
-    fn wants_every_hop(&self) -> bool {
-        (**self).wants_every_hop()
-    }
     fn message(&mut self, message: &Message) {
         (**self).message(message);
     }
@@ -95,8 +155,17 @@ impl<O: Observer + ?Sized> Observer for &mut O {
     fn misdirected(&mut self, frame: &Misdirected) {
         (**self).misdirected(frame);
     }
+    fn connect(&mut self, connect: &Connect) {
+        (**self).connect(connect);
+    }
+    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
+        (**self).blind_spot(spot, time);
+    }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         (**self).resolver(resolver, time);
+    }
+    fn resides(&mut self, address: IpAddr, source: u16) {
+        (**self).resides(address, source);
     }
     fn evicted(&mut self, eviction: Eviction) {
         (**self).evicted(eviction);

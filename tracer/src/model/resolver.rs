@@ -77,6 +77,18 @@ impl Resolver {
         last.unwrap_or_default()
     }
 
+    /// Names with fewer dots get the suffixes first: the last `options ndots`, 1 where there is none, 15 at most.
+    #[must_use]
+    pub fn ndots(&self) -> u32 {
+        let text = self.text();
+        let lines = text.lines().filter_map(|line| {
+            let mut words = line.split_ascii_whitespace();
+            (words.next() == Some("options")).then_some(words)
+        });
+        let set = lines.flatten().filter_map(|option| option.strip_prefix("ndots:")?.parse::<u32>().ok());
+        set.last().unwrap_or(1).min(15)
+    }
+
     /// The longest line that musl does not read, in octets.
     #[must_use]
     pub fn overlong_line(&self) -> Option<usize> {
@@ -118,5 +130,20 @@ mod tests {
         assert!(musl.suffixes().is_empty());
         assert_eq!(musl.overlong_line(), Some(319));
         assert_eq!(Resolver::default().overlong_line(), None);
+    }
+
+    #[test]
+    fn ndots_is_the_last_one_set() {
+        let mut glibc = resolver(Libc::Glibc);
+        for (resolv_conf, environment, expected) in [
+            ("search a\n", "", 1),
+            ("options ndots:5 edns0\n", "", 5),
+            ("options ndots:5\noptions use-vc ndots:2\n", "", 2),
+            ("options ndots:5\n", "options ndots:3", 3),
+            ("options ndots:99\noptions ndots:x\n", "", 15),
+        ] {
+            (glibc.resolv_conf, glibc.environment) = (resolv_conf.into(), environment.into());
+            assert_eq!(glibc.ndots(), expected, "{resolv_conf:?} {environment:?}");
+        }
     }
 }

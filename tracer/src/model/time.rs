@@ -48,6 +48,12 @@ impl Timestamp {
     pub const fn minus_nanos(self, nanos: u64) -> Self {
         Self(self.0.saturating_sub(nanos))
     }
+
+    /// This time so many nanoseconds later, or earlier where they are negative; saturating.
+    #[must_use]
+    pub const fn shifted(self, nanos: i64) -> Self {
+        Self(self.0.saturating_add_signed(nanos))
+    }
 }
 
 impl Add<Duration> for Timestamp {

@@ -1,6 +1,7 @@
 //! What of this node bears on DNS, for `dnspath check`: looked at from inside a watched network namespace.
 
 use super::{
+    blind::uses_ipvs,
     links::{Watched, enter},
     roots::{Roots, read_made},
     rules::Rules,
@@ -84,13 +85,8 @@ fn cni(roots: &Roots) -> Check {
 }
 
 fn kube_proxy(rules: Option<&Rules>) -> Check {
-    let ipvs = read_made(Path::new("/proc/thread-self/net/ip_vs"), SYSCTL_MAX).is_ok_and(|table| {
-        String::from_utf8_lossy(&table)
-            .lines()
-            .any(|line| line.starts_with("UDP ") || line.starts_with("TCP "))
-    });
     match rules {
-        _ if ipvs => Check::limited(
+        _ if uses_ipvs() => Check::limited(
             "kube-proxy",
             "IPVS",
             "translation by IPVS is seen by its result alone: which backend was chosen is told by the packets",

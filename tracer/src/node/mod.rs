@@ -13,6 +13,7 @@
 //! CAP_SYS_PTRACE for `/proc/PID/ns/net`. Every file is read bounded (`roots`).
 
 mod addresses;
+mod blind;
 mod census;
 mod cgroup;
 mod check;
@@ -26,7 +27,8 @@ mod rules;
 mod runtimes;
 mod watch;
 
+pub use blind::blind_spots;
 pub use check::check;
 pub use links::Watched;
 pub use roots::Roots;
-pub use watch::{Counts, Settings, Watch};
+pub use watch::{Counts, Inside, Neighbourhood, Settings, Watch};

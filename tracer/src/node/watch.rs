@@ -22,6 +22,7 @@ use std::{
     io,
     net::IpAddr,
     os::fd::AsFd as _,
+    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -74,9 +75,33 @@ pub struct Counts {
     pub unknown: usize,
 }
 
+/// The network namespace of one whom a watched interface leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inside {
+    /// Its inode number.
+    pub inode: u64,
+    /// A file that refers to it.
+    pub path: PathBuf,
+    /// The first of its addresses, where it has one yet.
+    pub address: Option<IpAddr>,
+}
+
+/// A handle on those of the last look.
+#[derive(Clone, Debug, Default)]
+pub struct Neighbourhood(Arc<Mutex<Vec<Inside>>>);
+
+impl Neighbourhood {
+    /// Those that could be found.
+    #[must_use]
+    pub fn all(&self) -> Vec<Inside> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// The running thread; it ends when this is dropped.
 pub struct Watch {
     counts: Arc<Mutex<Counts>>,
+    neighbourhood: Neighbourhood,
     stop: Arc<Stop>,
     thread: Option<JoinHandle<()>>,
 }
@@ -95,14 +120,22 @@ impl Watch {
     pub fn start(settings: Settings) -> io::Result<Self> {
         let stop = Arc::new(Stop::default());
         let counts = Arc::new(Mutex::new(Counts::default()));
+        let neighbourhood = Neighbourhood::default();
         let (looked, first_look) = mpsc::channel();
         let thread = std::thread::Builder::new().name("dnspath-node".into()).spawn({
             let (stop, counts) = (Arc::clone(&stop), Arc::clone(&counts));
-            move || run(settings, counts, &stop, &looked)
+            let neighbourhood = neighbourhood.clone();
+            move || run(settings, (counts, neighbourhood), &stop, &looked)
         })?;
         // An error means that the thread ended: it has told why.
         let _ = first_look.recv_timeout(FIRST_LOOK);
-        Ok(Self { counts, stop, thread: Some(thread) })
+        Ok(Self { counts, neighbourhood, stop, thread: Some(thread) })
+    }
+
+    /// The namespaces that watched interfaces lead to.
+    #[must_use]
+    pub fn neighbourhood(&self) -> Neighbourhood {
+        self.neighbourhood.clone()
     }
 
     /// How the pods are known now.
@@ -123,7 +156,10 @@ impl Drop for Watch {
     }
 }
 
-fn run(settings: Settings, counts: Arc<Mutex<Counts>>, stop: &Stop, looked: &mpsc::Sender<()>) {
+/// What the thread shows of its last look.
+type Shown = (Arc<Mutex<Counts>>, Neighbourhood);
+
+fn run(settings: Settings, shown: Shown, stop: &Stop, looked: &mpsc::Sender<()>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -132,7 +168,7 @@ fn run(settings: Settings, counts: Arc<Mutex<Counts>>, stop: &Stop, looked: &mps
         }
     };
     runtime.block_on(async {
-        if let Some(mut watcher) = Watcher::new(settings, counts) {
+        if let Some(mut watcher) = Watcher::new(settings, shown) {
             watcher.watch(stop, looked).await;
         }
     });
@@ -145,6 +181,8 @@ struct Neighbour {
     naming: Naming,
     addresses: BTreeSet<IpAddr>,
     inode: u64,
+    /// A file that refers to its namespace, as it was when it was found.
+    path: PathBuf,
     born: Timestamp,
 }
 
@@ -160,6 +198,7 @@ type Key = (usize, i32);
 struct Watcher {
     settings: Settings,
     counts: Arc<Mutex<Counts>>,
+    neighbourhood: Neighbourhood,
     links: Vec<Links>,
     news: tokio::sync::mpsc::Receiver<Told>,
     tenants: Tenants,
@@ -178,7 +217,7 @@ struct Watcher {
 
 impl Watcher {
     /// `None` where the kernel cannot be asked, which a note tells.
-    fn new(settings: Settings, counts: Arc<Mutex<Counts>>) -> Option<Self> {
+    fn new(settings: Settings, (counts, neighbourhood): Shown) -> Option<Self> {
         let mut besides: Vec<u64> = Vec::new();
         besides.extend(netns_of(&settings.roots, 1));
         besides.extend(netns_of(&Roots::at("/"), std::process::id()));
@@ -214,6 +253,7 @@ impl Watcher {
             noted_blind: false,
             besides,
             counts,
+            neighbourhood,
             links,
             news,
             tenants,
@@ -308,6 +348,7 @@ impl Watcher {
             self.tell_resolvers(look, all, now);
         }
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = self.count();
+        *self.neighbourhood.0.lock().unwrap_or_else(PoisonError::into_inner) = self.inside();
         let own = self
             .settings
             .watched
@@ -337,6 +378,16 @@ impl Watcher {
         };
         let tenants = self.neighbours.iter().filter_map(only_one).collect();
         *self.tenants.lock().unwrap_or_else(PoisonError::into_inner) = tenants;
+    }
+
+    fn inside(&self) -> Vec<Inside> {
+        let found = self.neighbours.values().filter(|neighbour| neighbour.inode != 0);
+        let inside = |neighbour: &Neighbour| Inside {
+            inode: neighbour.inode,
+            path: neighbour.path.clone(),
+            address: neighbour.addresses.first().copied(),
+        };
+        found.map(inside).collect()
     }
 
     fn count(&self) -> Counts {
@@ -388,7 +439,7 @@ impl Watcher {
         let candidates: BTreeSet<u64> =
             look.processes.namespaces().chain(look.named.keys().copied()).collect();
         for inode in candidates.difference(&settled).copied() {
-            let Some(file) = self.open(inode, look) else { continue };
+            let Some((file, path)) = self.open(inode, look) else { continue };
             opened += 1;
             for watched in 0..self.links.len() {
                 let Some(number) = self.links[watched].number_of(file.as_fd()).await else { continue };
@@ -396,6 +447,7 @@ impl Watcher {
                     && nameless(neighbour)
                 {
                     neighbour.inode = inode;
+                    neighbour.path.clone_from(&path);
                     neighbour.naming = self.namer.name(inode, look);
                 }
             }
@@ -408,15 +460,15 @@ impl Watcher {
     }
 
     /// The file of a namespace, by one of its processes or its name; checked, since numbers are used again.
-    fn open(&self, inode: u64, look: &Look) -> Option<File> {
+    fn open(&self, inode: u64, look: &Look) -> Option<(File, PathBuf)> {
         use std::os::unix::fs::MetadataExt as _;
         let roots = &self.settings.roots;
         let by_process = look.processes.of(inode).iter().map(|pid| roots.proc(&format!("{pid}/ns/net")));
         let by_name = look.named.get(&inode).map(|name| roots.of_named(name));
         by_process
             .chain(by_name)
-            .filter_map(|path| File::open(path).ok())
-            .find(|file| file.metadata().is_ok_and(|metadata| metadata.ino() == inode))
+            .filter_map(|path| Some((File::open(&path).ok()?, path)))
+            .find(|(file, _)| file.metadata().is_ok_and(|metadata| metadata.ino() == inode))
     }
 
     /// Asks for the addresses of those whose addresses may have changed.

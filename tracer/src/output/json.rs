@@ -1,7 +1,7 @@
 //! The JSON shapes of events: borrowed views that serialise without building anything in between.
 
 use crate::{
-    findings::{Evidence, Finding, cause},
+    findings::{Cost, Evidence, Explained, Finding, Symptom, cause},
     model::{
         Hop, Lookup, Message, MessageKind, PodName, Question, QuestionOutcome, Rcode, Retransmission, Step,
         Transmission, TransmissionKind, Vantages,
@@ -301,6 +301,7 @@ impl Serialize for FindingView<'_> {
         map.serialize_entry("confidence", finding.confidence.as_str())?;
         map.serialize_entry("subject", &Subject(&finding.subject))?;
         map.serialize_entry("count", &finding.count)?;
+        map.serialize_entry("cost", &CostView::from(finding.cost))?;
         map.serialize_entry("first", &Shown(finding.first))?;
         map.serialize_entry("last", &Shown(finding.last))?;
         map.serialize_entry("summary", &finding.summary)?;
@@ -311,8 +312,46 @@ impl Serialize for FindingView<'_> {
             let source = |shown: &Evidence| shown.source(self.vantages);
             map.serialize_entry("evidence_sources", &List(|| finding.evidence.iter().map(source)))?;
         }
+        let symptom = |symptom: &Symptom| SymptomView {
+            code: symptom.code,
+            name: symptom.name,
+            count: symptom.count,
+            cost: symptom.cost.into(),
+        };
+        map.serialize_entry("symptoms", &List(|| finding.symptoms.iter().map(symptom)))?;
+        let explained =
+            finding.explained_by.map(|Explained { code, place }| ExplainedView { code, finding: place });
+        map.serialize_entry("explained_by", &explained)?;
         map.end()
     }
+}
+
+#[derive(Serialize)]
+struct CostView {
+    waited_s: f64,
+    failed: u64,
+}
+
+impl From<Cost> for CostView {
+    fn from(cost: Cost) -> Self {
+        Self { waited_s: cost.waited.as_secs_f64(), failed: cost.failed }
+    }
+}
+
+/// What a finding explains of another code.
+#[derive(Serialize)]
+struct SymptomView {
+    code: &'static str,
+    name: &'static str,
+    count: u64,
+    cost: CostView,
+}
+
+/// The finding that explains one: its code, and its place in the list of findings, from 0.
+#[derive(Serialize)]
+struct ExplainedView {
+    code: &'static str,
+    finding: usize,
 }
 
 struct Subject<'a>(&'a [(&'static str, String)]);

@@ -3,6 +3,7 @@
 pub mod check;
 mod drops;
 mod json;
+pub(crate) mod ladder;
 mod lines;
 mod race;
 mod report;
@@ -10,5 +11,5 @@ mod stream;
 pub mod text;
 
 pub use race::{Provoked, RaceSummary};
-pub use report::{LookupLog, Report};
+pub use report::{Baseline, ClockView, Known, LookupLog, Page, Report};
 pub use stream::{Format, Stream, Unit};

@@ -1,7 +1,7 @@
-//! Times and lengths of time as people read them.
+//! Times, lengths of time and foreign words as people read them.
 
 use crate::model::Timestamp;
-use std::{fmt, time::Duration};
+use std::{borrow::Cow, fmt, time::Duration};
 
 /// A length of time in at most eight characters, three digits of it meaningful: `0.21 ms`, `12.3 ms`, `5.01 s`.
 #[must_use]
@@ -71,6 +71,39 @@ pub fn count(number: u64) -> String {
         shown.push(digit);
     }
     shown
+}
+
+/// `text` without anything a terminal would obey or that would turn the writing direction: letters, digits and
+/// printable ASCII stay, all else becomes `\u{…}`.
+pub(crate) fn escape(text: &str) -> Cow<'_, str> {
+    if text.chars().all(is_harmless) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if is_harmless(c) {
+            escaped.push(c);
+        } else {
+            escaped.extend(c.escape_unicode());
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+/// Whether a character is shown as it is.
+pub(crate) fn is_harmless(c: char) -> bool {
+    matches!(c, ' '..='~' | '–' | '·') || (!c.is_ascii() && c.is_alphanumeric())
+}
+
+/// A wait, as people say it: `5.0 s`, `0.8 s`, `45 s`.
+pub(crate) fn wait(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    if seconds < 9.95 { format!("{seconds:.1} s") } else { format!("{seconds:.0} s") }
+}
+
+/// `1 lookup`, `2,400 lookups`.
+pub(crate) fn counted(number: u64, noun: &str) -> String {
+    format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

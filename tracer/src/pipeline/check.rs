@@ -8,7 +8,7 @@ use super::{
 use crate::{
     capture::{self, Interfaces, Netns, Notes},
     cli::{
-        args::ReportFormat,
+        args::CheckFormat,
         options::{CheckOptions, ExitStatus},
     },
     findings::{Findings, Severity},
@@ -51,8 +51,8 @@ pub fn check(options: &CheckOptions) -> anyhow::Result<ExitStatus> {
         }));
     }
     let text = match options.format {
-        ReportFormat::Json => format!("{:#}\n", output::check::to_json(&checks)),
-        ReportFormat::Text => output::check::to_text(&checks),
+        CheckFormat::Json => format!("{:#}\n", output::check::to_json(&checks)),
+        CheckFormat::Text => output::check::to_text(&checks),
     };
     io::stdout().lock().write_all(text.as_bytes()).context(CANNOT_PRINT)?;
     let bad = checks.iter().any(|check| check.verdict >= Verdict::Wrong);

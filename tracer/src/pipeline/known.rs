@@ -3,7 +3,7 @@
 //! Rule: a session sees names and resolvers change only here, on the thread that reads frames, and a recording has them
 //! at the same place. So the session on the recording knows at each frame what the live one knew.
 
-use crate::model::{News, Pods, Resolver, Timestamp};
+use crate::model::{BlindSpot, News, Pods, Resolver, Timestamp};
 use std::{
     collections::BTreeMap,
     sync::{Arc, mpsc},
@@ -23,6 +23,9 @@ pub(super) struct Known {
     /// Changes of `found` that were passed on.
     seen: u64,
     waiting: mpsc::Receiver<Resolver>,
+    /// What cannot be seen, as far as it was passed on, and what is still to be.
+    blind: Vec<(Arc<BlindSpot>, Timestamp)>,
+    blind_waiting: Vec<Arc<BlindSpot>>,
     /// By pod and container, as they were read last.
     resolvers: BTreeMap<(String, String), (Arc<Resolver>, Timestamp)>,
 }
@@ -32,12 +35,30 @@ impl Known {
     pub(super) fn new(pods: Pods) -> (Self, Pods, mpsc::SyncSender<Resolver>) {
         let (sender, waiting) = mpsc::sync_channel(RESOLVERS_WAITING);
         let found = Pods::new();
-        let known = Self { pods, found: found.clone(), seen: 0, waiting, resolvers: BTreeMap::new() };
+        let known = Self {
+            pods,
+            found: found.clone(),
+            seen: 0,
+            waiting,
+            blind: Vec::new(),
+            blind_waiting: Vec::new(),
+            resolvers: BTreeMap::new(),
+        };
         (known, found, sender)
     }
 
-    /// What was found since the last time; it is for the session, and for the recording, at this place. Resolvers are of
-    /// `time`.
+    /// Takes something that cannot be seen. Whether it is new.
+    pub(super) fn tell_blind(&mut self, spot: BlindSpot) -> bool {
+        let mut all = self.blind.iter().map(|(known, _)| known).chain(&self.blind_waiting);
+        let is_new = !all.any(|known| **known == spot);
+        if is_new {
+            self.blind_waiting.push(Arc::new(spot));
+        }
+        is_new
+    }
+
+    /// What was found since the last time; it is for the session, and for the recording, at this place. Resolvers and
+    /// blind spots are of `time`.
     pub(super) fn fresh(&mut self, time: Timestamp) -> Vec<News> {
         let mut fresh = self.found.news(&mut self.seen);
         for resolver in self.waiting.try_iter() {
@@ -48,6 +69,10 @@ impl Known {
             }
             fresh.push(News::Resolver(resolver, time));
         }
+        for spot in self.blind_waiting.drain(..) {
+            self.blind.push((Arc::clone(&spot), time));
+            fresh.push(News::Blind(spot, time));
+        }
         fresh.iter().for_each(|news| self.pods.heed(news));
         fresh
     }
@@ -57,6 +82,7 @@ impl Known {
         let mut all = self.pods.news(&mut 0);
         let resolvers = self.resolvers.values();
         all.extend(resolvers.map(|(resolver, time)| News::Resolver(Arc::clone(resolver), *time)));
+        all.extend(self.blind.iter().map(|(spot, time)| News::Blind(Arc::clone(spot), *time)));
         all
     }
 }

@@ -16,14 +16,13 @@ use super::{
     sinks::{Covered, ReportSinks, StreamSinks},
 };
 use crate::{
-    capture::{self, Capture, Interfaces, Netns, Notes},
-    cli::{
-        args::ReportFormat,
-        options::{ExitStatus, LiveOptions, ReportOptions, StreamOptions},
-    },
+    capture::{self, Capture, Interfaces, Netns, Notes, PodNamespace},
+    cli::options::{ExitStatus, LiveOptions, ReportOptions, StreamOptions},
     engine::{Config, SearchList},
-    findings::Severity,
-    model::{Conntrack, Coverage, Direction, InterfaceKind, Observer, Pods, Resolver, Timestamp, Vantages},
+    model::{
+        BlindSpot, Conntrack, Coverage, Direction, InterfaceKind, Observer, Pods, Resolver, Timestamp,
+        Vantage, Vantages,
+    },
     node,
     output::{Format, Stream, Unit},
     trace::Origin,
@@ -32,7 +31,7 @@ use crate::{
 use anyhow::{Context as _, anyhow};
 use std::{
     io::{self, Write as _},
-    sync::{atomic::Ordering, mpsc},
+    sync::{Arc, atomic::Ordering, mpsc},
     thread,
     time::Duration,
 };
@@ -89,6 +88,7 @@ impl Ran {
             window: Some(options.selection.window.within(self.span)),
             coverage: self.coverage,
             cut: false,
+            clocks: Vec::new(),
         }
     }
 
@@ -127,19 +127,20 @@ impl Live {
             interfaces,
             namespaces,
             ports: options.ports.clone(),
+            connects: options.connects,
             hook: options.hook,
             ..capture::Options::default()
         };
         let anchor = clock::Anchor::now();
-        let capture = Capture::start(&capture_options, anchor.wall_minus_monotonic(), vantages, &notes)?;
+        let mut capture = Capture::start(&capture_options, anchor.wall_minus_monotonic(), vantages, &notes)?;
         let pods = options.selection.pods.clone();
-        let (known, found, resolvers) = Known::new(pods.clone());
+        let (mut known, found, resolvers) = Known::new(pods.clone());
         let node = watch_node(&capture_options.namespaces, &found, resolvers, &notes);
-        if let Err(reason) = capture.drop_facts() {
-            notes.add(&format!("dropped packets and conntrack clashes are not seen: {reason}"));
+        if options.pod_loopback {
+            watch_loopbacks(&mut capture, node.as_ref())?;
         }
-        if capture.conntrack().is_none() {
-            notes.add("conntrack's counters cannot be read (/proc/net/stat/nf_conntrack)");
+        for spot in blind_spots(&capture, &capture_options.namespaces, vantages) {
+            tell_blind(spot, &mut known, &notes);
         }
         let started = clock::wall_now();
         let origin = origin(&capture, &anchor, options);
@@ -165,7 +166,7 @@ impl Live {
             notes.add(&problem);
         }
         let resolv_conf = options.resolv_conf.as_deref().map(SearchList::from_resolv_conf);
-        let config = Config { resolv_conf, ..Config::default() };
+        let config = Config { resolv_conf, connects: options.connects, ..Config::default() };
         let session = Session::new(&options.ports, config, vantages.clone());
         let until = options.duration.map(|duration| started + duration);
         let settled = Timestamp::EPOCH;
@@ -195,6 +196,7 @@ impl Live {
         loop {
             let now = clock::wall_now();
             self.drain(now, out);
+            note_encrypted(&self.capture, &mut self.known, &self.notes);
             self.heed_node(out);
             if let Some(recorder) = &mut self.recorder {
                 recorder.step(now, || Counts::of(&self.capture), || self.known.all());
@@ -298,7 +300,7 @@ pub fn stream(mut options: LiveOptions, stream: StreamOptions) -> anyhow::Result
 pub fn report(mut options: LiveOptions, report: ReportOptions) -> anyhow::Result<ExitStatus> {
     let vantages = Vantages::new();
     let live = Live::start(&mut options, &vantages)?;
-    let sinks = ReportSinks::new(report.lookups, vantages.clone(), live.pods.clone());
+    let sinks = ReportSinks::new(&report, vantages.clone(), live.pods.clone());
     let mut selected = Selected::new(&options.selection, sinks);
     let mut problems = Problems::default();
     let ran = live.run(&mut selected, |_, tick| {
@@ -306,8 +308,10 @@ pub fn report(mut options: LiveOptions, report: ReportOptions) -> anyhow::Result
         Ok(())
     })?;
     let to = io::stdout().lock();
-    let status =
-        selected.observer.finish(&ran.covered(&options), &vantages, &report, to).context(CANNOT_PRINT)?;
+    let status = selected
+        .observer
+        .finish(&ran.covered(&options), None, &vantages, &report, to)
+        .context(CANNOT_PRINT)?;
     ran.recorded().map(|()| status)
 }
 
@@ -321,7 +325,7 @@ pub fn lines(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
     let lines = Stream::new(io::stdout().lock(), Format::Text, &[Unit::Lookup], vantages.clone());
     let sinks = (
         StreamSinks::new(lines, live.pods.clone()),
-        ReportSinks::new(false, vantages.clone(), live.pods.clone()),
+        ReportSinks::new(&ReportOptions::BEHIND_LINES, vantages.clone(), live.pods.clone()),
     );
     let mut selected = Selected::new(&options.selection, sinks);
     let mut problems = Problems::default();
@@ -334,9 +338,8 @@ pub fn lines(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
     drop(stream);
     let mut stdout = io::stdout().lock();
     writeln!(stdout).context(CANNOT_PRINT)?;
-    let options_of_report =
-        ReportOptions { format: ReportFormat::Text, lookups: false, fail_on: Severity::Error };
-    report.finish(&ran.covered(&options), &vantages, &options_of_report, stdout).context(CANNOT_PRINT)?;
+    let covered = ran.covered(&options);
+    report.finish(&covered, None, &vantages, &ReportOptions::BEHIND_LINES, stdout).context(CANNOT_PRINT)?;
     // Lines were asked for, not a verdict.
     ran.recorded().map(|()| ExitStatus::Clean)
 }
@@ -378,6 +381,49 @@ pub(super) fn watch_node(
     node::Watch::start(settings)
         .map_err(|error| notes.add(&format!("cannot follow the pods: {error}: they are shown by address")))
         .ok()
+}
+
+/// Watches `lo` inside every pod that watched interfaces lead to.
+fn watch_loopbacks(capture: &mut Capture, node: Option<&node::Watch>) -> anyhow::Result<()> {
+    let node =
+        node.context("cannot watch the loopbacks of pods (--pod-loopback): the pods cannot be followed")?;
+    let neighbourhood = node.neighbourhood();
+    // By its address findings and screens know the pod. One that has none yet is waited for.
+    let of_pod = |inside: node::Inside| {
+        let shown_as = inside.address?.to_string();
+        Some(PodNamespace { inode: inside.inode, path: inside.path, shown_as })
+    };
+    capture.watch_loopbacks(move || neighbourhood.all().into_iter().filter_map(of_pod).collect())?;
+    Ok(())
+}
+
+/// What cannot be seen here, as far as it is known at the start.
+fn blind_spots(capture: &Capture, namespaces: &[Netns], vantages: &Vantages) -> Vec<BlindSpot> {
+    let roots = node::Roots::find();
+    let mut spots = capture.blind_spots();
+    for netns in namespaces {
+        let shown_as = netns.name().filter(|_| namespaces.len() > 1);
+        let is_watched = |vantage: &Arc<Vantage>| {
+            vantage.kind == InterfaceKind::Loopback && vantage.netns.as_deref() == shown_as
+        };
+        spots.extend(node::blind_spots(&watched(netns), &roots, vantages.all().iter().any(is_watched)));
+    }
+    spots
+}
+
+/// Tells the user and the session what cannot be seen, once.
+fn tell_blind(spot: BlindSpot, known: &mut Known, notes: &Notes) {
+    let note = format!("not seen here (DP902): {} ({})", spot.unseen, spot.found);
+    if known.tell_blind(spot) {
+        notes.add(&note);
+    }
+}
+
+/// Tells that there is DNS that cannot be read, once there is.
+pub(super) fn note_encrypted(capture: &Capture, known: &mut Known, notes: &Notes) {
+    if capture.encrypted() > 0 {
+        tell_blind(BlindSpot::encrypted_dns(), known, notes);
+    }
 }
 
 /// What is watched, as reports and recordings name it.
@@ -442,8 +488,7 @@ pub(super) fn namespaces(named: &[String]) -> Vec<Netns> {
 pub fn tui(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
     let vantages = Vantages::new();
     let pods = options.selection.pods.clone();
-    let pod_of = move |client, time| pods.name_at(client, time).map(|pod| pod.to_string());
-    let feed = SharedFeed::new(Feed::new(vantages.clone(), Limits::default()).with_pods(Box::new(pod_of)));
+    let feed = SharedFeed::new(Feed::new(vantages.clone(), Limits::default()).with_pods(pods));
     let live = Live::start_with(&mut options, &vantages, Some(&feed))?;
     let stop = live.stop.clone();
     let save = live.flight.as_ref().map(Flight::ask);

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod clock;
+mod clocks;
 mod flight;
 mod known;
 pub mod live;

@@ -4,20 +4,25 @@
 //! frame is gone once it is decoded.
 
 use super::{
+    clocks::{self, Clock},
     live::IN_FLIGHT,
     selection::{Selected, Selection},
     session::Session,
-    sinks::{Covered, ReportSinks, StreamSinks},
+    sinks::{Before, Covered, ReportSinks, StreamSinks},
 };
 use crate::{
     cli::options::{ExitStatus, FileOptions, ReportOptions, StreamOptions},
     engine::{Config, SearchList},
-    model::{Coverage, Observer, Pods, Timestamp, Vantages},
-    output::Stream,
+    findings::Source,
+    model::{Coverage, News, Observer, Pods, Timestamp, Vantages},
+    output::{ClockView, Stream},
     trace::{MergedReader, Told, TraceError},
 };
 use anyhow::{Context, bail};
-use std::io::Write;
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 /// What a full disk is told with.
 pub(super) const CANNOT_PRINT: &str = "cannot print to stdout; see that it can be written";
@@ -32,6 +37,7 @@ pub fn stream(files: FileOptions, options: &StreamOptions, to: impl Write) -> an
     let stream = Stream::new(to, options.format, &options.units, vantages.clone());
     let mut selected = Selected::new(&selection, StreamSinks::new(stream, selection.pods.clone()));
     let read = read(&files, &vantages, &mut selected, |selected| !selected.observer.stream.is_broken())?;
+    selected.observer.set_sources(read.files.clone());
     selected.observer.finish(&read.coverage, read.span.unwrap_or_default()).context("cannot print")?;
     read.damage()?;
     Ok(ExitStatus::Clean)
@@ -44,12 +50,30 @@ pub fn stream(files: FileOptions, options: &StreamOptions, to: impl Write) -> an
 pub fn report(files: FileOptions, options: &ReportOptions, to: impl Write) -> anyhow::Result<ExitStatus> {
     let selection = selection(&files)?;
     let vantages = Vantages::new();
-    let sinks = ReportSinks::new(options.lookups, vantages.clone(), selection.pods.clone());
-    let mut selected = Selected::new(&selection, sinks);
-    let read = read(&files, &vantages, &mut selected, |_| true)?;
+    let mut sinks = ReportSinks::new(options, vantages.clone(), selection.pods.clone());
+    let earlier = selection.earlier();
+    let before = earlier.as_ref().map(|earlier| Selected::new(earlier, Before::new(vantages.clone())));
+    if let Some(before) = &before {
+        sinks = sinks.compared_with(&before.observer);
+    }
+    let mut both = (Selected::new(&selection, sinks), before);
+    let read = read(&files, &vantages, &mut both, |_| true)?;
+    let (mut selected, mut before) = both;
+    if let Some(before) = &mut before {
+        before.observer.set_sources(read.files.clone());
+    }
     let window = read.span.map(|span| selection.window.within(span));
-    let covered = Covered { sources: read.sources.clone(), window, coverage: read.coverage, cut: read.cut };
-    let status = selected.observer.finish(&covered, &vantages, options, to).context("cannot print")?;
+    selected.observer.set_sources(read.files.clone());
+    let covered = Covered {
+        sources: read.sources.clone(),
+        window,
+        coverage: read.coverage,
+        cut: read.cut,
+        clocks: read.clocks.clone(),
+    };
+    let before = before.as_ref().map(|before| &before.observer);
+    let status =
+        selected.observer.finish(&covered, before, &vantages, options, to).context("cannot print")?;
     read.damage()?;
     Ok(status)
 }
@@ -64,6 +88,9 @@ struct Read {
     span: Option<(Timestamp, Timestamp)>,
     /// What was captured, where the files say it; else their names.
     sources: Vec<String>,
+    /// The files, by place.
+    files: Vec<Source>,
+    clocks: Vec<ClockView>,
     failed: Option<TraceError>,
 }
 
@@ -80,10 +107,10 @@ fn read<O: Observer>(
     out: &mut O,
     go_on: impl Fn(&O) -> bool,
 ) -> anyhow::Result<Read> {
-    let mut reader = MergedReader::open(&files.files).map_err(told)?;
+    let (mut reader, clocks) = open(files).map_err(told)?;
     let resolv_conf = files.resolv_conf.as_deref().map(SearchList::from_resolv_conf);
-    let mut session =
-        Session::new(&files.ports, Config { resolv_conf, ..Config::default() }, vantages.clone());
+    let config = Config { resolv_conf, connects: files.connects, ..Config::default() };
+    let mut session = Session::new(&files.ports, config, vantages.clone());
     let mut span: Option<(Timestamp, Timestamp)> = None;
     let mut failed = None;
     while go_on(out) {
@@ -110,13 +137,65 @@ fn read<O: Observer>(
     }
     let span = finish(&reader, &mut session, span, out);
     let coverage = coverage(&reader, &session);
-    Ok(Read { coverage, cut: reader.cut(), span, sources: reader.sources(), failed })
+    let cut = reader.cut();
+    let (sources, files) = (reader.sources(), sources(&reader, &clocks));
+    Ok(Read { coverage, cut, span, sources, files, clocks: clock_views(&clocks, &reader), failed })
+}
+
+/// Opens the files, several of them by the first one's clock. What can be read once only keeps its times.
+pub(super) fn open(files: &FileOptions) -> Result<(MergedReader, Vec<Clock>), TraceError> {
+    let mut reader = MergedReader::open(&files.files)?;
+    let again = |file: &PathBuf| std::fs::metadata(file).is_ok_and(|data| data.is_file());
+    if files.files.len() < 2 || !files.files.iter().all(again) {
+        return Ok((reader, Vec::new()));
+    }
+    let clocks = clocks::compare(&mut MergedReader::open(&files.files)?, files.files.len(), &files.ports);
+    for (source, clock) in clocks.iter().enumerate() {
+        reader.shift(source, clock.shift());
+    }
+    Ok((reader, clocks))
+}
+
+/// The files that are read together.
+pub(super) fn sources(reader: &MergedReader, clocks: &[Clock]) -> Vec<Source> {
+    let unknown = |index: usize| clocks.get(index).is_none_or(|clock| clock.ahead.is_none());
+    let source = |(index, (name, window)): (usize, (&str, _))| Source {
+        name: base_name(name),
+        window,
+        clock_unknown: unknown(index),
+    };
+    reader.files().enumerate().map(source).collect()
+}
+
+/// The file's name without its folder, as it can be shown: paths may hold anything.
+fn base_name(path: &str) -> String {
+    let name = Path::new(path).file_name().map_or(path.into(), |name| name.to_string_lossy());
+    let escaped = |c: char| if c.is_control() { c.escape_default().collect() } else { c.to_string() };
+    name.chars().map(escaped).collect()
+}
+
+/// The clocks that are worth a word: those that differ, and those that could not be compared though they should.
+pub(super) fn clock_views(clocks: &[Clock], reader: &MergedReader) -> Vec<ClockView> {
+    let names: Vec<String> = reader.files().map(|(name, _)| base_name(name)).collect();
+    let Some(first) = names.first() else { return Vec::new() };
+    let worth = clocks.iter().zip(&names).skip(1).filter(|(clock, _)| clock.is_worth_a_word());
+    worth
+        .map(|(clock, name)| ClockView {
+            file: name.clone(),
+            of: first.clone(),
+            ahead: clock.ahead,
+            exchanges: clock.exchanges,
+        })
+        .collect()
 }
 
 /// What a file tells of the node, at its place between the frames: what ended before was told with what was known before.
 pub(super) fn heed(told: &Told, session: &mut Session, pods: &Pods, out: &mut impl Observer) {
     if let Some(at) = told.at {
         session.advance(at - IN_FLIGHT, out);
+    }
+    if let News::Named(address, _) = told.news {
+        out.resides(address, told.source);
     }
     pods.heed(&told.news);
     session.heed(&told.news, out);
@@ -167,7 +246,7 @@ fn end(files: &FileOptions) -> anyhow::Result<Timestamp> {
         );
     }
     let vantages = Vantages::new();
-    let mut reader = MergedReader::open(&files.files).map_err(told)?;
+    let (mut reader, _) = open(files).map_err(told)?;
     let mut end = Timestamp::EPOCH;
     // A damaged file ends at its damage, which the second pass tells.
     while let Ok(Some(frame)) = reader.next_frame(&vantages) {

@@ -18,11 +18,7 @@ use super::{
     sinks::{Covered, ReportSinks, StreamSinks},
 };
 use crate::{
-    cli::{
-        args::ReportFormat,
-        options::{ExitStatus, FileOptions, ReplayOptions, ReportOptions, StreamOptions},
-    },
-    findings::Severity,
+    cli::options::{ExitStatus, FileOptions, ReplayOptions, ReportOptions, StreamOptions},
     model::{Observer, Timestamp, Vantages},
     output::{Format, Stream, Unit},
     trace::TraceError,
@@ -59,6 +55,7 @@ pub fn follow(files: FileOptions, options: &StreamOptions, to: impl Write) -> an
         selected.observer.stream.flush().context(offline::CANNOT_PRINT)
     })?;
     let span = player.window().unwrap_or_default();
+    selected.observer.set_sources(player.files());
     selected.observer.finish(&player.coverage(), span).context(offline::CANNOT_PRINT)?;
     player.take_failure().map_or(Ok(ExitStatus::Clean), |error| Err(told(error)))
 }
@@ -73,7 +70,7 @@ pub fn lines(options: ReplayOptions, mut to: impl Write) -> anyhow::Result<ExitS
     let lines = Stream::new(&mut to, Format::Text, &[Unit::Lookup], vantages.clone());
     let sinks = (
         StreamSinks::new(lines, selection.pods.clone()),
-        ReportSinks::new(false, vantages.clone(), selection.pods.clone()),
+        ReportSinks::new(&ReportOptions::BEHIND_LINES, vantages.clone(), selection.pods.clone()),
     );
     let mut selected = Selected::new(&selection, sinks);
     let mut player = paced(&options, &vantages, selection.window.since, &mut selected, |selected| {
@@ -84,13 +81,16 @@ pub fn lines(options: ReplayOptions, mut to: impl Write) -> anyhow::Result<ExitS
         window: player.window().map(|span| selection.window.within(span)),
         coverage: player.coverage(),
         cut: player.cut(),
+        clocks: player.clocks(),
     };
-    let (StreamSinks { mut stream, .. }, report) = selected.observer;
+    let (StreamSinks { mut stream, .. }, mut report) = selected.observer;
+    report.set_sources(player.files());
     stream.flush().context(offline::CANNOT_PRINT)?;
     drop(stream);
     writeln!(to).context(offline::CANNOT_PRINT)?;
-    let of_report = ReportOptions { format: ReportFormat::Text, lookups: false, fail_on: Severity::Error };
-    report.finish(&covered, &vantages, &of_report, to).context(offline::CANNOT_PRINT)?;
+    report
+        .finish(&covered, None, &vantages, &ReportOptions::BEHIND_LINES, to)
+        .context(offline::CANNOT_PRINT)?;
     // Lines were asked for, not a verdict.
     player.take_failure().map_or(Ok(ExitStatus::Clean), |error| Err(told(error)))
 }

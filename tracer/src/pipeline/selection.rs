@@ -5,8 +5,8 @@
 
 use super::when::When;
 use crate::model::{
-    DnsMessage, Eviction, Flow, Lookup, Message, Misdirected, Name, Observer, PacketDrop, PodName, Pods,
-    Question, Rcode, Resolver, Rtype, Timestamp, Transmission,
+    BlindSpot, Connect, DnsMessage, Eviction, Flow, Lookup, Message, Misdirected, Name, Observer, PacketDrop,
+    PodName, Pods, Question, Rcode, Resolver, Rtype, Timestamp, Transmission,
 };
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use std::{net::IpAddr, str::FromStr};
@@ -254,6 +254,13 @@ impl Selection {
             && self.window == Window::default()
     }
 
+    /// The same filters for the time before the window; `None` where it has no start.
+    #[must_use]
+    pub fn earlier(&self) -> Option<Self> {
+        let until = Some(self.window.since?.minus_nanos(1));
+        Some(Self { window: Window { since: None, until }, ..self.clone() })
+    }
+
     /// Whether a message is told. A query has no response code: with `--rcode` only responses are.
     #[must_use]
     pub fn admits_message(&self, message: &Message) -> bool {
@@ -315,6 +322,17 @@ impl Selection {
         self.window.contains(frame.time) && self.admits_packet(frame.time, asked, None, Some(&frame.dns))
     }
 
+    /// Whether an attempt to connect is told. It has no server, type or code of DNS: filters on these leave it out.
+    #[must_use]
+    pub fn admits_connect(&self, connect: &Connect) -> bool {
+        self.window.contains(connect.time)
+            && self.admits_client(connect.client.ip(), connect.time)
+            && self.admits_name(&connect.name)
+            && self.servers.is_empty()
+            && self.qtypes.is_empty()
+            && self.rcodes.is_empty()
+    }
+
     fn admits_packet(
         &self,
         time: Timestamp,
@@ -373,9 +391,6 @@ impl<'a, O: Observer> Selected<'a, O> {
 }
 
 impl<O: Observer> Observer for Selected<'_, O> {
-    fn wants_every_hop(&self) -> bool {
-        !self.selection.servers.is_empty() || self.observer.wants_every_hop()
-    }
     fn message(&mut self, message: &Message) {
         if self.all || self.selection.admits_message(message) {
             self.observer.message(message);
@@ -401,11 +416,22 @@ impl<O: Observer> Observer for Selected<'_, O> {
             self.observer.misdirected(frame);
         }
     }
+    fn connect(&mut self, connect: &Connect) {
+        if self.selection.admits_connect(connect) {
+            self.observer.connect(connect);
+        }
+    }
+    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
+        self.observer.blind_spot(spot, time);
+    }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         let admits = &self.selection.pod_filter;
         if admits.admits_all() || admits.admits(&resolver.pod) {
             self.observer.resolver(resolver, time);
         }
+    }
+    fn resides(&mut self, address: IpAddr, source: u16) {
+        self.observer.resides(address, source);
     }
     fn evicted(&mut self, eviction: Eviction) {
         self.observer.evicted(eviction);

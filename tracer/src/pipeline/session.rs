@@ -1,8 +1,8 @@
 //! Decoder and engine in a row: the part of the way that live capture and files share.
 
 use crate::{
-    engine::{Config, Engine, Macs, SearchList},
-    model::{Coverage, Frame, News, Observer, Timestamp, Vantages},
+    engine::{Config, Connects, Engine, Macs, SearchList},
+    model::{BlindSpot, Coverage, Frame, News, Observer, Timestamp, Vantages},
     wire::Decoder,
 };
 
@@ -11,7 +11,11 @@ pub struct Session {
     decoder: Decoder,
     engine: Engine,
     macs: Macs,
+    /// `None` where connections are not followed.
+    connects: Option<Connects>,
     vantages: Vantages,
+    /// That there is DNS which cannot be read.
+    encrypted_told: bool,
 }
 
 impl Session {
@@ -19,12 +23,15 @@ impl Session {
     #[must_use]
     pub fn new(ports: &[u16], config: Config, vantages: Vantages) -> Self {
         let macs = Macs::new(vantages.clone());
-        Self { decoder: Decoder::new(ports), engine: Engine::new(config), macs, vantages }
+        let connects = config.connects.then(|| Connects::new(config.seed));
+        let decoder = Decoder::new(ports);
+        let decoder = if config.connects { decoder.following_connects() } else { decoder };
+        Self { decoder, engine: Engine::new(config), macs, connects, vantages, encrypted_told: false }
     }
 
     /// Takes one frame, or what a probe told of a packet.
     pub fn frame(&mut self, frame: &Frame<'_>, out: &mut impl Observer) {
-        let Self { decoder, engine, macs, vantages } = self;
+        let Self { decoder, engine, macs, connects, vantages, .. } = self;
         if frame.drop.is_some() {
             if let Some(drop) = decoder.packet_drop(frame) {
                 engine.observe_drop(&drop, out);
@@ -35,34 +42,55 @@ impl Session {
             if let Some(misdirected) = macs.see(sighting) {
                 out.misdirected(&misdirected);
             }
+            if let Some(connects) = connects {
+                connects.see(sighting);
+            }
             engine.observe(sighting, out);
         });
+        if !self.encrypted_told && decoder.has_encrypted() {
+            self.encrypted_told = true;
+            out.blind_spot(&BlindSpot::encrypted_dns(), frame.time);
+        }
+        if let (Some(packet), Some(connects)) = (decoder.take_connect(), connects) {
+            connects.packet(&packet, out);
+        }
     }
 
     /// Takes what was learnt of the node: clients whose resolv.conf was read are understood by it.
     pub fn heed(&mut self, news: &News, out: &mut impl Observer) {
-        let News::Resolver(resolver, time) = news else { return };
-        if resolver.agrees {
-            let list = SearchList::from_resolv_conf(&resolver.text());
-            for &address in &resolver.addresses {
-                self.engine.set_search_list(address, list.clone());
+        match news {
+            News::Resolver(resolver, time) => {
+                if resolver.agrees {
+                    let list = SearchList::from_resolv_conf(&resolver.text());
+                    for &address in &resolver.addresses {
+                        self.engine.set_search_list(address, list.clone());
+                    }
+                }
+                out.resolver(resolver, *time);
             }
+            News::Blind(spot, time) => out.blind_spot(spot, *time),
+            News::Gone(..) | News::Named(..) => {}
         }
-        out.resolver(resolver, *time);
     }
 
     /// Says that every frame before `now` was given.
     pub fn advance(&mut self, now: Timestamp, out: &mut impl Observer) {
-        let Self { decoder, engine, .. } = self;
+        let Self { decoder, engine, connects, .. } = self;
         decoder.advance(now, &mut |sighting| engine.observe(sighting, out));
         engine.advance(now, out);
+        if let Some(connects) = connects {
+            connects.advance(now, out);
+        }
     }
 
     /// Ends the session: what is still open is told.
     pub fn finish(&mut self, out: &mut impl Observer) {
-        let Self { decoder, engine, .. } = self;
+        let Self { decoder, engine, connects, .. } = self;
         decoder.finish(&mut |sighting| engine.observe(sighting, out));
         engine.finish(out);
+        if let Some(connects) = connects {
+            connects.finish(out);
+        }
     }
 
     /// What was seen, with `lost` frames that the source lost.

@@ -5,15 +5,18 @@ use crate::{
         args::ReportFormat,
         options::{ExitStatus, ReportOptions},
     },
-    findings::{Findings, name_pods},
+    findings::{Findings, Source, name_pods},
     model::{
-        Coverage, Eviction, Lookup, Message, Misdirected, Observer, PacketDrop, Pods, Question, Resolver,
-        Timestamp, Vantages,
+        BlindSpot, Connect, Coverage, Eviction, Lookup, Message, Misdirected, Observer, PacketDrop, Pods,
+        Question, Resolver, Timestamp, Vantages,
     },
-    output::{LookupLog, Report, Stream, Unit},
+    output::{Baseline, ClockView, Known, LookupLog, Page, Report, Stream, Unit},
     stats::Stats,
 };
-use std::io::{self, BufWriter, Write};
+use std::{
+    io::{self, BufWriter, Write},
+    net::IpAddr,
+};
 
 /// Lines, and the findings that come last: only then are they whole.
 pub(super) struct StreamSinks<W> {
@@ -28,6 +31,13 @@ impl<W: Write> StreamSinks<W> {
         Self { stream: stream.with_pods(pods.clone()), findings, pods }
     }
 
+    /// Says which files are read together.
+    pub(super) fn set_sources(&mut self, sources: Vec<Source>) {
+        if let Some(findings) = &mut self.findings {
+            findings.set_sources(sources);
+        }
+    }
+
     /// Prints the findings, and all that waits.
     pub(super) fn finish(&mut self, coverage: &Coverage, span: (Timestamp, Timestamp)) -> io::Result<()> {
         if let Some(findings) = &self.findings {
@@ -40,9 +50,6 @@ impl<W: Write> StreamSinks<W> {
 }
 
 impl<W: Write> Observer for StreamSinks<W> {
-    fn wants_every_hop(&self) -> bool {
-        self.stream.wants_every_hop()
-    }
     fn message(&mut self, message: &Message) {
         self.stream.message(message);
         if let Some(findings) = &mut self.findings {
@@ -72,9 +79,24 @@ impl<W: Write> Observer for StreamSinks<W> {
             findings.misdirected(frame);
         }
     }
+    fn connect(&mut self, connect: &Connect) {
+        if let Some(findings) = &mut self.findings {
+            findings.connect(connect);
+        }
+    }
+    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
+        if let Some(findings) = &mut self.findings {
+            findings.blind_spot(spot, time);
+        }
+    }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         if let Some(findings) = &mut self.findings {
             findings.resolver(resolver, time);
+        }
+    }
+    fn resides(&mut self, address: IpAddr, source: u16) {
+        if let Some(findings) = &mut self.findings {
+            findings.resides(address, source);
         }
     }
 }
@@ -83,8 +105,58 @@ impl<W: Write> Observer for StreamSinks<W> {
 pub(super) struct ReportSinks {
     stats: Stats,
     findings: Findings,
+    known: Option<Known>,
+    page: Option<Page>,
     log: Option<LookupLog>,
     pods: Pods,
+}
+
+/// The time before a report's window: what is compared with it.
+pub(super) struct Before {
+    stats: Stats,
+    findings: Findings,
+    known: Known,
+}
+
+impl Before {
+    pub(super) fn new(vantages: Vantages) -> Self {
+        Self { stats: Stats::default(), findings: Findings::new(vantages), known: Known::default() }
+    }
+
+    /// Says which files are read together.
+    pub(super) fn set_sources(&mut self, sources: Vec<Source>) {
+        self.findings.set_sources(sources);
+    }
+}
+
+impl Observer for Before {
+    fn message(&mut self, message: &Message) {
+        self.stats.message(message);
+        self.findings.message(message);
+    }
+    fn question(&mut self, question: &Question) {
+        self.stats.question(question);
+        self.findings.question(question);
+        self.known.question(question);
+    }
+    fn lookup(&mut self, lookup: &Lookup) {
+        self.stats.lookup(lookup);
+        self.findings.lookup(lookup);
+        self.known.lookup(lookup);
+    }
+    fn packet_drop(&mut self, drop: &PacketDrop) {
+        self.stats.packet_drop(drop);
+        self.findings.packet_drop(drop);
+    }
+    fn connect(&mut self, connect: &Connect) {
+        self.findings.connect(connect);
+    }
+    fn resides(&mut self, address: IpAddr, source: u16) {
+        self.findings.resides(address, source);
+    }
+    fn misdirected(&mut self, frame: &Misdirected) {
+        self.findings.misdirected(frame);
+    }
 }
 
 /// What a source says of itself at its end.
@@ -94,43 +166,77 @@ pub(super) struct Covered {
     pub(super) coverage: Coverage,
     /// A file ends inside a record.
     pub(super) cut: bool,
+    /// How the clocks of several files differ.
+    pub(super) clocks: Vec<ClockView>,
 }
 
 impl ReportSinks {
-    /// With `every_lookup` each one is kept for the JSON report.
-    pub(super) fn new(every_lookup: bool, vantages: Vantages, pods: Pods) -> Self {
+    /// Gathers what the report is to show, and nothing else.
+    pub(super) fn new(options: &ReportOptions, vantages: Vantages, pods: Pods) -> Self {
+        let page = options.format == ReportFormat::Html;
         Self {
             stats: Stats::default(),
-            findings: Findings::new(vantages),
-            log: every_lookup.then(|| LookupLog::new(pods.clone())),
+            findings: Findings::new(vantages.clone()),
+            known: None,
+            page: page.then(|| Page::new(vantages, pods.clone())),
+            log: options.lookups.then(|| LookupLog::new(pods.clone())),
             pods,
         }
+    }
+
+    /// Compares with `before` in the end.
+    pub(super) fn compared_with(mut self, before: &Before) -> Self {
+        self.known = Some(before.known.sibling());
+        self
+    }
+
+    /// Says which files are read together.
+    pub(super) fn set_sources(&mut self, sources: Vec<Source>) {
+        self.findings.set_sources(sources);
     }
 
     /// Writes the report; the status says whether it found something.
     pub(super) fn finish(
         &self,
         covered: &Covered,
+        before: Option<&Before>,
         vantages: &Vantages,
         options: &ReportOptions,
         to: impl Write,
     ) -> io::Result<ExitStatus> {
         let mut findings = self.findings.ranked(&covered.coverage, covered.window.unwrap_or_default());
         name_pods(&mut findings, &self.pods);
+        let mut findings_before = Vec::new();
+        let baseline = before.zip(self.known.as_ref()).and_then(|(before, now)| {
+            let span = (before.stats.span()?.0, covered.window?.0);
+            findings_before = before.findings.ranked(&Coverage::default(), span);
+            name_pods(&mut findings_before, &self.pods);
+            Some((span, before, now))
+        });
+        let baseline = baseline.map(|(span, before, now)| Baseline {
+            span,
+            stats: &before.stats,
+            findings: &findings_before,
+            known: &before.known,
+            now,
+        });
         let report = Report {
             sources: &covered.sources,
             window: covered.window,
             coverage: covered.coverage,
             cut: covered.cut,
+            clocks: &covered.clocks,
             stats: &self.stats,
             findings: &findings,
             vantages,
+            baseline: baseline.as_ref(),
             lookups: self.log.as_ref(),
         };
         let mut to = BufWriter::with_capacity(1 << 16, to);
-        match options.format {
-            ReportFormat::Json => report.write_json(&mut to)?,
-            ReportFormat::Text => report.write_text(&mut to)?,
+        match (options.format, &self.page) {
+            (ReportFormat::Html, Some(page)) => report.write_html(page, &mut to)?,
+            (ReportFormat::Json, _) => report.write_json(&mut to)?,
+            (ReportFormat::Text | ReportFormat::Html, _) => report.write_text(&mut to)?,
         }
         to.flush()?;
         Ok(ExitStatus::of(report.worst(), options.fail_on))
@@ -138,9 +244,6 @@ impl ReportSinks {
 }
 
 impl Observer for ReportSinks {
-    fn wants_every_hop(&self) -> bool {
-        false
-    }
     fn message(&mut self, message: &Message) {
         self.stats.message(message);
         self.findings.message(message);
@@ -148,13 +251,15 @@ impl Observer for ReportSinks {
     fn question(&mut self, question: &Question) {
         self.stats.question(question);
         self.findings.question(question);
+        self.known.question(question);
+        self.page.question(question);
     }
     fn lookup(&mut self, lookup: &Lookup) {
         self.stats.lookup(lookup);
         self.findings.lookup(lookup);
-        if let Some(log) = &mut self.log {
-            log.lookup(lookup);
-        }
+        self.known.lookup(lookup);
+        self.page.lookup(lookup);
+        self.log.lookup(lookup);
     }
     fn packet_drop(&mut self, drop: &PacketDrop) {
         self.stats.packet_drop(drop);
@@ -162,9 +267,19 @@ impl Observer for ReportSinks {
     }
     fn misdirected(&mut self, frame: &Misdirected) {
         self.findings.misdirected(frame);
+        self.page.misdirected(frame);
+    }
+    fn connect(&mut self, connect: &Connect) {
+        self.findings.connect(connect);
+    }
+    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
+        self.findings.blind_spot(spot, time);
     }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         self.findings.resolver(resolver, time);
+    }
+    fn resides(&mut self, address: IpAddr, source: u16) {
+        self.findings.resides(address, source);
     }
     fn evicted(&mut self, eviction: Eviction) {
         self.stats.evicted(eviction);

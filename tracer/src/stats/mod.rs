@@ -10,10 +10,16 @@
 //!   count. A server's latency is from the message it answered.
 
 mod histogram;
+mod overview;
+mod series;
 mod servers;
+mod top;
 
 pub use histogram::Histogram;
+pub use overview::Overview;
+pub use series::{Bucket, Series};
 pub use servers::{Role, ServerStats, Servers};
+pub use top::{Share, Top};
 
 use crate::model::{
     Fate, Lookup, LookupResult, Message, MessageKind, Observer, PacketDrop, Question, Rcode, Rtype,
@@ -128,9 +134,6 @@ impl Stats {
 }
 
 impl Observer for Stats {
-    fn wants_every_hop(&self) -> bool {
-        false
-    }
     fn message(&mut self, message: &Message) {
         self.first = Some(self.first.map_or(message.time, |first| first.min(message.time)));
         self.last = Some(self.last.map_or(message.time, |last| last.max(message.time)));

@@ -7,7 +7,8 @@ use std::path::Path;
 /// Reads several files by time; frames of one time in the order of the files. A frame keeps the number it has in
 /// its own file, and its vantage says which file that is.
 ///
-/// Each file is taken to be in order of time by itself; where it is not, its frames come as they are.
+/// Each file is taken to be in order of time by itself; where it is not, its frames come as they are. Files of several
+/// nodes have several clocks: see [`Self::shift`].
 #[derive(Debug)]
 pub struct MergedReader {
     sources: Vec<Source>,
@@ -19,6 +20,10 @@ pub struct MergedReader {
 struct Source {
     reader: Reader,
     next: Next,
+    /// Nanoseconds that its times are put later.
+    shift: i64,
+    /// The times of its first and last frame so far.
+    span: Option<(Timestamp, Timestamp)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,8 +62,16 @@ impl MergedReader {
     /// Joins readers; each should have been opened with its place as `source`.
     #[must_use]
     pub fn new(readers: Vec<Reader>) -> Self {
-        let source = |reader| Source { reader, next: Next::Unknown };
+        let source = |reader| Source { reader, next: Next::Unknown, shift: 0, span: None };
         Self { sources: readers.into_iter().map(source).collect(), last: None }
+    }
+
+    /// Puts all times of a file so many nanoseconds later, or earlier where they are negative: to be said before the first
+    /// frame is read.
+    pub fn shift(&mut self, source: usize, nanos: i64) {
+        if let Some(source) = self.sources.get_mut(source) {
+            source.shift = nanos;
+        }
     }
 
     /// The next frame of all files; `None` once all have ended.
@@ -75,7 +88,13 @@ impl MergedReader {
     /// As [`Self::next_frame`].
     pub fn next_record(&mut self, vantages: &Vantages) -> Result<Option<Record<'_>>, TraceError> {
         self.last = self.earliest(vantages)?.map(|(_, index)| index);
-        Ok(self.last.and_then(|index| self.sources.get(index)).and_then(|source| source.reader.loaded()))
+        let source = self.last.and_then(|index| self.sources.get_mut(index));
+        Ok(source.and_then(|source| {
+            let mut record = source.reader.loaded()?;
+            record.frame.time = record.frame.time.shifted(source.shift);
+            source.span.get_or_insert((record.frame.time, record.frame.time)).1 = record.frame.time;
+            Some(record)
+        }))
     }
 
     /// The time of the frame that [`Self::next_frame`] will give.
@@ -100,7 +119,7 @@ impl MergedReader {
         for (index, source) in self.sources.iter_mut().enumerate() {
             if let Next::Unknown = source.next {
                 source.next = match source.reader.load(vantages)? {
-                    Some(time) => Next::At(time),
+                    Some(time) => Next::At(time.shifted(source.shift)),
                     None if source.reader.waiting() => Next::Unknown,
                     None => Next::Ended,
                 };
@@ -123,9 +142,15 @@ impl MergedReader {
     /// What the recordings say of their session, as one; `None` where one of the files is no recording of dnspath.
     #[must_use]
     pub fn recorded(&self) -> Option<Recorded> {
-        let mut all = self.sources.iter().map(|source| source.reader.recorded());
+        let mut all = self.sources.iter().map(Source::recorded);
         let first = all.next()??;
         all.try_fold(first, |one, other| Some(one.and(other?)))
+    }
+
+    /// Each file by its name, and between when it was recorded: as it says itself where it came to its end, else from its
+    /// first frame to its last so far.
+    pub fn files(&self) -> impl Iterator<Item = (&str, Option<(Timestamp, Timestamp)>)> {
+        self.sources.iter().map(|source| (source.reader.file(), source.window()))
     }
 
     /// What was watched, each once, as recordings of dnspath say it; of other files their names.
@@ -150,12 +175,39 @@ impl MergedReader {
         };
         let earliest = self.sources.iter().filter_map(of_source).min();
         let is_due = |source: &&mut Source| of_source(source).is_none_or(|time| Some(time) == earliest);
-        self.sources.iter_mut().filter(is_due).flat_map(|source| source.reader.take_told()).collect()
+        self.sources.iter_mut().filter(is_due).flat_map(Source::take_told).collect()
     }
 
     /// Whether one of the files ended inside a record.
     #[must_use]
     pub fn cut(&self) -> bool {
         self.sources.iter().any(|source| source.reader.cut())
+    }
+}
+
+impl Source {
+    fn recorded(&self) -> Option<Recorded> {
+        Some(self.reader.recorded()?.shifted(self.shift))
+    }
+
+    fn window(&self) -> Option<(Timestamp, Timestamp)> {
+        let said = self.recorded().map(|recorded| (recorded.started, recorded.until, recorded.ended));
+        match (said, self.span) {
+            (Some((from, until, true)), Some((first, last))) => Some((from.min(first), until.max(last))),
+            (_, Some(span)) => Some(span),
+            (Some((from, until, _)), None) => Some((from, until)),
+            (None, None) => None,
+        }
+    }
+
+    fn take_told(&mut self) -> Vec<Told> {
+        let mut all = self.reader.take_told();
+        if self.shift != 0 {
+            for told in &mut all {
+                told.at = told.at.map(|at| at.shifted(self.shift));
+                told.news = told.news.clone().shifted(self.shift);
+            }
+        }
+        all
     }
 }

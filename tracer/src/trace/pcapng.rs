@@ -249,7 +249,7 @@ impl Section {
         for news in all {
             resolvers += usize::from(is_resolver(&news));
             if self.told.len() < MOST_TOLD && (!is_resolver(&news) || resolvers <= MOST_RESOLVERS) {
-                self.told.push(Told { at, news });
+                self.told.push(Told { at, news, source: self.source });
             }
         }
     }

@@ -171,6 +171,12 @@ impl Reader {
         self.section().and_then(Section::origin)
     }
 
+    /// The file's name.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
     /// What was watched, as a recording of dnspath says it; else the file's name.
     #[must_use]
     pub fn sources(&self) -> Vec<String> {

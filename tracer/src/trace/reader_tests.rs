@@ -4,7 +4,7 @@ use super::{
     MergedReader, Reader, TraceError,
     samples::{Order, gzip, zstd},
 };
-use crate::model::{Direction, LinkType, Vantages};
+use crate::model::{Direction, LinkType, Timestamp, Vantages};
 use proptest::prelude::*;
 use std::path::PathBuf;
 
@@ -277,6 +277,28 @@ fn merged_files_come_by_time_and_ties_by_file() {
     let expected = [(0, 1, "a1"), (1, 1, "b2"), (0, 2, "a3"), (1, 2, "b3"), (0, 3, "a5")];
     assert_eq!(frames, expected.map(|(source, number, text)| (source, number, text.to_owned())));
     assert!(!merged.cut() && merged.lost() == 0);
+}
+
+#[test]
+fn a_file_of_another_clock_is_merged_by_the_first_ones() {
+    let order = Order::Little;
+    let first = File::new(&order.pcap(0xa1b2_c3d4, 1, &[(100, 0, b"a1"), (102, 0, b"a2")]));
+    let second = File::new(&order.pcap(0xa1b2_c3d4, 1, &[(3_101, 0, b"b1"), (3_103, 0, b"b2")]));
+    let vantages = Vantages::new();
+    let mut merged = MergedReader::open(&[first.path(), second.path()]).unwrap();
+    merged.shift(1, -3_000_000_000_000);
+    let mut frames = Vec::new();
+    while let Some(frame) = merged.next_frame(&vantages).unwrap() {
+        let text = String::from_utf8(frame.bytes.to_vec()).unwrap();
+        frames.push((frame.time.as_nanos() / 1_000_000_000, text));
+    }
+    assert_eq!(
+        frames,
+        [(100, "a1"), (101, "b1"), (102, "a2"), (103, "b2")].map(|(at, it)| (at, it.to_owned()))
+    );
+    let at = |seconds: u64| Timestamp::from_nanos(seconds * 1_000_000_000);
+    let windows: Vec<_> = merged.files().map(|(_, window)| window).collect();
+    assert_eq!(windows, [Some((at(100), at(102))), Some((at(101), at(103)))]);
 }
 
 #[test]

@@ -107,6 +107,12 @@ impl Recorded {
         Some(Self { started, until, ended, conntrack })
     }
 
+    /// The same by another clock.
+    #[must_use]
+    pub const fn shifted(self, nanos: i64) -> Self {
+        Self { started: self.started.shifted(nanos), until: self.until.shifted(nanos), ..self }
+    }
+
     /// Two recordings as one: those that follow each other, or of several nodes. What is in the tables is that of
     /// the later one.
     #[must_use]

@@ -5,15 +5,17 @@
 //! 1795176000.400000000` are addresses whose owners were gone by then; and a container's resolver is
 //! `dnspath: resolver; namespace shop; pod web-1; container app; read at 1795176000.412000000; addresses 10.0.0.1;
 //! libc musl; agrees; resolv.conf nameserver 10.96.0.10\nsearch shop.svc.cluster.local\n`, with escapes for control
-//! characters, backslashes and semicolons.
+//! characters, backslashes and semicolons. What cannot be seen is `dnspath: blind spot; found at 1795176000.412000000; what
+//! ipvs; because IPVS balances services here; unseen which backend was chosen; advice …`.
 
 use super::note::{PREFIX, SEPARATOR};
-use crate::model::{Libc, News, PodName, Resolver, Timestamp};
+use crate::model::{BlindSpot, Libc, News, PodName, Resolver, Timestamp};
 use std::{fmt::Write as _, net::IpAddr, sync::Arc};
 
 const TOLD_AT: &str = "told at ";
 const GONE: &str = "gone";
 const RESOLVER: &str = "resolver";
+const BLIND_SPOT: &str = "blind spot";
 const AT: &str = " at ";
 /// A comment has at most 65,535 octets: what of a text is kept, escaped. A resolv.conf has a few hundred.
 const MOST_RESOLV_CONF: usize = 40_000;
@@ -29,6 +31,8 @@ pub struct Told {
     pub at: Option<Timestamp>,
     /// What it was told.
     pub news: News,
+    /// The file that says so, by its place.
+    pub source: u16,
 }
 
 /// What a comment of a name-resolution block says.
@@ -55,6 +59,7 @@ pub(super) fn read(comment: &[u8]) -> Option<Said> {
             parts.map(gone).collect::<Option<_>>().map(Said::News)
         }
         RESOLVER => resolver(parts).map(|news| Said::News(vec![news])),
+        BLIND_SPOT => blind_spot(parts).map(|news| Said::News(vec![news])),
         _ => None,
     }
 }
@@ -97,6 +102,35 @@ pub(super) fn of_resolver(resolver: &Resolver, time: Timestamp) -> String {
     part("resolv.conf ", resolv_conf, MOST_RESOLV_CONF);
     part("environment ", environment, MOST_ENVIRONMENT);
     comment
+}
+
+/// The comment of something that cannot be seen.
+pub(super) fn of_blind_spot(spot: &BlindSpot, time: Timestamp) -> String {
+    let BlindSpot { what, found, unseen, advice } = spot;
+    let mut comment = format!("{PREFIX}{BLIND_SPOT}{SEPARATOR}found at {}", seconds(time));
+    for (key, value) in [("what ", what), ("because ", found), ("unseen ", unseen), ("advice ", advice)] {
+        comment.push_str(SEPARATOR);
+        comment.push_str(key);
+        escape(value, MOST_NAME, &mut comment);
+    }
+    comment
+}
+
+fn blind_spot<'a>(parts: impl Iterator<Item = &'a str>) -> Option<News> {
+    let mut spot = BlindSpot::default();
+    let mut found_at = None;
+    for part in parts {
+        let (key, value) = part.split_once(' ')?;
+        match key {
+            "found" => found_at = Some(time_of(value.strip_prefix("at ")?)?),
+            "what" => spot.what = plain(value)?,
+            "because" => spot.found = plain(value)?,
+            "unseen" => spot.unseen = plain(value)?,
+            "advice" => spot.advice = plain(value)?,
+            _ => {}
+        }
+    }
+    Some(News::Blind(Arc::new(spot), found_at?))
 }
 
 fn resolver<'a>(parts: impl Iterator<Item = &'a str>) -> Option<News> {
@@ -298,5 +332,23 @@ mod tests {
             let start = ["dnspath: told at ", "dnspath: gone; ", "dnspath: resolver; "][key];
             let _ = read(&[start.as_bytes(), &comment].concat());
         }
+    }
+
+    #[test]
+    fn a_blind_spot_is_read_back() {
+        let time = Timestamp::from_nanos(1_795_176_000_412_000_000);
+        for spot in [
+            BlindSpot::encrypted_dns(),
+            BlindSpot::new("a", "b; what c\n", "\u{1b}[31m", ""),
+            BlindSpot::default(),
+        ] {
+            let comment = of_blind_spot(&spot, time);
+            assert!(!comment.contains(char::is_control), "{comment}");
+            let Some(Said::News(news)) = read(comment.as_bytes()) else { panic!("{comment}") };
+            assert_eq!(news, [News::Blind(Arc::new(spot), time)], "{comment}");
+        }
+        assert_eq!(read(b"dnspath: blind spot; what ipvs"), None, "when is missing");
+        let long = BlindSpot::new("a", "x".repeat(100_000), "", "");
+        assert!(of_blind_spot(&long, time).len() < 5_000);
     }
 }

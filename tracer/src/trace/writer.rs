@@ -155,6 +155,9 @@ impl<W: Write> Writer<W> {
                 News::Named(address, pod) if !pod.name.is_empty() => records.push(record(*address, pod)),
                 News::Named(..) => {}
                 News::Gone(address, time) => gone.push((*address, *time)),
+                News::Blind(spot, time) => {
+                    self.name_resolution(at, Vec::new(), Some(told::of_blind_spot(spot, *time)))?;
+                }
                 News::Resolver(resolver, time) => {
                     self.name_resolution(at, Vec::new(), Some(told::of_resolver(resolver, *time)))?;
                 }

@@ -5,7 +5,7 @@ use super::{
     snapshot::Snapshot,
     text,
     theme::{Theme, Tone},
-    views::{self, Help, LadderScreen, Opened, View},
+    views::{self, FindingScreen, Help, LadderScreen, Opened, View},
 };
 use ratatui::{
     Frame,
@@ -18,6 +18,8 @@ use std::borrow::Cow;
 
 /// Characters of a filter line.
 const MAX_FILTER: usize = 256;
+/// Columns beside the tabs for the session's state.
+const STATE: u16 = 12;
 /// Warnings shown on the screen; the help has all.
 const MAX_NOTES: usize = 2;
 
@@ -65,6 +67,7 @@ pub struct App {
     frozen: bool,
     /// The session is a replay.
     replay: bool,
+    finding: Option<Box<FindingScreen>>,
     ladder: Option<Box<LadderScreen>>,
     help: Option<Help>,
     message: Option<Cow<'static, str>>,
@@ -94,6 +97,7 @@ impl App {
             time: None,
             frozen: false,
             replay: false,
+            finding: None,
             ladder: None,
             help: None,
             message: None,
@@ -134,6 +138,7 @@ impl App {
             _ if self.help.is_some() => self.update_help(command),
             Command::Help => self.open_help(),
             _ if self.ladder.is_some() => self.update_ladder(command),
+            _ if self.finding.is_some() => self.update_finding(command),
             Command::NextView => self.go_to((self.current + 1) % self.tabs.len().max(1)),
             Command::PreviousView => {
                 self.go_to(self.current.checked_sub(1).unwrap_or(self.tabs.len().saturating_sub(1)));
@@ -174,6 +179,23 @@ impl App {
         }
     }
 
+    fn update_finding(&mut self, command: Command) {
+        match command {
+            Command::Open => {
+                if let Some(opened) = self.finding.as_ref().map(|finding| finding.open()) {
+                    self.show(opened);
+                }
+            }
+            Command::Back => self.finding = None,
+            Command::NextView | Command::PreviousView | Command::View(_) => {}
+            other => {
+                if let Some(finding) = &mut self.finding {
+                    finding.update(other);
+                }
+            }
+        }
+    }
+
     fn open_help(&mut self) {
         if let Some(tab) = self.tabs.get(self.current) {
             self.help = Some(Help::new(tab.view.title(), tab.view.fields(), &self.notes, self.replay));
@@ -187,13 +209,19 @@ impl App {
     }
 
     fn open(&mut self) {
-        let Some(tab) = self.tabs.get(self.current) else { return };
-        match tab.view.open() {
+        if let Some(opened) = self.tabs.get(self.current).map(|tab| tab.view.open()) {
+            self.show(opened);
+        }
+    }
+
+    fn show(&mut self, opened: Opened) {
+        match opened {
             Opened::Nothing => {}
+            Opened::Finding(finding) => self.finding = Some(finding),
             Opened::Gone(why) => self.message = Some(why.into()),
             Opened::Ladder(ladder) => self.ladder = Some(ladder),
             Opened::Lookups(filter) => {
-                self.current = 0;
+                (self.current, self.finding) = (0, None);
                 self.edit_filter(|line| *line = filter);
             }
         }
@@ -201,7 +229,7 @@ impl App {
 
     /// The first view, and in it the last line: what is told of a finding ends there.
     fn show_newest(&mut self) {
-        (self.current, self.ladder, self.help) = (0, None, None);
+        (self.current, self.finding, self.ladder, self.help) = (0, None, None, None);
         if let Some(tab) = self.tabs.first_mut() {
             tab.view.update(Command::Bottom);
         }
@@ -289,6 +317,8 @@ impl App {
             help.draw(frame, body, theme);
         } else if let Some(ladder) = &mut self.ladder {
             ladder.draw(frame, body, &snapshot.vantages, theme);
+        } else if let Some(finding) = &mut self.finding {
+            finding.draw(frame, body, snapshot, theme);
         } else if let Some(tab) = self.tabs.get_mut(self.current) {
             tab.view.draw(frame, body, snapshot, theme);
         }
@@ -300,13 +330,17 @@ impl App {
 
     fn draw_tabs(&self, buffer: &mut Buffer, area: Rect, snapshot: &Snapshot) {
         let mut x = area.x;
+        let titles = self.tabs.iter().map(|tab| text::width(tab.view.title()).saturating_add(4));
+        // On a narrow screen the others are told by their numbers.
+        let narrow = titles.sum::<u16>() + STATE > area.width;
         for (index, tab) in self.tabs.iter().enumerate() {
-            let (sign, style) = if index == self.current {
-                ("▸", self.theme.selected())
-            } else {
-                (" ", self.theme.style(Tone::Plain))
+            let current = index == self.current;
+            let (sign, style) =
+                if current { ("▸", self.theme.selected()) } else { (" ", self.theme.style(Tone::Plain)) };
+            let title = match narrow && !current {
+                true => format!("{sign}{} ", index + 1),
+                false => format!("{sign}{} {} ", index + 1, tab.view.title()),
             };
-            let title = format!("{sign}{} {} ", index + 1, tab.view.title());
             let width = text::width(&title);
             text::put(buffer, x, area.y, &title, area.right().saturating_sub(x), style);
             x = x.saturating_add(width);
@@ -348,6 +382,11 @@ impl App {
             (vec![help.place()], ["j k scroll  esc close", "esc close", ""])
         } else if let Some(ladder) = &self.ladder {
             (vec![ladder.story().to_owned()], ["j k message  esc close  ? help", "esc close", ""])
+        } else if let Some(finding) = &self.finding {
+            (
+                vec![finding.place()],
+                ["enter its lookup  j k scroll  esc close", "enter lookup  esc close", "esc close"],
+            )
         } else {
             let mut left = Vec::new();
             if !tab.filter.is_empty() {

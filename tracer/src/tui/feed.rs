@@ -5,18 +5,21 @@
 //! rest: at a high rate most ordinary lookups cost a glance and a count.
 
 use super::{
+    found::{FindingRow, Found},
     kernel::Drops,
-    ladder::Ladder,
+    pods::{PodRow, Pods},
     row::{Row, Setting},
     servers::{self, ServerRow},
     status::{RateMeter, Rates, Status},
     text,
 };
 use crate::{
+    findings::Findings,
     model::{
-        Lookup, LookupResult, Message, MessageKind, Observer, PacketDrop, Question, QuestionId, Timestamp,
-        Vantages,
+        BlindSpot, Connect, Lookup, LookupResult, Message, MessageKind, Misdirected, Observer, PacketDrop,
+        Question, QuestionId, Resolver, Timestamp, Vantages,
     },
+    output::ladder::Ladder,
     stats::{Role, Servers},
 };
 use std::{
@@ -53,14 +56,17 @@ impl Default for Limits {
     }
 }
 
-/// Names the pod of a client that asked at this time.
-pub type PodOf = Box<dyn Fn(IpAddr, Timestamp) -> Option<String> + Send>;
-
 /// An [`Observer`] that keeps what the screens show.
 pub struct Feed {
     limits: Limits,
     vantages: Vantages,
-    pod_of: Option<PodOf>,
+    names: Option<crate::model::Pods>,
+    findings: Findings,
+    found: Found,
+    /// Things told to the rules.
+    told: u64,
+    pods: Pods,
+    oldest: Option<Timestamp>,
     status: Status,
     newest: Timestamp,
     /// How often it began anew: its lines are then not those of before.
@@ -112,8 +118,13 @@ impl Feed {
     pub fn new(vantages: Vantages, limits: Limits) -> Self {
         Self {
             limits,
+            findings: Findings::new(vantages.clone()),
             vantages,
-            pod_of: None,
+            names: None,
+            found: Found::default(),
+            told: 0,
+            pods: Pods::default(),
+            oldest: None,
             status: Status::default(),
             newest: Timestamp::EPOCH,
             restarts: 0,
@@ -128,10 +139,10 @@ impl Feed {
         }
     }
 
-    /// Clients are named by `pod_of`, as it knows them when a line is made: addresses are used again.
+    /// Clients are named by `names`, as these are known when a line is made: addresses are used again.
     #[must_use]
-    pub fn with_pods(mut self, pod_of: PodOf) -> Self {
-        self.pod_of = Some(pod_of);
+    pub fn with_pods(mut self, names: crate::model::Pods) -> Self {
+        self.names = Some(names);
         self
     }
 
@@ -171,6 +182,19 @@ impl Feed {
 
     pub(super) fn servers(&self) -> Vec<Arc<ServerRow>> {
         servers::rows(&self.servers)
+    }
+
+    /// The findings, asked for anew where that is due at `now`.
+    pub(super) fn findings(&mut self, now: Timestamp) -> &[Arc<FindingRow>] {
+        let span = (self.oldest.unwrap_or_default(), self.newest);
+        let nobody = crate::model::Pods::default();
+        let names = self.names.as_ref().unwrap_or(&nobody);
+        self.found.refresh(&self.findings, self.told, now, (&self.status.coverage, span), names);
+        self.found.rows()
+    }
+
+    pub(super) fn pods(&self) -> Vec<Arc<PodRow>> {
+        self.pods.rows(|client, time| Some(self.names.as_ref()?.name_at(client, time)?.to_string()))
     }
 
     pub(super) const fn drops(&self) -> &Drops {
@@ -221,8 +245,9 @@ impl Feed {
         start: Timestamp,
         ladder: &'a Arc<Ladder>,
     ) -> Setting<'a> {
-        let pod = self.pod_of.as_ref().and_then(|pod_of| pod_of(client, start));
-        let who = pod.map_or_else(|| client.to_string(), |pod| text::escape(&pod).into_owned()).into();
+        let pod = self.names.as_ref().and_then(|names| names.name_at(client, start));
+        let who =
+            pod.map_or_else(|| client.to_string(), |pod| text::escape(&pod.to_string()).into_owned()).into();
         Setting { serial, who, vantages: &self.vantages, ladder }
     }
 
@@ -251,6 +276,8 @@ impl Feed {
 impl Observer for Feed {
     fn message(&mut self, message: &Message) {
         self.newest = self.newest.max(message.time);
+        self.oldest.get_or_insert(message.time);
+        self.findings.message(message);
         match message.kind {
             MessageKind::Query(_) => self.meter.query(message.time),
             MessageKind::Response { latency, .. } => self.meter.response(message.time, latency),
@@ -263,6 +290,8 @@ impl Observer for Feed {
 
     fn question(&mut self, question: &Question) {
         self.servers.question_by_role(question);
+        self.findings.question(question);
+        self.told += 1;
         // Addresses are always asked for by a lookup, which is told later.
         if question.qtype.is_address() || !self.wants(LaneKind::Questions) {
             return;
@@ -282,6 +311,8 @@ impl Observer for Feed {
             }
         }
         self.newest = self.newest.max(lookup.end());
+        self.findings.lookup(lookup);
+        self.pods.lookup(lookup);
         let kind = if is_unusual(lookup) { LaneKind::Unusual } else { LaneKind::Ordinary };
         if !self.wants(kind) {
             return;
@@ -295,6 +326,32 @@ impl Observer for Feed {
     fn packet_drop(&mut self, drop: &PacketDrop) {
         self.newest = self.newest.max(drop.time);
         self.drops.add(drop, &self.vantages);
+        self.findings.packet_drop(drop);
+        self.told += 1;
+    }
+
+    fn connect(&mut self, connect: &Connect) {
+        self.findings.connect(connect);
+        self.told += 1;
+    }
+    fn resides(&mut self, address: IpAddr, source: u16) {
+        self.findings.resides(address, source);
+    }
+
+    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
+        self.findings.blind_spot(spot, time);
+        self.told += 1;
+    }
+
+    fn misdirected(&mut self, frame: &Misdirected) {
+        self.findings.misdirected(frame);
+        self.told += 1;
+    }
+
+    fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
+        self.findings.resolver(resolver, time);
+        self.pods.resolver(resolver);
+        self.told += 1;
     }
 }
 
@@ -389,5 +446,20 @@ impl Observer for SharedFeed {
     }
     fn packet_drop(&mut self, drop: &PacketDrop) {
         self.lock().packet_drop(drop);
+    }
+    fn connect(&mut self, connect: &Connect) {
+        self.lock().connect(connect);
+    }
+    fn resides(&mut self, address: IpAddr, source: u16) {
+        self.lock().resides(address, source);
+    }
+    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
+        self.lock().blind_spot(spot, time);
+    }
+    fn misdirected(&mut self, frame: &Misdirected) {
+        self.lock().misdirected(frame);
+    }
+    fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
+        self.lock().resolver(resolver, time);
     }
 }

@@ -1,6 +1,6 @@
 //! What the kernel dropped, and clashes: lines of the kernel view, in bounded memory.
 
-use super::{row, text};
+use super::text;
 use crate::model::{Fate, NatTuple, PacketDrop, Timestamp, Vantages};
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
 
@@ -50,7 +50,7 @@ impl DropRow {
             asked: [asked.source, asked.destination],
             original: format!("{} > {}", asked.source, asked.destination).into(),
             reply: reply.unwrap_or_default().into(),
-            at: row::place(vantages, drop.vantage).into(),
+            at: crate::output::ladder::place(vantages, drop.vantage).into(),
         }
     }
 }

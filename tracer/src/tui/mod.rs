@@ -9,10 +9,11 @@ mod app;
 mod column;
 mod feed;
 mod filter;
+mod found;
 mod header;
 mod kernel;
 mod keys;
-mod ladder;
+mod pods;
 mod row;
 mod servers;
 mod snapshot;
@@ -24,10 +25,10 @@ mod theme;
 mod views;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use app::{Action, App, Request};
-pub use feed::{Feed, Limits, PodOf, SharedFeed};
+pub use feed::{Feed, Limits, SharedFeed};
 pub use snapshot::Snapshot;
 pub use status::{Motion, Playback, Recording, Said, Status};
 pub use terminal::{Exit, run};

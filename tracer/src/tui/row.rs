@@ -1,11 +1,9 @@
 //! A line of the list: what stays of a lookup, or of a question that belongs to none, once it is told.
 
-use super::{ladder::Ladder, text};
+use super::text;
 use crate::findings;
-use crate::model::{
-    Lookup, LookupResult, Question, QuestionOutcome, Rcode, RetransmissionKind, Rtype, Timestamp, VantageId,
-    Vantages,
-};
+use crate::model::{Lookup, LookupResult, Question, QuestionOutcome, Rcode, Rtype, Timestamp, Vantages};
+use crate::output::ladder::{Ladder, place};
 use smallvec::SmallVec;
 use std::{
     fmt::Write as _,
@@ -160,11 +158,6 @@ fn took(question: &Question) -> Option<Duration> {
     question.latency().or(waited).filter(|d| !d.is_zero())
 }
 
-/// `veth1 ingress`, escaped.
-pub(super) fn place(vantages: &Vantages, id: VantageId) -> String {
-    vantages.lookup(id).map_or_else(|| "?".to_owned(), |v| text::escape(&v.to_string()).into_owned())
-}
-
 fn story_of_lookup(lookup: &Lookup, vantages: &Vantages) -> String {
     let mut story = Story::default();
     story.of_questions(lookup.steps.iter().flat_map(|s| &s.questions), vantages);
@@ -273,28 +266,4 @@ impl Story {
 
 fn times(count: usize) -> String {
     if count > 1 { format!(" ×{count}") } else { String::new() }
-}
-
-/// The words of a retransmission: `again after 5.0 s, same port`.
-pub(super) fn again(
-    gap: Duration,
-    kind: RetransmissionKind,
-    same_port: bool,
-    server_changed: bool,
-) -> String {
-    let why = match kind {
-        RetransmissionKind::AnsweredAgain => "though answered, ",
-        RetransmissionKind::Icmp => "after ICMP, ",
-        RetransmissionKind::Refused => "after REFUSED, ",
-        RetransmissionKind::Servfail => "after SERVFAIL, ",
-        RetransmissionKind::Timeout => "",
-    };
-    let whom = if server_changed {
-        "other server"
-    } else if same_port {
-        "same port"
-    } else {
-        "new port"
-    };
-    format!("again after {}, {why}{whom}", text::wait(gap))
 }

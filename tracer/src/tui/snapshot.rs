@@ -2,7 +2,9 @@
 
 use super::{
     feed::{Feed, Shown},
+    found::FindingRow,
     kernel::DropRow,
+    pods::PodRow,
     row::Row,
     servers::ServerRow,
     status::{Rates, Status},
@@ -21,7 +23,10 @@ pub struct Snapshot {
     pub(super) lanes: [VecDeque<Arc<Row>>; 3],
     /// For each lane, the share that is kept where it is not all.
     pub(super) sampled: [Option<Shown>; 3],
+    /// The worst first.
+    pub(super) findings: Vec<Arc<FindingRow>>,
     pub(super) servers: Vec<Arc<ServerRow>>,
+    pub(super) pods: Vec<Arc<PodRow>>,
     /// Drops and clashes, the newest last.
     pub(super) drops: VecDeque<Arc<DropRow>>,
     /// How many there were.
@@ -54,7 +59,10 @@ impl Snapshot {
             changed |= lane.copy_to(copy);
             *sampled = lane.sampled();
         }
+        self.findings.clear();
+        self.findings.extend_from_slice(feed.findings(now));
         self.servers = feed.servers();
+        self.pods = feed.pods();
         feed.drops().copy_to(&mut self.drops);
         self.drops_told = feed.drops().told();
         self.generation += u64::from(changed);

@@ -1,30 +1,10 @@
 //! How values become words on a screen: escaped, short, always with their unit.
 
+pub(super) use crate::output::text::{count, counted, escape, is_harmless, wait};
+
 use crate::model::Timestamp;
 use ratatui::{buffer::Buffer, style::Style, text::Span};
-use std::{borrow::Cow, time::Duration};
-
-/// `text` without anything a terminal would obey or that would turn the writing direction: letters, digits and
-/// printable ASCII stay, all else becomes `\u{…}`.
-pub(super) fn escape(text: &str) -> Cow<'_, str> {
-    if text.chars().all(is_harmless) {
-        return Cow::Borrowed(text);
-    }
-    let mut escaped = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        if is_harmless(c) {
-            escaped.push(c);
-        } else {
-            escaped.extend(c.escape_unicode());
-        }
-    }
-    Cow::Owned(escaped)
-}
-
-/// Whether a character is shown as it is.
-pub(super) fn is_harmless(c: char) -> bool {
-    matches!(c, ' '..='~' | '–' | '·') || (!c.is_ascii() && c.is_alphanumeric())
-}
+use std::time::Duration;
 
 /// Three significant digits and a unit: `84 µs`, `1.9 ms`, `214 ms`, `5.01 s`, `183 s`.
 pub(super) fn span(duration: Duration) -> String {
@@ -39,12 +19,6 @@ pub(super) fn span(duration: Duration) -> String {
     }
 }
 
-/// A wait, as people say it: `5.0 s`, `0.8 s`, `45 s`.
-pub(super) fn wait(duration: Duration) -> String {
-    let seconds = duration.as_secs_f64();
-    if seconds < 9.95 { format!("{seconds:.1} s") } else { format!("{seconds:.0} s") }
-}
-
 /// A place on a ladder's time axis: `0.214 ms`, `5.005 s`.
 pub(super) fn offset(duration: Duration) -> String {
     if duration < Duration::from_secs(1) {
@@ -52,19 +26,6 @@ pub(super) fn offset(duration: Duration) -> String {
     } else {
         format!("{:.3} s", duration.as_secs_f64())
     }
-}
-
-/// `1,234,567`.
-pub(super) fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
 }
 
 /// Three digits and a letter: `12.3k`, `1.74M`.
@@ -78,11 +39,6 @@ pub(super) fn rough_count(number: u64) -> String {
         value /= 1000.0;
     }
     format!("{value:.0}E")
-}
-
-/// `1 lookup`, `2,400 lookups`.
-pub(super) fn counted(number: u64, noun: &str) -> String {
-    format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
 }
 
 /// The UTC time of day to the millisecond: `12:00:03.412`.

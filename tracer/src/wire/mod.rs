@@ -4,6 +4,7 @@
 //! [`WireCounters`]; nothing that a packet holds can stop the decoder. In steady state no packet allocates: one
 //! sighting is filled again and again.
 
+mod connects;
 mod cooked;
 mod dns;
 mod drops;
@@ -17,7 +18,7 @@ mod streams;
 mod tcp;
 mod udp;
 
-use crate::model::{Frame, Sighting, Timestamp, Transport, Vantages};
+use crate::model::{ConnectPacket, Frame, Sighting, Timestamp, Transport, Vantages};
 use cooked::CookedVantages;
 use emit::Emitter;
 use fragments::{Datagram, Fragments};
@@ -53,6 +54,10 @@ pub struct Decoder {
     streams: Streams,
     emitter: Emitter,
     words: drops::Words,
+    /// `None` where connections are not followed.
+    connects: Option<connects::Last>,
+    /// A packet to or from the port of encrypted DNS was seen.
+    encrypted: bool,
 }
 
 impl Decoder {
@@ -66,7 +71,20 @@ impl Decoder {
             streams: Streams::default(),
             emitter: Emitter::default(),
             words: drops::Words::default(),
+            connects: None,
+            encrypted: false,
         }
+    }
+
+    /// Reads the beginnings of connections that are none of DNS, too: see [`Self::take_connect`].
+    #[must_use]
+    pub fn following_connects(self) -> Self {
+        Self { connects: Some(connects::Last::default()), ..self }
+    }
+
+    /// What the frame decoded last says of a connection's beginning.
+    pub fn take_connect(&mut self) -> Option<ConnectPacket> {
+        self.connects.as_mut()?.take()
     }
 
     /// Decodes one frame and tells `out` each DNS message and ICMP error in it.
@@ -118,6 +136,12 @@ impl Decoder {
         self.streams.finish(&mut self.emitter, out);
     }
 
+    /// Whether there were packets of encrypted DNS, which are not read.
+    #[must_use]
+    pub const fn has_encrypted(&self) -> bool {
+        self.encrypted
+    }
+
     /// What has been done so far.
     #[must_use]
     pub fn counters(&self) -> WireCounters {
@@ -136,7 +160,13 @@ impl Decoder {
                 {
                     self.emitter.icmp(error, out);
                 }
-                _ => self.emitter.counters.not_dns += 1,
+                Some(error) => {
+                    self.emitter.counters.not_dns += 1;
+                    if let Some(last) = &mut self.connects {
+                        last.unreachable(&error, packet, &self.emitter.envelope());
+                    }
+                }
+                None => self.emitter.counters.not_dns += 1,
             },
             _ => self.emitter.counters.not_dns += 1,
         }
@@ -153,7 +183,15 @@ impl Decoder {
         match self.is_dns(bytes) {
             Some(true) if protocol == protocol::UDP => self.udp(bytes, wire_len, segment_size, out),
             Some(true) => self.tcp(bytes, wire_len, out),
-            Some(false) => self.emitter.counters.not_dns += 1,
+            Some(false) => {
+                self.emitter.counters.not_dns += 1;
+                self.encrypted |= is_encrypted(bytes);
+                if protocol == protocol::TCP
+                    && let Some(last) = &mut self.connects
+                {
+                    last.segment(bytes, wire_len, &self.emitter.envelope());
+                }
+            }
             None => self.emitter.count_unread(bytes.len(), wire_len),
         }
     }
@@ -202,6 +240,12 @@ impl Decoder {
         self.transport(datagram.protocol(), datagram.bytes(), datagram.wire_len(), 0, out);
         self.fragments.recycle(datagram);
     }
+}
+
+/// Whether a UDP or TCP header has the port of DNS over TLS and QUIC (RFC 7858, RFC 9250).
+fn is_encrypted(transport: &[u8]) -> bool {
+    const PORT: [u8; 2] = 853_u16.to_be_bytes();
+    transport.get(..2) == Some(&PORT) || transport.get(2..4) == Some(&PORT)
 }
 
 /// The ports that are DNS, one bit each.

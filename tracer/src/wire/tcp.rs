@@ -7,6 +7,8 @@ pub(super) struct Segment<'a> {
     pub(super) destination_port: u16,
     /// Sequence number of the header; a SYN takes one octet of its own before the payload.
     pub(super) sequence: u32,
+    /// Acknowledgement number; 0 without ACK.
+    pub(super) acknowledged: u32,
     pub(super) syn: bool,
     pub(super) fin: bool,
     pub(super) rst: bool,
@@ -22,7 +24,7 @@ const HEADER_LEN: usize = 20;
 /// is impossible.
 pub(super) fn parse(bytes: &[u8], wire_len: usize) -> Option<Segment<'_>> {
     let header = bytes.first_chunk::<HEADER_LEN>()?;
-    let [s0, s1, d0, d1, q0, q1, q2, q3, _, _, _, _, offset, flags, ..] = *header;
+    let [s0, s1, d0, d1, q0, q1, q2, q3, a0, a1, a2, a3, offset, flags, ..] = *header;
     let header_len = usize::from(offset >> 4) * 4;
     if header_len < HEADER_LEN {
         return None;
@@ -31,6 +33,7 @@ pub(super) fn parse(bytes: &[u8], wire_len: usize) -> Option<Segment<'_>> {
         source_port: u16::from_be_bytes([s0, s1]),
         destination_port: u16::from_be_bytes([d0, d1]),
         sequence: u32::from_be_bytes([q0, q1, q2, q3]),
+        acknowledged: if flags & 0x10 == 0 { 0 } else { u32::from_be_bytes([a0, a1, a2, a3]) },
         syn: flags & 0x02 != 0,
         fin: flags & 0x01 != 0,
         rst: flags & 0x04 != 0,

@@ -50,9 +50,13 @@ impl Serialize for Report<'_> {
         map.serialize_entry("sources", self.sources)?;
         map.serialize_entry("window", &Window::from(self.window))?;
         map.serialize_entry("coverage", &CoverageView::new(self))?;
+        if !self.clocks.is_empty() {
+            map.serialize_entry("clocks", self.clocks)?;
+        }
         map.serialize_entry("totals", &TotalsView(self.stats.totals()))?;
         map.serialize_entry("latency_s", &Latency::from(self.stats.latency()))?;
         map.serialize_entry("servers", &servers(self.stats.servers()))?;
+        map.serialize_entry("baseline", &self.baseline.map(|before| self.changed(before)))?;
         let view = |finding| FindingView { finding, vantages: self.vantages, line: false };
         map.serialize_entry("findings", &self.findings.iter().map(view).collect::<Vec<FindingView<'_>>>())?;
         map.end()

@@ -36,10 +36,12 @@ fn printed(session: &Session, lookups: bool) -> (String, String) {
         sources: &["capture.pcapng".into()],
         window: span,
         coverage: session.coverage,
+        clocks: &[],
         cut: false,
         stats: &session.stats,
         findings: &findings,
         vantages: &Vantages::new(),
+        baseline: None,
         lookups: lookups.then_some(&session.log),
     };
     let (mut text, mut json) = (Vec::new(), Vec::new());
@@ -172,4 +174,102 @@ fn lookups_are_added_by_their_start() {
 #[test]
 fn the_same_events_make_the_same_octets() {
     assert_eq!(printed(&incident(), true), printed(&incident(), true));
+}
+
+/// A page of these lookups.
+fn page(lookups: &[Lookup]) -> String {
+    let session = session(lookups);
+    let mut page = Page::new(Vantages::new(), crate::model::Pods::default());
+    for lookup in lookups {
+        for question in lookup.steps.iter().flat_map(|step| &step.questions) {
+            page.question(question);
+        }
+        page.lookup(lookup);
+    }
+    let span = session.stats.span();
+    let findings = session.findings.ranked(&session.coverage, span.unwrap_or_default());
+    let report = Report {
+        sources: &["<capture>.pcapng".into()],
+        window: span,
+        coverage: session.coverage,
+        cut: false,
+        stats: &session.stats,
+        findings: &findings,
+        vantages: &Vantages::new(),
+        clocks: &[],
+        baseline: None,
+        lookups: None,
+    };
+    let mut html = Vec::new();
+    report.write_html(&page, &mut html).unwrap();
+    String::from_utf8(html).unwrap()
+}
+
+#[test]
+fn a_page() {
+    let html =
+        page(&[raced(0), unanswered("orders", 9_000), searched("api.example.com", Family::Glibc, 9_500)]);
+    insta::assert_snapshot!(html);
+}
+
+#[test]
+fn a_page_holds_no_markup_of_others_and_fetches_nothing() {
+    let hostile = "x<script>alert(1)</script>&\"'";
+    let html = page(&[unanswered(hostile, 0)]);
+    assert!(html.contains("x&lt;script&gt;") && html.contains("&lt;capture&gt;.pcapng"), "{html}");
+    for word in ["<script", "http:", "https:", "url(", "src=", "@import"] {
+        assert!(!html.contains(word), "{word}");
+    }
+}
+
+#[test]
+fn a_page_stays_small_whatever_happened() {
+    let lookups: Vec<Lookup> =
+        (0..5_000).map(|n| unanswered(&format!("{}.{n}.example", "n".repeat(60)), n * 500)).collect();
+    let html = page(&lookups);
+    assert!(html.len() < 400_000, "{} octets", html.len());
+    assert_eq!(html, page(&lookups), "the same events, other octets");
+}
+
+#[test]
+fn what_changed_is_told_against_the_time_before() {
+    let before: Vec<Lookup> = (0..10).map(|n| direct("db.shop.svc.cluster.local", n * 1_000)).collect();
+    let now = [raced(20_000), unanswered("orders", 22_000), direct("db.shop.svc.cluster.local", 23_000)];
+    let (earlier, later) = (session(&before), session(&now));
+    let mut known = Known::default();
+    let mut met = known.sibling();
+    for (lookups, known) in [(&before[..], &mut known), (&now[..], &mut met)] {
+        for lookup in lookups {
+            lookup
+                .steps
+                .iter()
+                .flat_map(|step| &step.questions)
+                .for_each(|question| known.question(question));
+            known.lookup(lookup);
+        }
+    }
+    let (from, window) = (before[0].start, (at(15_000), at(30_000)));
+    let of = |session: &Session| session.findings.ranked(&session.coverage, window);
+    let (findings_before, findings) = (of(&earlier), of(&later));
+    let baseline = Baseline {
+        span: (from, window.0),
+        stats: &earlier.stats,
+        findings: &findings_before,
+        known: &known,
+        now: &met,
+    };
+    let report = Report {
+        sources: &[],
+        window: Some(window),
+        coverage: later.coverage,
+        cut: false,
+        stats: &later.stats,
+        findings: &findings,
+        vantages: &Vantages::new(),
+        clocks: &[],
+        baseline: Some(&baseline),
+        lookups: None,
+    };
+    insta::assert_json_snapshot!(report.changed(&baseline));
+    insta::assert_snapshot!(report.changes().join("\n"));
 }

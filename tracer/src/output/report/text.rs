@@ -3,7 +3,7 @@
 
 use super::Report;
 use crate::{
-    findings::{Finding, Severity},
+    findings::{Cost, Finding, Severity, Symptom},
     model::LookupResult,
     output::{
         drops::ConntrackView,
@@ -32,7 +32,7 @@ impl Report<'_> {
     pub fn write_text(&self, to: &mut impl io::Write) -> io::Result<()> {
         let mut text = String::new();
         self.heading(&mut text);
-        for code in codes(self.findings) {
+        for code in codes(self.unexplained()) {
             self.say(&mut text, &code);
         }
         self.numbers(&mut text);
@@ -58,7 +58,7 @@ impl Report<'_> {
         line(text, format_args!(""));
     }
 
-    fn verdict(&self) -> String {
+    pub(super) fn verdict(&self) -> String {
         let totals = self.stats.totals();
         if self.coverage.dns_messages == 0 {
             return format!(
@@ -70,7 +70,7 @@ impl Report<'_> {
             return "None of the DNS messages is selected: nothing can be said.".into();
         }
         let found = |severity| -> u64 {
-            self.findings.iter().filter(|finding| finding.severity == severity).map(Finding::stands_for).sum()
+            self.unexplained().filter(|finding| finding.severity == severity).map(Finding::stands_for).sum()
         };
         let (errors, warnings, notes) =
             (found(Severity::Error), found(Severity::Warning), found(Severity::Info));
@@ -85,6 +85,7 @@ impl Report<'_> {
             several => format!(" ({} notes)", count(several)),
         };
         match (errors, warnings) {
+            (0, 0) if got == 0 && totals.lookups > 0 => format!("No fault of DNS found{notes}: {lookups}."),
             (0, 0) => format!("Nothing wrong found{notes}: {lookups}."),
             (0, warnings) => format!("{}{notes}: {lookups}.", plural(warnings, "warning")),
             (errors, 0) => format!("{}{notes}: {lookups}.", plural(errors, "error")),
@@ -128,6 +129,17 @@ impl Report<'_> {
         if let Some(counted) = self.coverage.conntrack {
             row(text, "counters", &format!("conntrack {}", ConntrackView::new(counted, totals).text()));
         }
+        for (index, line) in self.changes().iter().enumerate() {
+            row(text, if index == 0 { "before" } else { "" }, line);
+        }
+        row(text, "seen", &self.seen());
+        for clock in self.clocks {
+            row(text, "clock", &clock.to_string());
+        }
+    }
+
+    /// What was seen and what was not.
+    pub(super) fn seen(&self) -> String {
         let seen = self.coverage;
         let mut shown =
             format!("{} frames, {} DNS messages in them", count(seen.frames), count(seen.dns_messages));
@@ -147,7 +159,7 @@ impl Report<'_> {
         if self.cut {
             shown.push_str("; a file ends inside a record, its end is missing");
         }
-        row(text, "seen", &shown);
+        shown
     }
 }
 
@@ -206,8 +218,8 @@ struct OfCode<'a> {
 }
 
 /// Findings by code, in the order of each code's worst.
-fn codes(findings: &[Finding]) -> Vec<OfCode<'_>> {
-    let mut codes: Vec<OfCode<'_>> = Vec::new();
+fn codes<'a>(findings: impl Iterator<Item = &'a Finding>) -> Vec<OfCode<'a>> {
+    let mut codes: Vec<OfCode<'a>> = Vec::new();
     for finding in findings {
         match codes.iter_mut().find(|of| of.findings.first().is_some_and(|first| first.code == finding.code))
         {
@@ -231,7 +243,10 @@ impl Report<'_> {
         for finding in of.findings.iter().take(examples) {
             wrapped(text, INDENT, INDENT, &format!("{}{}.", finding.summary, doubt(finding)));
             if finding.severity > Severity::Info && !finding.evidence.is_empty() {
-                line(text, format_args!("{INDENT}{}", self.when(finding)));
+                line(text, format_args!("{INDENT}{}", self.when(finding, FRAMES)));
+            }
+            if !finding.cost.is_zero() || !finding.symptoms.is_empty() {
+                wrapped(text, INDENT, &format!("{INDENT}   "), &consequences(finding));
             }
             if advised != Some(&finding.advice) && (finding.severity > Severity::Info || advised.is_none()) {
                 wrapped(text, &format!("{INDENT}-> "), &format!("{INDENT}   "), &finding.advice);
@@ -254,15 +269,18 @@ impl Report<'_> {
     }
 
     /// When it happened, and the frames that show it; with several files, which one each is in.
-    fn when(&self, finding: &Finding) -> String {
+    pub(super) fn when(&self, finding: &Finding, most: usize) -> String {
         let (first, last) = (TimeOfDay(finding.first).to_string(), TimeOfDay(finding.last).to_string());
         let mut shown = if first == last { format!("at {first}") } else { format!("from {first} to {last}") };
+        if finding.evidence.is_empty() {
+            return shown;
+        }
         shown.push_str("; frames");
         let mut evidence: Vec<(u16, u64)> =
             finding.evidence.iter().map(|e| (e.source(self.vantages), e.frame)).collect();
         evidence.sort_unstable();
-        let more = evidence.len() > FRAMES;
-        evidence.truncate(FRAMES);
+        let more = evidence.len() > most;
+        evidence.truncate(most);
         for of_source in evidence.chunk_by(|(one, _), (other, _)| one == other) {
             if !shown.ends_with("frames") {
                 shown.push(',');
@@ -280,6 +298,26 @@ impl Report<'_> {
         }
         shown
     }
+}
+
+/// What it cost, and what of other codes that was: `cost: 10.0 s waited; explains DP102 retry-gap (2)`.
+pub(super) fn consequences(finding: &Finding) -> String {
+    let Cost { waited, failed } = finding.cost;
+    let mut costs = Vec::new();
+    if !waited.is_zero() {
+        costs.push(format!("{} waited", human(waited)));
+    }
+    if failed > 0 {
+        costs.push(format!("{} failed", plural(failed, "lookup")));
+    }
+    let explained: Vec<String> = finding
+        .symptoms
+        .iter()
+        .map(|Symptom { code, name, count: number, .. }| format!("{code} {name} ({})", count(*number)))
+        .collect();
+    let costs = (!costs.is_empty()).then(|| format!("cost: {}", costs.join(", ")));
+    let explained = (!explained.is_empty()).then(|| format!("explains {}", explained.join(", ")));
+    costs.into_iter().chain(explained).collect::<Vec<_>>().join("; ")
 }
 
 fn doubt(finding: &Finding) -> &'static str {
@@ -308,7 +346,7 @@ fn clean(source: &str) -> String {
         .collect()
 }
 
-fn sources(sources: &[String]) -> String {
+pub(super) fn sources(sources: &[String]) -> String {
     let mut shown = sources.iter().take(SOURCES).map(|source| clean(source)).collect::<Vec<_>>().join(", ");
     if sources.len() > SOURCES {
         let _ = write!(shown, " and {} more", sources.len() - SOURCES);

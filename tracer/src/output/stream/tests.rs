@@ -1,8 +1,8 @@
 use super::*;
 use crate::{
     findings::{
-        Confidence, Evidence, Severity,
-        testing::{ask, at, direct, drop_of, lookup, messages, searched},
+        Confidence, Cost, Evidence, Explained, Severity, Symptom,
+        testing::{self, ask, at, direct, drop_of, lookup, messages, searched},
     },
     model::{
         Direction, Family, Fate, LookupResult, MacAddress, MessageKind, QuestionId, Rcode,
@@ -108,17 +108,20 @@ fn messages_with_their_hops() {
 #[test]
 fn findings() {
     let finding = Finding {
-        code: "DP104",
         name: "lookup-failed",
         severity: Severity::Error,
         confidence: Confidence::High,
         subject: vec![("client", "10.244.1.5".into()), ("result", "timeout".into())],
         count: 3,
+        cost: Cost { waited: std::time::Duration::from_secs(15), failed: 3 },
         first: at(0),
         last: at(4_000),
         summary: "3 lookups of 10.244.1.5 got no answer".into(),
         advice: "Look at the server.".into(),
         evidence: [1, 7].map(|frame| Evidence { frame, vantage: VantageId(0) }).to_vec(),
+        symptoms: vec![Symptom { code: "DP102", name: "retry-gap", count: 2, cost: Cost::default() }],
+        explained_by: Some(Explained { code: "DP301", place: 0 }),
+        ..testing::finding("DP104")
     };
     insta::assert_snapshot!(both(Unit::Finding, |stream| stream.finding(&finding)));
 }

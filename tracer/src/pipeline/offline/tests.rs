@@ -8,7 +8,7 @@ use crate::{
     output::Format,
 };
 use clap::Parser;
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 fn corpus(file: &str) -> String {
     format!("{}/../tests/corpus/resolvers/{file}", env!("CARGO_MANIFEST_DIR"))
@@ -39,7 +39,7 @@ fn json(line: &str, files: &[&str]) -> serde_json::Value {
 }
 
 fn index() -> impl Iterator<Item = serde_json::Value> {
-    let index = std::fs::read_to_string(corpus("index.jsonl")).unwrap();
+    let index = fs::read_to_string(corpus("index.jsonl")).unwrap();
     index.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<_>>().into_iter()
 }
 
@@ -87,7 +87,7 @@ fn every_kind_of_trouble_is_named_and_what_looks_alike_is_not() {
         ("servfailall-musl1124", &["DP104 error servfail", "DP203 error"]),
         ("timeoutsuffix-musl125", &["DP104 error timeout"]),
         ("tcsmall-musl123", &["DP104 error truncated", "DP106 error"]),
-        ("slow6s-go119", &["DP104 error timeout", "DP105 warning", "DP204 warning server"]),
+        ("slow6s-go119", &["DP104 error timeout", "DP105 warning", "DP204 error server"]),
         ("ndots2svc-musl125", &["DP104 warning nxdomain"]),
         ("nxdomain-glibc236", &["DP104 info nxdomain"]),
         ("addrconfig-musl125", &[]),
@@ -179,14 +179,15 @@ fn other_ports_are_no_dns() {
 fn errors_name_the_file_and_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
-    std::fs::write(path("empty.pcap"), b"").unwrap();
-    std::fs::write(path("notes.txt"), b"some notes").unwrap();
+    fs::write(path("empty.pcap"), b"").unwrap();
+    fs::write(path("notes.txt"), b"some notes").unwrap();
     let mut shown = String::new();
     for name in ["missing.pcap", "empty.pcap", "notes.txt"] {
         let error = run("report", &[&path(name)]).unwrap_err();
         shown.push_str(&format!("{error}\n").replace(&format!("{}/", folder.path().display()), ""));
     }
     let files = FileOptions {
+        connects: true,
         files: vec![PathBuf::from("-")],
         ports: vec![53],
         selection: Selection::default(),
@@ -202,8 +203,8 @@ fn errors_name_the_file_and_what_to_do() {
 fn a_cut_file_is_reported_up_to_the_cut() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cut.pcap").display().to_string();
-    let whole = std::fs::read(corpus("okext-glibc236.pcap")).unwrap();
-    std::fs::write(&path, &whole[..whole.len() - 10]).unwrap();
+    let whole = fs::read(corpus("okext-glibc236.pcap")).unwrap();
+    fs::write(&path, &whole[..whole.len() - 10]).unwrap();
     let (_, text) = run("report", &[&path]).unwrap();
     assert!(text.contains("19 frames, 19 DNS messages in them"), "{text}");
     assert!(text.contains("a file ends inside a record"), "{text}");

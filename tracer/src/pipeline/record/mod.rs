@@ -8,7 +8,7 @@ pub use size::Size;
 
 use super::{
     clock,
-    live::{Live, NAP, tell},
+    live::{Live, NAP, note_encrypted, tell},
 };
 use crate::{
     capture::Capture,
@@ -278,6 +278,7 @@ pub fn record(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
         if capture.drain(|frame| recorder.frame(frame)) == 0 {
             settled = now;
         }
+        note_encrypted(&capture, &mut known, &notes);
         recorder.learnt(settled, &known.fresh(settled));
         recorder.step(now, || Counts::of(&capture), || known.all());
         for note in notes.take_fresh() {

@@ -2,9 +2,9 @@
 
 use crate::{
     findings::{Finding, Findings},
-    model::{Coverage, Lookup, Message, Observer, Question, Timestamp},
+    model::{Connect, Coverage, Lookup, Message, Misdirected, Observer, Question, Timestamp, Vantages},
 };
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, net::IpAddr, time::Duration};
 
 /// The rules are asked at most this often, in the files' time.
 const STEP: Duration = Duration::from_millis(100);
@@ -44,9 +44,9 @@ pub(super) struct Found {
 }
 
 impl Watch {
-    /// A watch over files that start then.
-    pub(super) fn from(start: Timestamp) -> Self {
-        Self { findings: Findings::default(), fresh: false, due: start + STEP }
+    /// A watch over files that start then; `vantages` names the places of their hops.
+    pub(super) fn from(start: Timestamp, vantages: &Vantages) -> Self {
+        Self { findings: Findings::new(vantages.clone()), fresh: false, due: start + STEP }
     }
 
     /// When to ask the rules next: reading is not to go further before.
@@ -87,11 +87,22 @@ impl Observer for Watch {
         self.fresh = true;
         self.findings.lookup(lookup);
     }
+    fn misdirected(&mut self, frame: &Misdirected) {
+        self.fresh = true;
+        self.findings.misdirected(frame);
+    }
+    fn resides(&mut self, address: IpAddr, source: u16) {
+        self.findings.resides(address, source);
+    }
+    fn connect(&mut self, connect: &Connect) {
+        self.fresh = true;
+        self.findings.connect(connect);
+    }
 }
 
 impl Found {
     fn enter(&mut self, known: Timestamp, finding: &Finding) {
-        if finding.stands_for() > 1 || self.items.len() >= MOST {
+        if finding.stands_for() > 1 || finding.explained_by.is_some() || self.items.len() >= MOST {
             return;
         }
         let subject = finding.subject.iter().map(|(key, value)| format!("{key}={value} ")).collect();
@@ -138,21 +149,15 @@ impl Found {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::findings::{Confidence, Severity};
 
     fn finding(code: &'static str, first: u64) -> Finding {
         Finding {
-            code,
-            name: "test",
-            severity: Severity::Info,
-            confidence: Confidence::High,
             subject: vec![("name", "a.example".into())],
             count: 1,
             first: Timestamp::from_nanos(first),
             last: Timestamp::from_nanos(first),
             summary: "it happened".into(),
-            advice: String::new(),
-            evidence: Vec::new(),
+            ..crate::findings::testing::finding(code)
         }
     }
 

@@ -3,8 +3,10 @@
 use crate::{
     cli::options::FileOptions,
     engine::{Config, SearchList},
+    findings::Source,
     model::{Coverage, Observer, Pods, Timestamp, Vantages},
-    pipeline::{offline, session::Session},
+    output::ClockView,
+    pipeline::{clocks::Clock, offline, session::Session},
     trace::{MergedReader, TraceError},
 };
 use std::time::Duration;
@@ -35,6 +37,7 @@ pub(super) struct Player {
     /// The same for who selects by pod and prints; it outlives this player.
     names_selected: Pods,
     reader: MergedReader,
+    clocks: Vec<Clock>,
     session: Session,
     ended: bool,
     failed: Option<TraceError>,
@@ -52,13 +55,17 @@ impl Player {
     /// When one of them cannot be opened or is no capture file; [`TraceError::Empty`] also for a growing file that has
     /// no header yet.
     pub(super) fn open(files: &FileOptions, vantages: &Vantages, growing: bool) -> Result<Self, TraceError> {
-        let reader =
-            if growing { MergedReader::follow(&files.files)? } else { MergedReader::open(&files.files)? };
+        // What grows keeps its times: it cannot be read twice.
+        let (reader, clocks) = match growing {
+            true => (MergedReader::follow(&files.files)?, Vec::new()),
+            false => offline::open(files)?,
+        };
         let resolv_conf = files.resolv_conf.as_deref().map(SearchList::from_resolv_conf);
-        let config = Config { resolv_conf, ..Config::default() };
+        let config = Config { resolv_conf, connects: files.connects, ..Config::default() };
         Ok(Self {
             vantages: vantages.clone(),
             reader,
+            clocks,
             names: Pods::new(),
             names_selected: files.selection.pods.clone(),
             session: Session::new(&files.ports, config, vantages.clone()),
@@ -224,6 +231,16 @@ impl Player {
         self.span
     }
 
+    /// How the files' clocks differ.
+    pub(super) fn clocks(&self) -> Vec<ClockView> {
+        offline::clock_views(&self.clocks, &self.reader)
+    }
+
+    /// The files that are read together.
+    pub(super) fn files(&self) -> Vec<Source> {
+        offline::sources(&self.reader, &self.clocks)
+    }
+
     /// Whether a file ends inside a record.
     pub(super) fn cut(&self) -> bool {
         self.reader.cut()
@@ -272,6 +289,7 @@ mod tests {
         writer.frame(&frame, &vantages).unwrap();
         writer.finish().unwrap();
         let files = FileOptions {
+            connects: true,
             files: vec![file],
             ports: vec![53],
             selection: Selection::default(),

@@ -102,13 +102,13 @@ impl<'a> Replay<'a> {
         Self {
             options,
             selection,
+            watch: Watch::from(Timestamp::EPOCH, &vantages),
             vantages,
             player,
             clock: Clock::new(options.speed),
             started: false,
             first: Timestamp::EPOCH,
             goal: None,
-            watch: Watch::from(Timestamp::EPOCH),
             found: Found::default(),
             feed,
             aside: None,
@@ -218,7 +218,7 @@ impl<'a> Replay<'a> {
                 }
             };
             self.player = player;
-            self.watch = Watch::from(self.first);
+            self.watch = Watch::from(self.first, &self.vantages);
             self.aside = Some(self.new_feed());
         } else if self.player.ended() {
             self.say("this is the end".to_owned());
@@ -255,7 +255,7 @@ impl<'a> Replay<'a> {
         };
         self.clock.set(first, now);
         (self.started, self.first) = (true, first);
-        self.watch = Watch::from(first);
+        self.watch = Watch::from(first, &self.vantages);
         if let Some(since) = self.selection.window.since.filter(|since| *since > first) {
             self.goal = Some(Goal::Time(since));
         }
@@ -404,9 +404,7 @@ impl<'a> Replay<'a> {
 
 /// An empty feed that names clients as the files do.
 fn feed_of(player: &Player, vantages: &Vantages) -> Feed {
-    let names = player.names().clone();
-    let pod_of = move |client, time| Some(names.name_at(client, time)?.to_string());
-    Feed::new(vantages.clone(), Limits::default()).with_pods(Box::new(pod_of))
+    Feed::new(vantages.clone(), Limits::default()).with_pods(player.names().clone())
 }
 
 fn brief(time: Timestamp) -> String {

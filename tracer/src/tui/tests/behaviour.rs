@@ -1,6 +1,6 @@
 //! What keys do, what the feed keeps, and what never happens.
 
-use super::build::{NOON, Node, Screen, at, lookup, message, name, pair, tell, tell_question};
+use super::build::{NOON, Node, Screen, at, ip, lookup, message, name, pair, tell, tell_question};
 use crate::{
     findings::testing::drop_of,
     model::*,
@@ -13,13 +13,7 @@ use ratatui::{
     crossterm::event::{KeyCode, KeyEvent, KeyModifiers},
     style::Color,
 };
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 /// A screen of 12 lines for 30 lookups named `n0` to `n29`, one a second.
 fn thirty() -> (Node, Screen) {
@@ -187,12 +181,14 @@ fn sorting_walks_the_columns_and_turns_round() {
 #[test]
 fn tabs_change_the_view_and_wrap() {
     let (_, mut screen) = thirty();
+    assert!(screen.press(KeyCode::Tab).contains("SEVERITY"));
     assert!(screen.press(KeyCode::Tab).contains("UNANSWERED"));
+    assert!(screen.press(KeyCode::Tab).contains("RESOLVER"));
     assert!(screen.press(KeyCode::Tab).contains("conntrack"));
     assert!(screen.press(KeyCode::Tab).contains("WHAT HAPPENED"));
     assert!(screen.press(KeyCode::BackTab).contains("conntrack"));
     assert!(screen.keys("1").contains("WHAT HAPPENED"));
-    assert!(screen.keys("2").contains("UNANSWERED"));
+    assert!(screen.keys("3").contains("UNANSWERED"));
     assert!(screen.keys("9").contains("UNANSWERED"));
 }
 
@@ -206,7 +202,7 @@ fn drops_are_bounded_filtered_and_lead_to_their_client() {
             (name.parse().unwrap(), true);
         screen.feed.lock().packet_drop(&drop);
     }
-    let text = screen.keys("3");
+    let text = screen.keys("5");
     assert!(text.contains("1,000 of 1,200 drops and clashes · the newest 1,000 kept"), "{text}");
     screen.keys("/needle");
     let text = screen.press(KeyCode::Enter);
@@ -226,9 +222,87 @@ fn enter_opens_and_closes_a_ladder_and_esc_closes_it_too() {
 #[test]
 fn enter_on_a_server_shows_its_lookups() {
     let (_, mut screen) = thirty();
-    screen.keys("2");
+    screen.keys("3");
     let text = screen.press(KeyCode::Enter);
     assert!(text.contains("/ server=10.96.0.10:53 · 30 lookups"), "{text}");
+}
+
+/// A lookup whose AAAA waited 5 s, told with the question that makes the rules speak.
+fn with_a_wait(node: &mut Node, screen: &Screen) {
+    let mut a = node.answered("wait.example", Rtype::A, 2.0, 0.001, Rcode::NOERROR, &["192.0.2.1"]);
+    a.transmissions[0].hops.truncate(1);
+    let mut aaaa = node.question("wait.example", Rtype::AAAA);
+    node.send(&mut aaaa, 2.0, 1);
+    node.send(&mut aaaa, 7.0, 3);
+    node.answer(&mut aaaa, 7.001, Rcode::NOERROR, &[]);
+    let waited = lookup("wait.example", LookupResult::Ok, vec![vec![a, aaaa]]);
+    tell(&mut screen.feed.lock(), &waited);
+}
+
+#[test]
+fn enter_on_a_finding_shows_it_whole_and_then_its_lookup() {
+    let mut node = Node::new();
+    let mut screen = Screen::new(&node, 120, 30);
+    assert!(screen.keys("2").contains("Nothing wrong found so far."));
+    with_a_wait(&mut node, &screen);
+    screen.now = at(20.0);
+    let text = screen.draw();
+    assert!(text.contains("DP102") && text.contains("1 finding"), "{text}");
+    let text = screen.press(KeyCode::Enter);
+    assert!(text.contains("do: ") && text.contains("enter: its lookup, 12:00:02.000 wait.example"), "{text}");
+    let text = screen.press(KeyCode::Enter);
+    assert!(text.contains("vethdns1") && text.contains("wait.example"), "{text}");
+    let text = screen.press(KeyCode::Esc);
+    assert!(text.contains("do: "), "back at the finding: {text}");
+    assert!(screen.press(KeyCode::Esc).contains("SEVERITY"));
+}
+
+#[test]
+fn enter_on_a_finding_whose_lookup_is_gone_shows_its_client_s() {
+    let mut node = Node::new();
+    let mut screen = Screen::new(&node, 120, 30);
+    let limits = Limits { ladder_bytes: 0, ..Limits::default() };
+    *screen.feed.lock() = Feed::new(node.vantages.clone(), limits);
+    with_a_wait(&mut node, &screen);
+    screen.keys("2");
+    let text = screen.press(KeyCode::Enter);
+    assert!(text.contains("enter: the lookups of 10.244.1.23"), "{text}");
+    assert!(screen.press(KeyCode::Enter).contains("/ client=10.244.1.23"));
+}
+
+#[test]
+fn a_pod_is_one_line_whatever_address_it_asks_from_and_leads_to_its_lookups() {
+    let mut node = Node::new();
+    let mut screen = Screen::new(&node, 120, 30);
+    let mut of_other_address = pair(&mut node, "six.example", 3.0, 0.001);
+    of_other_address.client = ip("fd00::23");
+    let names = Pods::new();
+    for address in ["10.244.1.23", "fd00::23"] {
+        names.tell(ip(address), PodName { namespace: "shop".into(), name: "web-7c9f".into() });
+    }
+    {
+        let mut feed = screen.feed.lock();
+        *feed = Feed::new(node.vantages.clone(), Limits::default()).with_pods(names);
+        tell(&mut feed, &pair(&mut node, "four.example", 2.0, 0.001));
+        tell(&mut feed, &of_other_address);
+        let resolver = Resolver {
+            addresses: vec![ip("10.244.1.23")],
+            resolv_conf:
+                "search shop.svc.cluster.local svc.cluster.local\nnameserver 10.96.0.10\noptions ndots:5\n"
+                    .into(),
+            ..Resolver::default()
+        };
+        feed.resolver(&resolver, at(1.0));
+    }
+    let text = screen.keys("4");
+    let line = text.lines().find(|line| line.contains("shop/web-7c9f")).unwrap();
+    assert!(line.contains(" 2 ") && line.contains(" 5 "), "{text}");
+    assert!(
+        text.contains("shop/web-7c9f · 10.244.1.23 fd00::23 · asks 10.96.0.10 · ndots 5 · search shop.svc.cluster.local svc.cluster.local"),
+        "{text}"
+    );
+    let text = screen.press(KeyCode::Enter);
+    assert!(text.contains("/ pod=shop/web-7c9f · 2 lookups"), "{text}");
 }
 
 #[test]
@@ -280,8 +354,7 @@ fn names_and_titles_cannot_reach_the_terminal() {
     let vantage = Vantage { interface: "eth\x1b[31m".into(), ..Vantage::default() };
     bad.steps[0].questions[0].transmissions[0].hops[0].vantage = node.vantages.intern(vantage);
     let mut screen = Screen::new(&node, 120, 30);
-    *screen.feed.lock() = Feed::new(node.vantages.clone(), Limits::default())
-        .with_pods(Box::new(|_, _| Some("pod\x1b]0;x\x07\u{202e}".to_owned())));
+    *screen.feed.lock() = Feed::new(node.vantages.clone(), Limits::default());
     {
         let mut feed = screen.feed.lock();
         tell(&mut feed, &bad);
@@ -335,22 +408,22 @@ fn a_feed_keeps_no_more_than_its_limits() {
 
 #[test]
 fn a_full_lane_makes_no_lines_beyond_its_share_of_a_tick() {
-    let made = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&made);
     let limits = Limits { ordinary: 100, lines_per_tick: 5, ..Limits::default() };
     let mut node = Node::new();
-    let mut feed = Feed::new(node.vantages.clone(), limits).with_pods(Box::new(move |_, _| {
-        count.fetch_add(1, Ordering::Relaxed);
-        None
-    }));
+    let mut feed = Feed::new(node.vantages.clone(), limits);
+    let made = |feed: &mut Feed| {
+        let mut snapshot = Snapshot::default();
+        snapshot.refresh(feed, false, at(1.0));
+        snapshot.lanes[1].back().map(|row| row.serial)
+    };
     let ordinary = pair(&mut node, "ok.example", 0.01, 0.001);
     for _ in 0..10_000 {
         feed.lookup(&ordinary);
     }
     // Filling the lane took 100; the share of this tick was used up on the way.
-    assert_eq!(made.load(Ordering::Relaxed), 100);
+    assert_eq!(made(&mut feed), Some(100));
     feed.lookup(&pair(&mut node, "ok.example", 0.21, 0.001));
-    assert_eq!(made.load(Ordering::Relaxed), 101);
+    assert_eq!(made(&mut feed), Some(101));
 }
 
 #[test]

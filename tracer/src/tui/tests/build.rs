@@ -16,34 +16,34 @@ use std::{
 };
 
 /// 2026-11-20 12:00:00 UTC.
-pub(in crate::tui) const NOON: Timestamp = Timestamp::from_nanos(1_795_176_000_000_000_000);
+pub(crate) const NOON: Timestamp = Timestamp::from_nanos(1_795_176_000_000_000_000);
 
-pub(in crate::tui) fn at(seconds: f64) -> Timestamp {
+pub(crate) fn at(seconds: f64) -> Timestamp {
     NOON + Duration::from_secs_f64(seconds)
 }
 
-pub(in crate::tui) fn name(text: &str) -> Name {
+pub(crate) fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
-pub(in crate::tui) fn ip(text: &str) -> IpAddr {
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-pub(in crate::tui) fn socket(text: &str) -> SocketAddr {
+pub(crate) fn socket(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
 /// A node with one pod's veth, a bridge and the server's veth.
-pub(in crate::tui) struct Node {
-    pub(in crate::tui) vantages: Vantages,
+pub(crate) struct Node {
+    pub(crate) vantages: Vantages,
     way_out: Vec<VantageId>,
     way_back: Vec<VantageId>,
     next_question: u64,
 }
 
 impl Node {
-    pub(in crate::tui) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let vantages = Vantages::new();
         let enter = |interface: &str, direction| {
             vantages.intern(Vantage { interface: interface.into(), direction, ..Vantage::default() })
@@ -73,7 +73,7 @@ impl Node {
     }
 
     /// A question first asked at `seconds`; nothing sent so far.
-    pub(in crate::tui) fn question(&mut self, host: &str, qtype: Rtype) -> Question {
+    pub(crate) fn question(&mut self, host: &str, qtype: Rtype) -> Question {
         self.next_question += 1;
         Question {
             id: QuestionId(self.next_question),
@@ -87,7 +87,7 @@ impl Node {
     }
 
     /// Sends it (again); `seen` of the three vantages see it.
-    pub(in crate::tui) fn send(&self, question: &mut Question, seconds: f64, seen: usize) {
+    pub(crate) fn send(&self, question: &mut Question, seconds: f64, seen: usize) {
         let (client, server) = (SocketAddr::new(question.client, 40_000), socket("10.96.0.10:53"));
         let backend = socket("10.244.0.5:53");
         let time = at(seconds);
@@ -120,13 +120,7 @@ impl Node {
     }
 
     /// Answers the last message.
-    pub(in crate::tui) fn answer(
-        &self,
-        question: &mut Question,
-        seconds: f64,
-        rcode: Rcode,
-        addresses: &[&str],
-    ) {
+    pub(crate) fn answer(&self, question: &mut Question, seconds: f64, rcode: Rcode, addresses: &[&str]) {
         let index = question.answers.len() as u16;
         let last = question.transmissions.last_mut().unwrap();
         last.answered_by = Some(index);
@@ -152,7 +146,7 @@ impl Node {
     }
 
     /// A question with one message and one answer `took` seconds later.
-    pub(in crate::tui) fn answered(
+    pub(crate) fn answered(
         &mut self,
         host: &str,
         qtype: Rtype,
@@ -169,7 +163,7 @@ impl Node {
 }
 
 /// A lookup of these steps; counts and times are taken from the questions.
-pub(in crate::tui) fn lookup(host: &str, result: LookupResult, steps: Vec<Vec<Question>>) -> Lookup {
+pub(crate) fn lookup(host: &str, result: LookupResult, steps: Vec<Vec<Question>>) -> Lookup {
     let steps: Vec<Step> =
         steps.into_iter().map(|questions| Step { name: questions[0].name, questions }).collect();
     let questions = || steps.iter().flat_map(|s| &s.questions);
@@ -205,14 +199,14 @@ pub(in crate::tui) fn lookup(host: &str, result: LookupResult, steps: Vec<Vec<Qu
 }
 
 /// A and AAAA of one name, both answered after `took` seconds.
-pub(in crate::tui) fn pair(node: &mut Node, host: &str, seconds: f64, took: f64) -> Lookup {
+pub(crate) fn pair(node: &mut Node, host: &str, seconds: f64, took: f64) -> Lookup {
     let a = node.answered(host, Rtype::A, seconds, took, Rcode::NOERROR, &["10.96.4.7"]);
     let aaaa = node.answered(host, Rtype::AAAA, seconds + 0.000_003, took, Rcode::NOERROR, &[]);
     lookup(host, LookupResult::Ok, vec![vec![a, aaaa]])
 }
 
 /// The message that announces a query or an answer.
-pub(in crate::tui) fn message(seconds: f64, kind: MessageKind) -> Message {
+pub(crate) fn message(seconds: f64, kind: MessageKind) -> Message {
     Message {
         time: at(seconds),
         client: socket("10.244.1.23:40000"),
@@ -226,14 +220,14 @@ pub(in crate::tui) fn message(seconds: f64, kind: MessageKind) -> Message {
 }
 
 /// Tells a feed a lookup as the engine would: messages, questions, lookup.
-pub(in crate::tui) fn tell(feed: &mut Feed, lookup: &Lookup) {
+pub(crate) fn tell(feed: &mut Feed, lookup: &Lookup) {
     for question in lookup.steps.iter().flat_map(|s| &s.questions) {
         tell_question(feed, question);
     }
     feed.lookup(lookup);
 }
 
-pub(in crate::tui) fn tell_question(feed: &mut Feed, question: &Question) {
+pub(crate) fn tell_question(feed: &mut Feed, question: &Question) {
     let base = |time: Timestamp| time.since(NOON).as_secs_f64();
     for sent in &question.transmissions {
         feed.message(&message(base(sent.time), MessageKind::Query(sent.kind)));
@@ -247,20 +241,19 @@ pub(in crate::tui) fn tell_question(feed: &mut Feed, question: &Question) {
 }
 
 /// An app, its feed, and what it last drew.
-pub(in crate::tui) struct Screen {
-    pub(in crate::tui) app: App,
-    pub(in crate::tui) feed: SharedFeed,
-    pub(in crate::tui) snapshot: Snapshot,
-    pub(in crate::tui) terminal: Terminal<TestBackend>,
-    pub(in crate::tui) now: Timestamp,
+pub(crate) struct Screen {
+    pub(crate) app: App,
+    pub(crate) feed: SharedFeed,
+    pub(crate) snapshot: Snapshot,
+    pub(crate) terminal: Terminal<TestBackend>,
+    pub(crate) now: Timestamp,
 }
 
 impl Screen {
-    pub(in crate::tui) fn new(node: &Node, width: u16, height: u16) -> Self {
-        let mut feed =
-            Feed::new(node.vantages.clone(), Limits::default()).with_pods(Box::new(|client, _| {
-                (client == ip("10.244.1.23")).then(|| "shop/web-7c9f".to_owned())
-            }));
+    pub(crate) fn new(node: &Node, width: u16, height: u16) -> Self {
+        let names = Pods::new();
+        names.tell(ip("10.244.1.23"), PodName { namespace: "shop".into(), name: "web-7c9f".into() });
+        let mut feed = Feed::new(node.vantages.clone(), Limits::default()).with_pods(names);
         feed.status_mut().title = "node-7".into();
         feed.status_mut().interfaces = "14 veths · cni0 · eth0".into();
         Self {
@@ -272,14 +265,14 @@ impl Screen {
         }
     }
 
-    pub(in crate::tui) fn draw(&mut self) -> String {
+    pub(crate) fn draw(&mut self) -> String {
         self.snapshot.refresh(&mut self.feed.lock(), self.app.is_frozen(), self.now);
         let (app, snapshot) = (&mut self.app, &self.snapshot);
         self.terminal.draw(|frame| app.draw(frame, snapshot)).unwrap();
         self.text()
     }
 
-    pub(in crate::tui) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let buffer = self.terminal.backend().buffer();
         let width = usize::from(buffer.area.width).max(1);
         let rows = buffer.content.chunks(width);
@@ -287,12 +280,12 @@ impl Screen {
             .collect()
     }
 
-    pub(in crate::tui) fn press(&mut self, code: KeyCode) -> String {
+    pub(crate) fn press(&mut self, code: KeyCode) -> String {
         self.app.update(KeyEvent::new(code, KeyModifiers::NONE));
         self.draw()
     }
 
-    pub(in crate::tui) fn keys(&mut self, text: &str) -> String {
+    pub(crate) fn keys(&mut self, text: &str) -> String {
         for c in text.chars() {
             self.press(KeyCode::Char(c));
         }

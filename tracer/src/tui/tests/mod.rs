@@ -1,6 +1,6 @@
 //! The screens as text, the keys as sequences, and what may never happen as properties.
 
 mod behaviour;
-pub(in crate::tui) mod build;
+pub(crate) mod build;
 mod filters;
 mod screens;

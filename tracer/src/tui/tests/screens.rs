@@ -5,7 +5,7 @@ use crate::{
     findings::testing::drop_of,
     model::{
         Conntrack, DnsMessage, Fate, Flow, IcmpError, Lookup, LookupResult, Observer as _, PacketDrop,
-        QuestionOutcome, Rcode, Rival, Rtype, Transport, Unreachable,
+        QuestionOutcome, Rcode, Resolver, Rival, Rtype, Transport, Unreachable,
     },
     tui::{Motion, Playback, Recording},
 };
@@ -161,14 +161,14 @@ fn with_drops(screen: &mut Screen) {
 fn kernel() {
     at_all_sizes("kernel", |screen| {
         with_drops(screen);
-        screen.keys("3");
+        screen.keys("5");
     });
 }
 
 #[test]
 fn kernel_without_drops() {
     at_all_sizes("kernel_without_drops", |screen| {
-        screen.keys("3");
+        screen.keys("5");
     });
 }
 
@@ -263,7 +263,42 @@ fn ladder_with_icmp() {
 #[test]
 fn servers() {
     at_all_sizes("servers", |screen| {
+        screen.keys("3");
+    });
+}
+
+#[test]
+fn findings() {
+    at_all_sizes("findings", |screen| {
+        with_drops(screen);
+        screen.now = at(60.0);
         screen.keys("2");
+    });
+}
+
+#[test]
+fn a_finding() {
+    at_all_sizes("finding", |screen| {
+        with_drops(screen);
+        screen.now = at(60.0);
+        screen.keys("2");
+        screen.press(KeyCode::Enter);
+    });
+}
+
+#[test]
+fn pods() {
+    at_all_sizes("pods", |screen| {
+        let resolver = Resolver {
+            addresses: vec![ip("10.244.1.23")],
+            resolv_conf:
+                "search shop.svc.cluster.local svc.cluster.local cluster.local\nnameserver 10.96.0.10\n\
+                          options ndots:5\n"
+                    .into(),
+            ..Resolver::default()
+        };
+        screen.feed.lock().resolver(&resolver, at(1.0));
+        screen.keys("4");
     });
 }
 

@@ -2,10 +2,10 @@
 
 use crate::{
     model::{Transport, Vantages},
+    output::ladder::{Ladder, Lane, Rung, Step, What},
     tui::{
         keys::Command,
-        ladder::{Ladder, Lane, Rung, Step, What},
-        row::{self, Row},
+        row::Row,
         text,
         theme::{Theme, Tone},
     },
@@ -372,7 +372,8 @@ fn draw_detail(buffer: &mut Buffer, area: Rect, rung: &Rung, vantages: &Vantages
         _ if text::width(&whole) < area.width => vec![whole],
         note => vec![head, note.to_owned()],
     };
-    let places: Vec<String> = rung.hops.iter().map(|h| row::place(vantages, h.vantage)).collect();
+    let places: Vec<String> =
+        rung.hops.iter().map(|h| crate::output::ladder::place(vantages, h.vantage)).collect();
     let longest = places.iter().map(String::len).max().unwrap_or(0).min(28);
     let first = rung.hops.first().map(|h| h.time);
     for (hop, place) in rung.hops.iter().zip(&places) {

@@ -1,11 +1,14 @@
 //! The views behind the tabs. To add one: a file with a [`View`], and a line in [`all`].
 
+mod findings;
 mod help;
 mod kernel;
 mod ladder;
 mod lookups;
+mod pods;
 mod servers;
 
+pub(super) use findings::FindingScreen;
 pub(super) use help::Help;
 pub(super) use ladder::LadderScreen;
 
@@ -16,7 +19,9 @@ use ratatui::{Frame, layout::Rect};
 pub(super) fn all() -> Vec<Box<dyn View>> {
     vec![
         Box::new(lookups::Lookups::new()),
+        Box::new(findings::FindingsView::new()),
         Box::new(servers::ServersView::new()),
+        Box::new(pods::PodsView::new()),
         Box::new(kernel::KernelView::new()),
     ]
 }
@@ -44,6 +49,8 @@ pub(super) trait View: std::fmt::Debug {
 /// What enter on a line does.
 #[derive(Debug)]
 pub(super) enum Opened {
+    /// A finding, whole.
+    Finding(Box<FindingScreen>),
     /// There is no line.
     Nothing,
     /// A lookup's messages.

@@ -1,10 +1,10 @@
-//! A lookup's messages in the order of their steps and times: what the ladder screen draws, kept small.
+//! A lookup's messages in the order of their steps and times: what the ladder screen and the page draw, kept small.
 
-use super::row;
-use crate::findings::what_happened;
+use super::text;
+use crate::findings::{Evidence, what_happened};
 use crate::model::{
-    Answer, Hop, Lookup, Name, Question, QuestionOutcome, Rcode, Timestamp, Transmission, TransmissionKind,
-    Transport, Unreachable, VantageId, Vantages,
+    Answer, Hop, Lookup, Name, PacketDrop, Question, QuestionOutcome, Rcode, RetransmissionKind, Timestamp,
+    Transmission, TransmissionKind, Transport, Unreachable, VantageId, Vantages,
 };
 use std::{
     net::{IpAddr, SocketAddr},
@@ -16,41 +16,43 @@ const SHOWN_GAP: Duration = Duration::from_millis(200);
 
 /// The messages of one lookup, or of one question.
 #[derive(Debug)]
-pub(super) struct Ladder {
-    pub(super) start: Timestamp,
+pub(crate) struct Ladder {
+    pub(crate) start: Timestamp,
     /// The candidate that gave the address, escaped.
-    pub(super) answered_by: Option<Box<str>>,
-    pub(super) steps: Box<[Step]>,
+    pub(crate) answered_by: Option<Box<str>>,
+    pub(crate) steps: Box<[Step]>,
 }
 
 /// One candidate name.
 #[derive(Debug)]
-pub(super) struct Step {
+pub(crate) struct Step {
     /// Escaped.
-    pub(super) name: Box<str>,
+    pub(crate) name: Box<str>,
     /// Each type asked, and how it ended.
-    pub(super) outcome: Box<str>,
+    pub(crate) outcome: Box<str>,
     /// By time.
-    pub(super) rungs: Box<[Rung]>,
+    pub(crate) rungs: Box<[Rung]>,
 }
 
 /// One line of the ladder.
 #[derive(Debug)]
-pub(super) struct Rung {
+pub(crate) struct Rung {
     /// Since the lookup's start.
-    pub(super) offset: Duration,
+    pub(crate) offset: Duration,
     /// What the line is about.
-    pub(super) what: What,
+    pub(crate) what: What,
     /// The type asked, as text.
-    pub(super) qtype: Box<str>,
+    pub(crate) qtype: Box<str>,
     /// The message's way, in the order it passed; empty for a gap.
-    pub(super) hops: Box<[Hop]>,
+    pub(crate) hops: Box<[Hop]>,
+    /// What the kernel told of its end.
+    pub(crate) drop: Option<Evidence>,
     /// What is to be said about it.
-    pub(super) note: Box<str>,
+    pub(crate) note: Box<str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum What {
+pub(crate) enum What {
     Query {
         id: u16,
         transport: Transport,
@@ -74,7 +76,7 @@ pub(super) enum What {
 }
 
 impl Ladder {
-    pub(super) fn of_lookup(lookup: &Lookup, vantages: &Vantages) -> Self {
+    pub(crate) fn of_lookup(lookup: &Lookup, vantages: &Vantages) -> Self {
         Self {
             start: lookup.start,
             answered_by: lookup.answered_by.map(|n| n.to_string().into()),
@@ -86,14 +88,22 @@ impl Ladder {
         }
     }
 
-    pub(super) fn of_question(question: &Question, vantages: &Vantages) -> Self {
+    pub(crate) fn of_question(question: &Question, vantages: &Vantages) -> Self {
         let start = question.first_asked();
         let step = Step::new(&question.name, std::slice::from_ref(question), start, vantages);
         Self { start, answered_by: None, steps: Box::new([step]) }
     }
 
+    /// Whether one of these frames is of its messages, or was a drop of one.
+    pub(crate) fn shows(&self, evidence: &[Evidence]) -> bool {
+        self.rungs().any(|(_, rung)| {
+            let frames = rung.hops.iter().map(Evidence::from).chain(rung.drop);
+            frames.into_iter().any(|frame| evidence.contains(&frame))
+        })
+    }
+
     /// Octets of memory, near enough for a budget.
-    pub(super) fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         let rungs = self.steps.iter().flat_map(|s| &s.rungs);
         let rung = |r: &Rung| size_of::<Rung>() + size_of_val(&*r.hops) + r.note.len() + r.qtype.len();
         size_of::<Self>()
@@ -102,13 +112,13 @@ impl Ladder {
     }
 
     /// Every line with the step it is in.
-    pub(super) fn rungs(&self) -> impl Iterator<Item = (usize, &Rung)> {
+    pub(crate) fn rungs(&self) -> impl Iterator<Item = (usize, &Rung)> {
         self.steps.iter().enumerate().flat_map(|(index, step)| step.rungs.iter().map(move |r| (index, r)))
     }
 
     /// The interfaces on the way from client to server: each query's way in turn, new ones put behind the one
     /// they were seen after. Both directions of an interface are one lane.
-    pub(super) fn lanes(&self, vantages: &Vantages) -> Vec<Lane> {
+    pub(crate) fn lanes(&self, vantages: &Vantages) -> Vec<Lane> {
         let mut lanes: Vec<Lane> = Vec::new();
         for (_, rung) in self.rungs() {
             let forward = matches!(rung.what, What::Query { .. });
@@ -137,11 +147,11 @@ impl Ladder {
 
 /// One interface on the way.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Lane {
+pub(crate) struct Lane {
     /// Escaped.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// The vantages it stands for.
-    pub(super) vantages: Vec<VantageId>,
+    pub(crate) vantages: Vec<VantageId>,
 }
 
 fn lane_name(vantages: &Vantages, id: VantageId) -> String {
@@ -150,7 +160,7 @@ fn lane_name(vantages: &Vantages, id: VantageId) -> String {
         Some(netns) => format!("{netns}/{}", vantage.interface),
         None => vantage.interface.clone(),
     };
-    super::text::escape(&name).into_owned()
+    text::escape(&name).into_owned()
 }
 
 impl Step {
@@ -173,6 +183,7 @@ fn with_gaps(rungs: Vec<Rung>) -> Vec<Rung> {
                 what: What::Gap(gap),
                 qtype: "".into(),
                 hops: Box::default(),
+                drop: None,
                 note: "".into(),
             });
         }
@@ -200,6 +211,7 @@ fn of_question<'a>(
             },
             qtype: qtype(),
             hops: t.hops.to_vec().into(),
+            drop: t.dropped.as_deref().map(evidence),
             note: note_of_query(question, t, vantages).into(),
         };
         std::iter::once(query).chain(t.unreachable.map(|u| icmp(u, start, qtype())))
@@ -215,9 +227,14 @@ fn of_question<'a>(
         },
         qtype: qtype(),
         hops: a.hops.to_vec().into(),
+        drop: a.dropped.as_deref().map(evidence),
         note: note_of_answer(a).into(),
     });
     queries.chain(answers)
+}
+
+fn evidence(drop: &PacketDrop) -> Evidence {
+    Evidence { frame: drop.frame, vantage: drop.vantage }
 }
 
 fn icmp(unreachable: Unreachable, start: Timestamp, qtype: Box<str>) -> Rung {
@@ -234,6 +251,7 @@ fn icmp(unreachable: Unreachable, start: Timestamp, qtype: Box<str>) -> Rung {
         what: What::Icmp { from: error.from },
         qtype,
         hops: Box::default(),
+        drop: None,
         note: format!("ICMP {what}").into(),
     }
 }
@@ -255,7 +273,7 @@ fn note_of_query(question: &Question, message: &Transmission, vantages: &Vantage
     {
         let last = message.hops.last().filter(|_| vantages.len() > 1);
         parts.push(match last {
-            Some(hop) => format!("unanswered, last seen {}", row::place(vantages, hop.vantage)),
+            Some(hop) => format!("unanswered, last seen {}", place(vantages, hop.vantage)),
             None => "unanswered".into(),
         });
     }
@@ -264,7 +282,7 @@ fn note_of_query(question: &Question, message: &Transmission, vantages: &Vantage
         TransmissionKind::ParallelCopy => parts.push("copy to another server".into()),
         TransmissionKind::TcpFallback => parts.push("over TCP after truncation".into()),
         TransmissionKind::Retransmission(r) => {
-            parts.push(row::again(r.gap, r.kind, r.same_port, r.server_changed));
+            parts.push(again(r.gap, r.kind, r.same_port, r.server_changed));
         }
     }
     parts.reverse();
@@ -293,7 +311,7 @@ fn note_of_answer(answer: &Answer) -> String {
     }
     if answer.addresses.is_empty() && answer.answer_count > 0 {
         note.push(' ');
-        note.push_str(&super::text::counted(u64::from(answer.answer_count), "record"));
+        note.push_str(&text::counted(u64::from(answer.answer_count), "record"));
     }
     note
 }
@@ -311,6 +329,35 @@ fn outcome(question: &Question) -> String {
         QuestionOutcome::Answered(rcode) => rcode.to_string(),
     };
     format!("{} {how}", question.qtype)
+}
+
+/// `veth1 ingress`, escaped.
+pub(crate) fn place(vantages: &Vantages, id: VantageId) -> String {
+    vantages.lookup(id).map_or_else(|| "?".to_owned(), |v| text::escape(&v.to_string()).into_owned())
+}
+
+/// The words of a retransmission: `again after 5.0 s, same port`.
+pub(crate) fn again(
+    gap: Duration,
+    kind: RetransmissionKind,
+    same_port: bool,
+    server_changed: bool,
+) -> String {
+    let why = match kind {
+        RetransmissionKind::AnsweredAgain => "though answered, ",
+        RetransmissionKind::Icmp => "after ICMP, ",
+        RetransmissionKind::Refused => "after REFUSED, ",
+        RetransmissionKind::Servfail => "after SERVFAIL, ",
+        RetransmissionKind::Timeout => "",
+    };
+    let whom = if server_changed {
+        "other server"
+    } else if same_port {
+        "same port"
+    } else {
+        "new port"
+    };
+    format!("again after {}, {why}{whom}", text::wait(gap))
 }
 
 #[cfg(test)]
