@@ -25,7 +25,7 @@ const TOOLS: [Tool; 3] = [Tool::Minimal, Tool::Stream { all: false }, Tool::Stre
 const COLUMNS: [Column; 3] = [
     Column::new("nanos_per_run", "ns a run", 0),
     Column::new("of_minimal", "of the minimal one", 2),
-    Column::new("runs_per_query", "runs a query", 2),
+    Column::new("runs_per_thousand_queries", "runs per 1,000 queries", 1),
 ];
 
 pub(crate) fn measure(extent: &Extent) -> Result<Vec<Table>> {
@@ -56,7 +56,7 @@ fn compare(lab: &Lab, extent: &Extent, table: &mut Table) -> Result<()> {
             let ratio = minimal.filter(|_| kind == CLASSIFIER).map(|minimal| nanos / minimal);
             table.add(
                 &format!("{}: {program}", tool.name()),
-                &[Some(nanos), ratio, Some(time.runs as f64 / queries)],
+                &[Some(nanos), ratio, Some(time.runs as f64 / queries * 1e3)],
             );
         }
     }

@@ -116,6 +116,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     for part in parts {
         let beside = machine::busy_percent();
         let mut measured = part.measure(&extent)?;
+        let beside = [beside, machine::busy_percent()];
         for table in &mut measured {
             table.beside = Some(beside);
             if options.output == Output::Text {

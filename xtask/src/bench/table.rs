@@ -33,8 +33,8 @@ pub(crate) struct Table {
     rows: Vec<(String, Vec<Vec<f64>>)>,
     /// What could not be measured here, and why.
     pub(crate) left_out: Vec<String>,
-    /// Share of the processors that others used just before, in percent.
-    pub(crate) beside: Option<f64>,
+    /// Share of the processors that others used just before and just after, in percent.
+    pub(crate) beside: Option<[f64; 2]>,
 }
 
 impl Table {
@@ -123,8 +123,8 @@ impl Table {
     }
 
     fn beside_note(&self) -> String {
-        self.beside.map_or_else(String::new, |percent| {
-            format!(" (others used {percent:.0} % of the processors just before)")
+        self.beside.map_or_else(String::new, |[before, after]| {
+            format!(" (others used {before:.0} % of the processors just before, {after:.0} % just after)")
         })
     }
 
