@@ -13,10 +13,11 @@ use std::{fs, io, path::Path, process::Command, time::Duration};
 const MOST_FOR_TSHARK: u64 = 2_000_000;
 const LIMIT: Duration = Duration::from_secs(1_800);
 
-const COLUMNS: [Column; 4] = [
+const COLUMNS: [Column; 5] = [
     Column::new("wall_seconds", "s", 2),
-    Column::new("of_report", "times dnspath report", 2),
+    Column::new("of_report", "s, times `dnspath report`", 2),
     Column::new("cpu_seconds", "CPU s", 2),
+    Column::new("cpu_of_report", "CPU, times `dnspath report`", 2),
     Column::new("peak_mib", "peak MiB", 1),
 ];
 
@@ -102,14 +103,15 @@ fn compare(name: &'static str, packets: u64, extent: &Extent) -> Result<Table> {
             runs.push((reader, reader.read(&capture, &folder)?));
         }
         let report = runs.iter().find(|(reader, _)| reader.name == READERS[0].name);
-        let report = report.map(|(_, run)| run.wall_seconds);
+        let report = report.map(|(_, run)| *run);
         for (reader, run) in runs {
             table.add(
                 reader.name,
                 &[
                     Some(run.wall_seconds),
-                    report.map(|report| run.wall_seconds / report),
+                    report.map(|report| run.wall_seconds / report.wall_seconds),
                     Some(run.usage.cpu_seconds),
+                    report.map(|report| run.usage.cpu_seconds / report.usage.cpu_seconds),
                     Some(run.usage.peak_kib as f64 / 1024.0),
                 ],
             );

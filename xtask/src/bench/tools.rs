@@ -28,7 +28,8 @@ pub(crate) enum Tool {
 
 /// Long enough to attach on a loaded machine, and to end there.
 const LIMIT: Duration = Duration::from_secs(60);
-/// Buffers of the tools on libpcap, in MiB: that of dnspath's ring.
+/// Buffers of the tools on libpcap: as large as dnspath's ring. tcpdump takes KiB, Wireshark's programs MiB.
+const BUFFER_KIB: &str = "16384";
 const BUFFER_MIB: &str = "16";
 const FILTER: &str = "port 53";
 
@@ -107,8 +108,7 @@ impl Tool {
             }
             Self::Tshark => command.args(["-n", "-p", "-i", link, "-B", BUFFER_MIB, "-f", FILTER]),
             Self::Tcpdump | Self::Screen => {
-                command.args(["-n", "-p", "-i", link, "-B"]).arg(format!("{BUFFER_MIB}384"));
-                command.args(["-Z", "root", "-w"]).arg(&capture).arg(FILTER)
+                command.args(["-n", "-p", "-i", link, "-B", BUFFER_KIB, "-Z", "root", "-w"]).arg(&capture).arg(FILTER)
             }
         };
         if let Self::Stream { all } | Self::Record { all } = self {
