@@ -13,6 +13,7 @@
 //! [`Lab`]'s documentation has the picture. Everything is inside namespaces whose names begin with `dp` and the
 //! owner's pid; all of it goes when the `Lab` is dropped, and also when its owner is killed.
 
+pub mod callgrind;
 pub mod capture;
 pub mod clash;
 pub mod client;
@@ -42,6 +43,7 @@ pub mod toolbox;
 pub mod topology;
 pub mod tracer;
 pub mod traffic;
+pub mod usage;
 
 pub use capture::{Capture, WireMessage};
 pub use client::{Client, LookupAnswer};

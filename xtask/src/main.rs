@@ -2,6 +2,7 @@
 //!
 //! Each step looks first whether its work is done, so a second run is quick and silent.
 
+mod bench;
 mod command;
 mod debian;
 mod demo;
@@ -32,6 +33,8 @@ enum Task {
     Demo(demo::Options),
     /// Format check, lints, unit tests, documentation tests, end-to-end tests in the lab
     Test(test::Options),
+    /// Measure dnspath beside tcpdump, tshark, dnstop and others: speed, loss, processor time, memory
+    Bench(bench::Options),
     /// Tests on Debian's kernels, each in a virtual machine (QEMU)
     VmTest(vm::Options),
     /// Build dnspath and run it with the privileges it needs
@@ -64,6 +67,7 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Demo(options) => return demo::run(&options),
         Task::Test(options) => return test::run(&options),
+        Task::Bench(options) => return bench::run(&options),
         Task::VmTest(options) => return vm::run(&options),
         Task::Run { arguments } => {
             command::build_release(&["dnspath"])?;

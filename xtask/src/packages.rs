@@ -18,6 +18,15 @@ pub(crate) fn ensure_programs(programs: &[(&str, &str)]) -> Result<()> {
     install(&missing_programs(programs), "the virtual machines lack")
 }
 
+/// As [`ensure_programs`], but one by one: a package that cannot be had is said, and left out.
+pub(crate) fn ensure_each(programs: &[(&str, &str)], who_lacks: &str) {
+    for package in missing_programs(programs) {
+        if let Err(error) = install(std::slice::from_ref(&package), who_lacks) {
+            say(&format!("setup: {package} cannot be installed; what needs it is left out ({error:#})"));
+        }
+    }
+}
+
 /// The packages of those programs that are not here.
 pub(crate) fn missing_programs(programs: &[(&str, &str)]) -> Vec<String> {
     let mut packages: Vec<String> = programs

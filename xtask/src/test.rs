@@ -45,9 +45,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         "warnings",
     ]);
     step(&mut counts, "lints", &mut clippy)?;
-    let unit =
-        ["test", "--locked", "--package", "dnspath", "--package", "dnspath-ebpf", "--package", "xtask"];
-    tests(&mut counts, "unit, scenario and documentation tests", cargo().args(unit))?;
+    let mut unit = cargo();
+    unit.args(["test", "--locked"]);
+    for package in ["dnspath", "dnspath-ebpf", "dnspath-bench", "xtask"] {
+        unit.args(["--package", package]);
+    }
+    tests(&mut counts, "unit, scenario and documentation tests", &mut unit)?;
     let mut documentation = cargo();
     documentation
         .args([
@@ -70,7 +73,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         counts.skipped += 1;
     } else {
         packages::ensure()?;
-        build_release(&["dnspath", "dnspath-tests"])?;
+        build_release(&["dnspath", "dnspath-tests", "dnspath-bench"])?;
         tests(
             &mut counts,
             "end-to-end tests in the lab",

@@ -1,0 +1,24 @@
+//! What a message costs: a budget in instructions, which do not depend on the machine's load.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+use dnspath_tests::callgrind::{DECODE_BUDGET, ENGINE_BUDGET, count, why_not};
+use dnspath_tests::harness::{Outcome, run};
+
+fn main() -> ExitCode {
+    run(&[("decoder_and_engine_keep_their_budget", decoder_and_engine_keep_their_budget)])
+}
+
+fn decoder_and_engine_keep_their_budget() -> Result<Outcome> {
+    if let Some(reason) = why_not() {
+        return Ok(Outcome::LeftOut(reason));
+    }
+    let counted = count()?;
+    ensure!(counted.decode <= DECODE_BUDGET, "{:.0} instructions for a frame", counted.decode);
+    ensure!(counted.engine <= ENGINE_BUDGET, "{:.0} instructions for a message", counted.engine);
+    Ok(Outcome::Measured(format!(
+        "decoder {:.0} instructions for a frame, engine {:.0} for a message with two sightings",
+        counted.decode, counted.engine
+    )))
+}
