@@ -38,7 +38,7 @@ const fn case(name: &'static str, lookups_per_second: u32, clients: u32, unanswe
     Case { name, lookups_per_second, clients, unanswered }
 }
 
-/// 2,000 lookups a second are 40,000 messages.
+/// 2,000 lookups a second are 40,000 messages. One whose answers never come is four, and open for 17 seconds.
 const CASES: [Case; 13] = [
     case("100 lookups/s", 100, 246, 0.001),
     case("1,000 lookups/s", 1_000, 246, 0.001),
@@ -52,7 +52,7 @@ const CASES: [Case; 13] = [
     case("10 % unanswered", 2_000, 246, 0.1),
     case("50 % unanswered", 2_000, 246, 0.5),
     case("100 % unanswered", 2_000, 246, 1.0),
-    case("200,000 questions open, 5,000 pods", 14_000, 5_000, 1.0),
+    case("200,000 questions open, 5,000 pods", 5_750, 5_000, 1.0),
 ];
 
 pub(crate) fn measure(extent: &Extent) -> Result<Vec<Table>> {

@@ -107,9 +107,10 @@ impl Tool {
                 command.args(["-q", "-p", "-i", link, "-B", BUFFER_MIB, "-f", FILTER, "-w"]).arg(&capture)
             }
             Self::Tshark => command.args(["-n", "-p", "-i", link, "-B", BUFFER_MIB, "-f", FILTER]),
-            Self::Tcpdump | Self::Screen => {
-                command.args(["-n", "-p", "-i", link, "-B", BUFFER_KIB, "-Z", "root", "-w"]).arg(&capture).arg(FILTER)
-            }
+            Self::Tcpdump | Self::Screen => command
+                .args(["-n", "-p", "-i", link, "-B", BUFFER_KIB, "-Z", "root", "-w"])
+                .arg(&capture)
+                .arg(FILTER),
         };
         if let Self::Stream { all } | Self::Record { all } = self {
             command.args(["--netns", lab.node().name(), "--ready-file"]).arg(&ready);
