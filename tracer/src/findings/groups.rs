@@ -78,6 +78,7 @@ impl Tally {
             evidence,
             symptoms: Vec::new(),
             explained_by: None,
+            rests_on_absence: false,
             blames: Vec::new(),
             suspects: Vec::new(),
         }
