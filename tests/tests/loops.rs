@@ -10,11 +10,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use dnspath_tests::clock::wait_until;
 use dnspath_tests::harness::{Outcome, run};
-use dnspath_tests::process::Process;
+use dnspath_tests::process::{Process, bound_command};
 use dnspath_tests::query::{Qtype, ask, query};
 use dnspath_tests::report::{LiveReport, report, report_json};
 use dnspath_tests::topology::UPSTREAM4;
-use dnspath_tests::tracer::binary;
+use dnspath_tests::tracer::{Tracer, binary};
 use dnspath_tests::{Lab, LabOptions, Namespace, Pod, Responder, toolbox};
 use serde_json::Value;
 
@@ -35,6 +35,7 @@ fn session() -> Result<Outcome> {
         return Ok(Outcome::LeftOut(format!("{reason:#}")));
     }
     let lab = Lab::new(LabOptions { server: None, far_pods: Vec::new(), ..LabOptions::default() })?;
+    somebody_elses_program(lab.node())?;
     let directory = lab.node().files();
     let file = directory.join("session.pcapng");
     let path = file.to_str().context("a path that is not UTF-8")?;
@@ -45,6 +46,7 @@ fn session() -> Result<Outcome> {
     dig_hinfo(&lab)?;
     forward_to_itself(&lab.pod("dns1")?.namespace)?;
     connect(&lab)?;
+    ask_encrypted(lab.pod("web")?)?;
     // What happened last has to be told yet.
     sleep(Duration::from_millis(300));
 
@@ -54,8 +56,10 @@ fn session() -> Result<Outcome> {
     ensure!(printed == again, "the recording's report is another:\n{printed}\n{again}");
     the_loop_is_told(&lab, &told)?;
     connects_are_told(&lab, &told)?;
+    are_told_as_not_seen(&told, &["ebpf-routing", "encrypted-dns"])?;
     let without = report_json(&["--no-connect"], &[&file])?;
     ensure!(of_code(&without, "DP601").next().is_none(), "told with --no-connect: {without}");
+    without_btf(&lab)?;
     let loops = of_code(&told, "DP205").next().and_then(|loop_| loop_["count"].as_u64()).unwrap_or(0);
     Ok(Outcome::Measured(format!("{loops} queries that came back")))
 }
@@ -99,6 +103,57 @@ fn forward_to_itself(namespace: &Namespace) -> Result<()> {
     let ended = server.wait(Duration::from_secs(20))?;
     let log = server.log()?;
     ensure!(!ended.success() && log.contains("Loop"), "it did not detect its loop: {log}");
+    Ok(())
+}
+
+/// A program at a pod's interface that lets everything pass.
+fn somebody_elses_program(node: &Namespace) -> Result<()> {
+    node.script(
+        "tc qdisc add dev veth-web clsact
+         tc filter add dev veth-web ingress bpf bytecode '1,6 0 0 4294967295,'",
+    )
+    .map(drop)
+}
+
+/// One datagram to the port of DNS over QUIC.
+fn ask_encrypted(pod: &Pod) -> Result<()> {
+    let socket = pod.namespace.udp_socket(pod.ip4, 0)?;
+    socket.send_to(&[0; 40], (UPSTREAM4, 853)).context("cannot send")?;
+    // The count is read four times a second.
+    sleep(Duration::from_millis(600));
+    Ok(())
+}
+
+fn are_told_as_not_seen(report: &Value, expected: &[&str]) -> Result<()> {
+    let told: Vec<&str> =
+        of_code(report, "DP902").filter_map(|finding| finding["subject"]["what"].as_str()).collect();
+    let missing: Vec<_> = expected.iter().filter(|what| !told.contains(what)).collect();
+    ensure!(missing.is_empty(), "{missing:?} not told, but {told:?}");
+    ensure!(of_code(report, "DP902").all(|finding| finding["severity"] == "info"), "more than information");
+    Ok(())
+}
+
+/// A kernel that does not tell its types: what cannot be seen is said, and packets are captured all the same.
+fn without_btf(lab: &Lab) -> Result<()> {
+    const HIDE: &str = "mount -t tmpfs tmpfs /sys/kernel/btf && exec \"$0\" \"$@\"";
+    let mut command = bound_command("unshare");
+    command.args(["--mount", "sh", "-c", HIDE]).arg(binary()?);
+    let units = ["--unit", "message", "--unit", "finding"];
+    let arguments = ["stream", "-o", "json", "--netns", lab.node().name()];
+    let tracer = Tracer::start_by(command, lab.upstream().files(), &[&arguments[..], &units].concat())?;
+    let web = lab.pod("web")?;
+    let socket = web.namespace.udp_socket(web.ip4, 0)?;
+    let message = query(0x0b7f, "web.lab.test", Qtype::A);
+    let server = SocketAddr::from((lab.pod("dns2")?.ip4, 53));
+    ensure!(ask(&socket, server, &message, Duration::from_secs(5))?.is_some(), "no answer");
+    let is_it = |line: &Value| line["unit"] == "message" && line["id"] == 0x0b7f;
+    let told = || tracer.lines().is_ok_and(|lines| lines.iter().filter(|line| is_it(line)).count() == 2);
+    ensure!(wait_until(Duration::from_secs(10), told), "query and answer are not told: {}", tracer.log()?);
+    let log = tracer.log()?;
+    let told = tracer.finish()?;
+    let findings: Vec<Value> = told.unit("finding").cloned().collect();
+    are_told_as_not_seen(&serde_json::json!({ "findings": findings }), &["translation", "drops"])?;
+    ensure!(log.contains("(DP902)") && log.contains("/sys/kernel/btf"), "not said at the start: {log}");
     Ok(())
 }
 
@@ -163,7 +218,8 @@ fn connects_are_told(lab: &Lab, told: &Value) -> Result<()> {
     ensure!(found.len() == expected.len(), "{} told: {found:?}", found.len());
     let client = IpAddr::from(lab.pod("web")?.ip4).to_string();
     for (port, outcome, severity) in expected {
-        let of_port = found.iter().find(|it| it["subject"]["port"] == port.to_string());
+        let shown = port.to_string();
+        let of_port = found.iter().find(|it| it["subject"]["port"].as_str() == Some(&shown));
         let it = of_port.with_context(|| format!("port {port} is not told: {found:?}"))?;
         ensure!(it["subject"]["outcome"] == outcome && it["severity"] == severity, "{it}");
         ensure!(it["subject"]["client"] == client && it["subject"]["name"] == "web.lab.test", "{it}");

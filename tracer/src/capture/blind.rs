@@ -23,7 +23,7 @@ impl Capture {
             spots.push(BlindSpot::new(
                 "translation",
                 reason,
-                "which hops of a translated connection belong together is told by their content alone",
+                "which hops of translated connections are one packet's, where their content does not tell",
                 "A kernel with CONFIG_DEBUG_INFO_BTF tells it.",
             ));
         }
@@ -39,7 +39,7 @@ impl Capture {
                     spots.push(BlindSpot::new(
                         "drop-reasons",
                         "this kernel gives no reasons for drops",
-                        "of a dropped packet the function that freed it is told alone",
+                        "why a packet was dropped; the function that freed it is named",
                         "Reasons came with Linux 5.17.",
                     ));
                 }
@@ -47,7 +47,7 @@ impl Capture {
                     spots.push(BlindSpot::new(
                         "clashes",
                         reason,
-                        "a clash that conntrack resolved towards the same server is counted, and not told with its packet",
+                        "the packet of a clash that conntrack resolved towards the same server (its counter shows it)",
                         "Clashes that cost a packet are told all the same, by conntrack's counters.",
                     ));
                 }
@@ -61,17 +61,22 @@ impl Capture {
                 "Without nf_conntrack there are none; where it is loaded later, its drops are told from then on.",
             ));
         }
-        if let Some(program) = self.namespaces.iter().find_map(|namespace| namespace.foreign.as_ref()) {
+        if let Some(program) = self.foreign_program() {
             spots.push(BlindSpot::new(
                 "ebpf-routing",
                 format!("eBPF programs of others are attached: {program}"),
-                "packets that they redirect (eBPF host routing) pass watched interfaces unseen, answers more often than \
-                 queries",
+                "packets that they redirect (eBPF host routing), answers more often than queries",
                 "With Cilium, bpf.hostLegacyRouting=true sends packets by the kernel's own way; Calico's eBPF dataplane has \
                  no such switch.",
             ));
         }
         spots
+    }
+
+    /// An eBPF program of somebody else that was attached before, and where.
+    #[must_use]
+    pub fn foreign_program(&self) -> Option<&str> {
+        self.namespaces.iter().find_map(|namespace| namespace.foreign.as_deref())
     }
 }
 

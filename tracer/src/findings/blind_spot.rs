@@ -82,7 +82,7 @@ impl BlindSpots {
             let spot = BlindSpot::new(
                 "loopback",
                 found,
-                "what it asks there passes its loopback alone, which is not watched",
+                "what it asks there, which passes its loopback alone",
                 "--pod-loopback watches it.",
             );
             Some(finding(&spot, &group.tally))
@@ -94,7 +94,7 @@ impl BlindSpots {
 fn finding(spot: &BlindSpot, tally: &Tally) -> Finding {
     let mut finding = tally.finding(CODE, Severity::Info, Confidence::High);
     finding.subject = vec![("what", spot.what.clone()), ("found", spot.found.clone())];
-    finding.summary = format!("{}: {}", spot.found, spot.unseen);
+    finding.summary = format!("{}; not seen: {}", spot.found, spot.unseen);
     finding.advice.clone_from(&spot.advice);
     finding
 }
@@ -150,8 +150,8 @@ mod tests {
         assert_eq!(
             told("127.0.0.1", true, false),
             [
-                "shop/web-1 asks a nameserver of its own at 127.0.0.1: what it asks there passes its loopback alone, which \
-              is not watched"
+                "shop/web-1 asks a nameserver of its own at 127.0.0.1; not seen: what it asks there, which passes its \
+              loopback alone"
             ]
         );
     }

@@ -26,7 +26,7 @@ impl BlindSpot {
         Self::new(
             "encrypted-dns",
             "DNS over TLS or QUIC is in use (port 853)",
-            "its queries and answers cannot be read",
+            "its queries and answers",
             "Look at the programs and stub resolvers that use it; what they ask over HTTPS (DoH) shows nowhere.",
         )
     }

@@ -416,7 +416,7 @@ fn blind_spots(capture: &Capture, namespaces: &[Netns], vantages: &Vantages) -> 
 
 /// Tells the user and the session what cannot be seen, once.
 fn tell_blind(spot: BlindSpot, known: &mut Known, notes: &Notes) {
-    let note = format!("not seen here (DP902): {}; because: {}", spot.unseen, spot.found);
+    let note = format!("not seen here (DP902): {} ({})", spot.unseen, spot.found);
     if known.tell_blind(spot) {
         notes.add(&note);
     }
