@@ -190,8 +190,9 @@ fn apart(one: &Value, other: &Value) -> Option<f64> {
 /// The findings without times, frame numbers, pods (which a file does not know), and the summary, which has waits in
 /// words.
 fn findings(report: &Value) -> Value {
-    // Those that rest on the kernel's word alone.
-    let of_drops = |f: &&Value| f["code"].as_str().is_some_and(|code| code.starts_with("DP30"));
+    // Those that rest on the kernel's word alone, and what is lost between places that only some captures see.
+    let of_drops =
+        |f: &&Value| f["code"].as_str().is_some_and(|code| code.starts_with("DP30") || code == "DP402");
     let mut all: Vec<String> = list(report, "findings")
         .iter()
         .filter(|f| !of_drops(f))

@@ -53,10 +53,14 @@ pub(super) fn findings(ways: &Ways, usual: &Usual, sources: &[Source]) -> Vec<Fi
     }
     let mut legs: BTreeMap<Key, Leg> = BTreeMap::new();
     // What of a service was not sent to any backend yet has no node that it is for.
-    let services: HashSet<IpAddr> =
-        ways.queries.keys().filter(|way| way.backend != way.server).map(|way| way.server).collect();
+    let services: HashSet<IpAddr> = ways
+        .queries()
+        .into_iter()
+        .filter(|(way, _)| way.backend != way.server)
+        .map(|(way, _)| way.server)
+        .collect();
     let homeless = homeless(ways, sources);
-    for (way, queries) in ways.queries.iter().filter(|(way, _)| !services.contains(&way.backend)) {
+    for (way, queries) in ways.queries().into_iter().filter(|(way, _)| !services.contains(&way.backend)) {
         let Some(&home) = ways.homes.get(&way.backend).or_else(|| homeless.get(&way.backend)) else {
             continue;
         };
@@ -74,7 +78,7 @@ pub(super) fn findings(ways: &Ways, usual: &Usual, sources: &[Source]) -> Vec<Fi
             }
         }
     }
-    for (way, answers) in &ways.answers {
+    for (way, answers) in ways.answers() {
         let (Some(&home), to) = (ways.homes.get(&way.backend), ways.places.source(way.asked_at)) else {
             continue;
         };
@@ -99,7 +103,7 @@ pub(super) fn findings(ways: &Ways, usual: &Usual, sources: &[Source]) -> Vec<Fi
 /// nothing, though queries left the one node for them.
 fn homeless(ways: &Ways, sources: &[Source]) -> BTreeMap<IpAddr, u16> {
     let mut silent: BTreeMap<IpAddr, Option<u16>> = BTreeMap::new();
-    for (way, queries) in ways.queries.iter().filter(|(way, _)| way.backend != way.server) {
+    for (way, queries) in ways.queries().into_iter().filter(|(way, _)| way.backend != way.server) {
         let from = way
             .places
             .last()
@@ -202,12 +206,12 @@ fn finding(ways: &Ways, (from, to, server, answers): Key, leg: &Leg, sources: &[
 fn last_places(ways: &Ways, (from, to, server, answers): Key) -> SmallVec<[String; 2]> {
     let mut places: SmallVec<[String; 2]> = SmallVec::new();
     let rows = ways
-        .queries
-        .iter()
+        .queries()
+        .into_iter()
         .filter(|(way, queries)| !answers && way.backend == server && queries.silent.count > 0);
     let rows = rows.map(|(way, _)| &way.places);
-    let of_answers = ways.answers.keys().filter(|way| answers && way.backend == server);
-    for row in rows.chain(of_answers.map(|way| &way.places)) {
+    let of_answers = ways.answers().into_iter().filter(|(way, _)| answers && way.backend == server);
+    for row in rows.chain(of_answers.map(|(way, _)| &way.places)) {
         let parts = ways.by_source(row);
         if parts.iter().any(|(source, _)| *source == to) {
             continue;
