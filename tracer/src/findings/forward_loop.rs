@@ -222,7 +222,7 @@ fn leads(sent: &[Sent], from: &Node, to: &Node) -> bool {
 }
 
 /// Whether this is a question of CoreDNS's loop plugin: two numbers before the zone (plugin/loop/setup.go).
-fn is_probe(name: &Name, qtype: Rtype) -> bool {
+pub(super) fn is_probe(name: &Name, qtype: Rtype) -> bool {
     let is_number = |label: &[u8]| label.len() <= 20 && label.iter().all(u8::is_ascii_digit);
     qtype == Rtype::HINFO && name.label_count() >= 2 && name.labels().take(2).all(is_number)
 }
