@@ -190,11 +190,12 @@ fn apart(one: &Value, other: &Value) -> Option<f64> {
 /// The findings without times, frame numbers, pods (which a file does not know), and the summary, which has waits in
 /// words.
 fn findings(report: &Value) -> Value {
-    // Those that rest on the kernel's word alone.
-    let of_drops = |f: &&Value| f["code"].as_str().is_some_and(|code| code.starts_with("DP30"));
+    // Those that rest on the kernel's word alone, and what a live session says of itself.
+    let of_kernel =
+        |f: &&Value| f["code"].as_str().is_some_and(|code| code.starts_with("DP30") || code == "DP902");
     let mut all: Vec<String> = list(report, "findings")
         .iter()
-        .filter(|f| !of_drops(f))
+        .filter(|f| !of_kernel(f))
         .map(|f| {
             let mut subject = f["subject"].clone();
             if let Some(fields) = subject.as_object_mut() {

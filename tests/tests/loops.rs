@@ -218,7 +218,8 @@ fn connects_are_told(lab: &Lab, told: &Value) -> Result<()> {
     ensure!(found.len() == expected.len(), "{} told: {found:?}", found.len());
     let client = IpAddr::from(lab.pod("web")?.ip4).to_string();
     for (port, outcome, severity) in expected {
-        let of_port = found.iter().find(|it| it["subject"]["port"] == port.to_string());
+        let shown = port.to_string();
+        let of_port = found.iter().find(|it| it["subject"]["port"].as_str() == Some(&shown));
         let it = of_port.with_context(|| format!("port {port} is not told: {found:?}"))?;
         ensure!(it["subject"]["outcome"] == outcome && it["severity"] == severity, "{it}");
         ensure!(it["subject"]["client"] == client && it["subject"]["name"] == "web.lab.test", "{it}");

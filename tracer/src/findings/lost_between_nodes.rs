@@ -167,6 +167,7 @@ fn finding(ways: &Ways, (from, to, server, answers): Key, leg: &Leg, sources: &[
         let named = sources.get(usize::from(source)).map(|source| source.name.clone());
         named.unwrap_or_else(|| format!("recording {}", source + 1))
     };
+    finding.rests_on_absence = true;
     finding.blames = vec![Culprit::BetweenNodes(server)];
     let what = if answers { "answers" } else { "queries" };
     finding.subject = vec![

@@ -185,6 +185,7 @@ fn finding(ways: &Ways, (answer, server, last): Key, tally: &Tally, detail: &Det
     let severity = if detail.failed { Severity::Error } else { Severity::Warning };
     let confidence = if tally.count >= MANY { Confidence::High } else { Confidence::Medium };
     let mut finding = tally.finding(CODE, severity, confidence);
+    finding.rests_on_absence = true;
     finding.blames = vec![Culprit::LostOnNode { answer, server, last }];
     let next: Vec<String> = detail.next.iter().map(|place| ways.places.name(*place)).collect();
     let clients: Vec<String> = detail.clients.iter().map(IpAddr::to_string).collect();

@@ -150,6 +150,7 @@ impl NoEndpoints {
         };
         tally.count = rejected + silent + if rejected > 0 { ruled } else { 0 };
         let mut finding = tally.finding(CODE, Severity::Error, confidence);
+        finding.rests_on_absence = true;
         finding.blames = vec![Culprit::NoEndpoints(server)];
         let evidence = if rejected > 0 { "rejected" } else { "silence" };
         let named: Vec<String> = service.clients.iter().take(MAX_NAMED).map(IpAddr::to_string).collect();

@@ -149,6 +149,7 @@ fn finding(ways: &Ways, (server, backend): (IpAddr, IpAddr), of: &Backend, sibli
     };
     let mut finding = of.unanswered.finding(CODE, severity, confidence);
     finding.suspects = vec![Culprit::BetweenNodes(backend), Culprit::Loop(backend)];
+    finding.rests_on_absence = true;
     finding.blames = vec![Culprit::Unanswered(server, backend)];
     finding.subject = vec![("server", backend.to_string())];
     if backend != server {

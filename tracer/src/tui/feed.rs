@@ -334,6 +334,9 @@ impl Observer for Feed {
         self.findings.connect(connect);
         self.told += 1;
     }
+    fn lost(&mut self, from: Timestamp, until: Timestamp, frames: u64) {
+        self.findings.lost(from, until, frames);
+    }
     fn resides(&mut self, address: IpAddr, source: u16) {
         self.findings.resides(address, source);
     }
@@ -449,6 +452,9 @@ impl Observer for SharedFeed {
     }
     fn connect(&mut self, connect: &Connect) {
         self.lock().connect(connect);
+    }
+    fn lost(&mut self, from: Timestamp, until: Timestamp, frames: u64) {
+        self.lock().lost(from, until, frames);
     }
     fn resides(&mut self, address: IpAddr, source: u16) {
         self.lock().resides(address, source);

@@ -144,9 +144,9 @@ impl Report<'_> {
         } else {
             ""
         };
-        let _ = write!(
+        let _ = writeln!(
             html,
-            "<details class={severity}{open}><summary><b class={severity}>{} {}</b> {}{doubt}</summary><div>\n",
+            "<details class={severity}{open}><summary><b class={severity}>{} {}</b> {}{doubt}</summary><div>",
             finding.code,
             finding.name,
             Escaped(&finding.summary)
