@@ -257,6 +257,13 @@ pub struct Source {
     pub clock_unknown: bool,
 }
 
+impl Source {
+    /// Whether it has no frame and does not say when it was recorded.
+    const fn is_timeless(&self) -> bool {
+        self.window.is_none()
+    }
+}
+
 /// Every rule. Tell it what the engine tells, then ask it.
 #[derive(Debug, Default)]
 pub struct Findings {

@@ -74,7 +74,7 @@ type Backends = BTreeMap<(IpAddr, IpAddr), Backend>;
 /// What was found so far.
 pub(super) fn findings(ways: &Ways, usual: &Usual) -> Vec<Finding> {
     let mut all = Backends::new();
-    for (way, queries) in &ways.queries {
+    for (way, queries) in ways.queries() {
         let lost = queries.silent.count > 0 && usual.is_lost(ways, way);
         let backend = all.entry((way.server, way.backend)).or_default();
         backend.answered += queries.answered;
