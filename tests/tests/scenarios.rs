@@ -2,7 +2,7 @@
 //! what the scenario says, and of a look-alike no incident is named.
 //!
 //! Scenarios in which the kernel drops nothing are played beside each other, in labs of their own. `--repeat N` plays
-//! all of them N times.
+//! all of them N times; `--rate N` sets the load beside all incidents, in queries a second.
 
 use std::process::ExitCode;
 use std::sync::Barrier;
@@ -16,20 +16,20 @@ use dnspath_tests::requirements::{find, why_no_lab};
 use dnspath_tests::scenarios::{ALL, Scenario, all_at_once, expect, session::Session};
 
 /// Sessions beside each other; more would only wait for the CPU.
-const AT_ONCE: usize = 6;
+const AT_ONCE: usize = 11;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let repeat = match repetitions(&arguments) {
-        Ok(repeat) => repeat,
-        Err(e) => {
-            let mut results = Results::default();
+    let mut results = Results::default();
+    let (repeat, rate) = match (number_after(&arguments, "--repeat"), number_after(&arguments, "--rate")) {
+        (Ok(repeat), Ok(rate)) => (repeat.unwrap_or(1), rate),
+        (Err(e), _) | (_, Err(e)) => {
             results.add("arguments", Duration::ZERO, Err(e));
             return results.end();
         }
     };
     let parts: Vec<&String> =
-        arguments.iter().filter(|word| !word.starts_with('-') && word.parse::<usize>().is_err()).collect();
+        arguments.iter().filter(|word| !word.starts_with('-') && word.parse::<u32>().is_err()).collect();
     let chosen: Vec<&Scenario> = ALL_SCENARIOS
         .iter()
         .filter(|scenario| parts.is_empty() || parts.iter().any(|part| scenario.name.contains(part.as_str())))
@@ -39,7 +39,6 @@ fn main() -> ExitCode {
         let of_all = together.then_some(ALL_AT_ONCE);
         return list(chosen.iter().map(|scenario| scenario.name).chain(of_all));
     }
-    let mut results = Results::default();
     let (alone, beside): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|scenario| scenario.drops);
     for _ in 0..repeat {
         for beside in beside.chunks(AT_ONCE).chain(alone.chunks(1)) {
@@ -47,7 +46,7 @@ fn main() -> ExitCode {
         }
         if together {
             let start = clock::now();
-            let outcome = caught(all_at_once);
+            let outcome = caught(|| all_at_once(rate));
             results.add(ALL_AT_ONCE, start.elapsed(), outcome);
         }
     }
@@ -61,12 +60,12 @@ const RATES: [u32; 3] = [20_000, 10_000, 4_000];
 static ALL_SCENARIOS: &[Scenario] = &ALL;
 
 /// All incidents in one lab, under a load that is lowered until this machine can follow it.
-fn all_at_once() -> Result<Outcome> {
+fn all_at_once(rate: Option<u32>) -> Result<Outcome> {
     if let Some(reason) = why_no_lab().or_else(missing_for_load) {
         return Ok(Outcome::LeftOut(reason));
     }
     let mut tried = String::new();
-    for rate in RATES {
+    for rate in rate.map_or(RATES.to_vec(), |rate| vec![rate]) {
         let all = all_at_once::play(rate)?;
         if all.lost == 0 {
             all.check()?;
@@ -85,11 +84,11 @@ fn missing_for_load() -> Option<String> {
     Some(format!("{missing} is missing"))
 }
 
-/// The number after `--repeat`, else one.
-fn repetitions(arguments: &[String]) -> Result<usize> {
-    let Some(at) = arguments.iter().position(|word| word == "--repeat") else { return Ok(1) };
+/// The number after an option, where it is given.
+fn number_after(arguments: &[String], option: &str) -> Result<Option<u32>> {
+    let Some(at) = arguments.iter().position(|word| word == option) else { return Ok(None) };
     let number = arguments.get(at + 1).and_then(|number| number.parse().ok());
-    number.ok_or_else(|| anyhow!("--repeat wants a number"))
+    number.map(Some).ok_or_else(|| anyhow!("{option} wants a number"))
 }
 
 /// Plays scenarios beside each other, each in a lab and a thread of its own. A lab is built, and taken down, while no
@@ -125,7 +124,9 @@ fn play_one(scenario: &Scenario, built: &Barrier, played: &Barrier) -> (Duration
         caught(|| {
             let (session, mut happened) = Session::of(lab, scenario.arguments, || scenario.happen(lab))?;
             kept.append(&mut happened.kept);
-            expect::first_finding(scenario, &session, &happened).map(Outcome::Measured)
+            expect::first_finding(scenario, &session, &happened).map(Outcome::Measured).or_else(|wrong| {
+                Err(wrong.context(format!("see {}", session.keep(scenario.name)?.display())))
+            })
         })
     });
     played.wait();

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
+use dnspath_tests::clock::wait_until;
 use dnspath_tests::requirements::why_no_lab;
 use dnspath_tests::topology::{EMPTY_VIP4, EMPTY_VIP6, NODE_LOCAL, UPSTREAM4, UPSTREAM6};
-use dnspath_tests::{Lab, LabOptions, ServerKind, requirements, sweep, toolbox, traffic};
+use dnspath_tests::{Lab, LabOptions, ServerKind, requirements, scenarios, sweep, toolbox, traffic};
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -36,6 +37,12 @@ enum Action {
         /// Take it down after so many seconds
         #[arg(long, default_value_t = 3600)]
         seconds: u64,
+    },
+    /// Build the lab of a scenario, print what is in it as one line of JSON, play it once the file `ready` in its
+    /// directory is there, print another line, and hold the lab until standard input closes
+    Play {
+        /// The scenario
+        name: String,
     },
     /// Take down labs whose owner was killed
     Down,
@@ -64,8 +71,9 @@ fn main() -> ExitCode {
 }
 
 fn act(arguments: &Arguments) -> Result<ExitCode> {
-    match arguments.action {
-        Action::Up { traffic, server, seconds } => up(traffic, server, Duration::from_secs(seconds))?,
+    match &arguments.action {
+        Action::Up { traffic, server, seconds } => up(*traffic, *server, Duration::from_secs(*seconds))?,
+        Action::Play { name } => play(name)?,
         Action::Down => say(&json!({ "taken_down": sweep::sweep()? }))?,
         Action::Build => toolbox::build_all()?,
         Action::Requirements => {
@@ -111,6 +119,27 @@ fn up(traffic: bool, server: ServerChoice, limit: Duration) -> Result<()> {
     while !stop.load(Ordering::Relaxed) && start.elapsed() < limit {
         sleep(Duration::from_millis(50));
     }
+    Ok(())
+}
+
+fn play(name: &str) -> Result<()> {
+    let scenario = scenarios::find(name)?;
+    if let Some(reason) = why_no_lab().or_else(|| scenario.why_not()) {
+        bail!("{name} cannot be played here: {reason}");
+    }
+    let lab = scenario.stage()?;
+    let mut facts = facts(&lab);
+    facts["arguments"] = json!(scenario.arguments);
+    say(&facts)?;
+    let ready = lab.directory().join("ready");
+    if !wait_until(Duration::from_secs(120), || ready.exists()) {
+        bail!("nobody watches: there is no {}", ready.display());
+    }
+    let played = scenario.happen(&lab)?;
+    let elsewhere = played.elsewhere.as_ref().map(|(recording, _)| recording);
+    say(&json!({ "played": name, "elsewhere": elsewhere }))?;
+    // Whatever comes in is of no interest, nor why it ends.
+    let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
     Ok(())
 }
 

@@ -28,7 +28,7 @@ pub struct AllAtOnce {
     pub lost: u64,
     /// How many incidents were played.
     pub incidents: usize,
-    report: Value,
+    session: Session,
     played: Vec<(&'static Scenario, Played)>,
 }
 
@@ -80,7 +80,7 @@ pub fn play(rate: u32) -> Result<AllAtOnce> {
         })
     })?;
     let lost = session.json["coverage"]["lost"].as_u64().context("no count of lost records")?;
-    Ok(AllAtOnce { load, lost, incidents: incidents.len(), report: session.json.clone(), played })
+    Ok(AllAtOnce { load, lost, incidents: incidents.len(), session, played })
 }
 
 impl AllAtOnce {
@@ -90,7 +90,8 @@ impl AllAtOnce {
     /// One is not, or something else is.
     pub fn check(&self) -> Result<()> {
         ensure!(self.load.lost == 0, "the load lost queries: {:?}", self.load);
-        let told = findings(&self.report);
+        self.session.same_again()?;
+        let told = findings(&self.session.json);
         let is_about = |finding: &Value, (scenario, played): &(&Scenario, Played)| {
             scenario.code.is_some_and(|code| finding["code"] == code)
                 && expect::agrees(finding, played).is_ok()

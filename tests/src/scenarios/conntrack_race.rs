@@ -53,5 +53,6 @@ fn play(lab: &Lab, pod: &Pod, client: Client, gap: f64) -> Result<Played> {
         ("original", format!("{from} > {to}")),
         ("reply", format!("{to} > {from}")),
     ];
-    Ok(Played { waited: Some(gap), ..Played::about(subject) })
+    let cause = Some("A dropped: conntrack insert failed");
+    Ok(Played { waited: Some(gap), cause, ..Played::about(subject) })
 }

@@ -14,9 +14,17 @@ use super::{INCIDENTS, Played, Scenario};
 pub fn first_finding(scenario: &Scenario, session: &Session, played: &Played) -> Result<String> {
     let lost = &session.json["coverage"]["lost"];
     ensure!(*lost == 0, "{lost} records were lost");
+    session.same_again()?;
     let Some(code) = scenario.code else { return no_incident(&session.json) };
     let first = first(&session.json, code)?;
     agrees(first, played)?;
+    let text = session.text()?;
+    ensure!(text.contains(code), "the text does not tell {code}:\n{text}");
+    if let Some(cause) = played.cause {
+        let lookups = session.json["lookups"].as_array().context("no lookups")?;
+        let says = |lookup: &Value| lookup["cause"].as_str().is_some_and(|said| said.contains(cause));
+        ensure!(lookups.iter().any(says), "no lookup's cause is {cause:?}: {lookups:#?}");
+    }
     if let Some((recording, code)) = &played.elsewhere {
         self::first(&session.with(recording)?, code)?;
     }

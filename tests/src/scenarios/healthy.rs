@@ -4,10 +4,15 @@ use anyhow::ensure;
 
 use super::{Needs, Played, Scenario};
 use crate::client::Client;
+use crate::load::Load;
 
 pub(super) const HEALTHY: Scenario = Scenario {
-    needs: Needs { tools: &[], clients: CLIENTS, coredns: false },
+    needs: Needs { tools: &["dnsperf"], clients: CLIENTS, coredns: false },
     play: |lab, pod| {
+        // Not more at once than the server's socket has room for: what overflows is no healthy node.
+        let load = Load { rate: Some(1_000), outstanding: 100, ..Load::full_speed(3) };
+        let load = load.run(lab.pod("db")?, lab.vip().into())?;
+        ensure!(load.lost == 0, "the load lost queries: {load:?}");
         for pod in [pod, lab.pod("db")?] {
             for client in CLIENTS {
                 for name in NAMES {
@@ -18,7 +23,7 @@ pub(super) const HEALTHY: Scenario = Scenario {
         }
         Ok(Played::default())
     },
-    ..Scenario::new("healthy", "real resolvers ask, and are answered")
+    ..Scenario::new("healthy", "real resolvers ask, and are answered, under some load")
 };
 
 const CLIENTS: &[Client] = &[Client::Glibc, Client::Musl];

@@ -76,6 +76,8 @@ pub struct Played {
     pub subject: Vec<(&'static str, String)>,
     /// Seconds that a client waited.
     pub waited: Option<f64>,
+    /// What the lookup that it befell says of it.
+    pub cause: Option<&'static str>,
     /// A recording made elsewhere, and the code that heads the report on both.
     pub elsewhere: Option<(PathBuf, &'static str)>,
     /// What has to be there until the session has ended.

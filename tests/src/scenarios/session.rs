@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::lab::Lab;
 use crate::report::{LiveReport, report};
+use crate::toolbox::target_directory;
 
 /// What happened last has to be told yet when it is over.
 const AFTERMATH: Duration = Duration::from_millis(500);
@@ -21,15 +22,14 @@ pub struct Session {
     pub json: Value,
     /// The recording.
     pub recording: PathBuf,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Session {
-    /// Watches the node of `lab` during `play`, with these arguments besides; gives what `play` gave, too. The report on
-    /// the recording is the same octets as the live one: that is checked here.
+    /// Watches the node of `lab` during `play`, with these arguments besides; gives what `play` gave, too.
     ///
     /// # Errors
-    /// `play` fails, dnspath does not run, or the two reports differ.
+    /// `play` fails, or dnspath does not run.
     pub fn of<T>(lab: &Lab, arguments: &[&str], play: impl FnOnce() -> Result<T>) -> Result<(Self, T)> {
         let directory = tempfile::tempdir().context("cannot make a directory for the session")?;
         let recording = directory.path().join("session.pcapng");
@@ -40,14 +40,40 @@ impl Session {
         let played = play()?;
         sleep(AFTERMATH);
         let json = live.finish()?;
-        let printed = fs::read_to_string(directory.path().join("report.json")).context("no live report")?;
-        let again = report(&["-o", "json", "--lookups"], &[&recording])?.1;
+        Ok((Self { json, recording, directory }, played))
+    }
+
+    /// Checks that the report on the recording is the same octets as the live one.
+    ///
+    /// # Errors
+    /// The first line that differs.
+    pub fn same_again(&self) -> Result<()> {
+        let live = self.directory.path().join("report.json");
+        let printed = fs::read_to_string(live).context("no live report")?;
+        let again = report(&["-o", "json", "--lookups"], &[&self.recording])?.1;
         for (one, other) in printed.lines().zip(again.lines()) {
             ensure!(one == other, "live {one}, from the recording {other}");
         }
         ensure!(printed == again, "one of the reports is longer");
-        let _ = fs::copy(&recording, format!("/tmp/scn-{}.pcapng", lab.prefix()));
-        Ok((Self { json, recording, _directory: directory }, played))
+        Ok(())
+    }
+
+    /// Keeps the recording, for somebody to look at; gives its path.
+    ///
+    /// # Errors
+    /// It cannot be copied.
+    pub fn keep(&self, name: &str) -> Result<PathBuf> {
+        let kept = target_directory().join("lab").join(format!("{name}.pcapng"));
+        fs::copy(&self.recording, &kept).with_context(|| format!("cannot write {}", kept.display()))?;
+        Ok(kept)
+    }
+
+    /// The report on the recording for people.
+    ///
+    /// # Errors
+    /// dnspath does not run.
+    pub fn text(&self) -> Result<String> {
+        Ok(report(&[], &[&self.recording])?.1)
     }
 
     /// The report on the recording and on another one, as JSON.

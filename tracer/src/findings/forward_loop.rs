@@ -10,7 +10,7 @@
 //!   it has come back twice.
 //! - 20 of any other question: a server without that plugin asks itself hundreds of times until its clients give up.
 //!
-//! An error; `count` is the queries that came back. Confidence is high with a probe, else medium.
+//! An error; `count` is the queries that arrived there. Confidence is high with a probe, else medium.
 //!
 //! Looks alike and does not fire: HINFO asked with dig; the one probe of a healthy server, and its repetition every three
 //! seconds where the upstream is silent; a pod whose programs ask a cache of its own on the loopback; a server that asks
@@ -222,7 +222,7 @@ fn leads(sent: &[Sent], from: &Node, to: &Node) -> bool {
 }
 
 /// Whether this is a question of CoreDNS's loop plugin: two numbers before the zone (plugin/loop/setup.go).
-fn is_probe(name: &Name, qtype: Rtype) -> bool {
+pub(super) fn is_probe(name: &Name, qtype: Rtype) -> bool {
     let is_number = |label: &[u8]| label.len() <= 20 && label.iter().all(u8::is_ascii_digit);
     qtype == Rtype::HINFO && name.label_count() >= 2 && name.labels().take(2).all(is_number)
 }
@@ -251,7 +251,7 @@ impl Rule for ForwardLoop {
             finding.subject = vec![("server", nodes.join(", ")), ("asks", asked.to_string())];
             let itself = if nodes.len() > 1 { "each other" } else { "itself" };
             finding.summary = format!(
-                "{who} forwards to {itself} by way of {asked}: {qtype} {name}{} came back {} times",
+                "{who} forwards to {itself} by way of {asked}: {qtype} {name}{} arrived {} times",
                 if *probe { ", the probe of CoreDNS's loop plugin," } else { "" },
                 finding.count
             );

@@ -5,7 +5,7 @@
 //! to DP303), what was sent by a wrong MAC address by DP401, and a question that the capture's end cut off says nothing.
 //! Only UDP: TCP repeats what is lost, so a segment that is not seen is no lost message.
 
-use super::{Evidence, groups::Tally, places::Places};
+use super::{Evidence, forward_loop::is_probe, groups::Tally, places::Places};
 use crate::{
     model::{
         Answer, Hop, IcmpError, Message, Misdirected, Question, QuestionOutcome, Timestamp, Transmission,
@@ -165,7 +165,9 @@ impl Ways {
         if let Some(last) = question.transmissions.last() {
             self.latest = self.latest.max(last.time);
         }
-        if question.outcome == QuestionOutcome::Incomplete {
+        // A CoreDNS that asks itself whether it is in a loop (DP205) says nothing of a server.
+        let probe = question.client.is_loopback() && is_probe(&question.name, question.qtype);
+        if probe || question.outcome == QuestionOutcome::Incomplete {
             return;
         }
         let mut told: SmallVec<[(IpAddr, IpAddr); 2]> = SmallVec::new();
