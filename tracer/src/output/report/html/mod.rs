@@ -86,7 +86,7 @@ impl Report<'_> {
         }
         let _ = writeln!(html, "{}</p>", Escaped(text::sources(self.sources)));
         let _ = writeln!(html, "<p class=dim>Seen: {}</p>", Escaped(self.seen()));
-        for clock in self.clocks {
+        for clock in self.clock_lines() {
             let _ = writeln!(html, "<p class=dim>Clock: {}</p>", Escaped(clock));
         }
         for line in self.changes() {
