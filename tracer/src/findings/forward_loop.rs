@@ -99,6 +99,8 @@ pub(super) struct ForwardLoop {
     /// The address asked last: most queries go to the same.
     last_asked: Option<IpAddr>,
     on_their_way: HashMap<(Name, Rtype), Vec<Sent>, foldhash::fast::RandomState>,
+    /// When questions without an answer were let go.
+    swept: Timestamp,
     loops: Groups<(IpAddr, Option<Node>), Detail>,
     /// The servers in [`Self::loops`].
     looping: Vec<Node>,
@@ -126,6 +128,11 @@ impl ForwardLoop {
         let (from, to) = (self.node(client, first), self.node(server, last));
         let key = (message.dns.name, message.dns.qtype);
         if self.on_their_way.len() >= MOST_QUESTIONS && !self.on_their_way.contains_key(&key) {
+            // Not at each query, when a silent upstream keeps it full.
+            if message.time.since(self.swept) < LIFETIME / 4 {
+                return;
+            }
+            self.swept = message.time;
             self.on_their_way.retain(|_, sent| sent.last().is_some_and(|it| is_alive(it, message.time)));
             if self.on_their_way.len() >= MOST_QUESTIONS {
                 return;
