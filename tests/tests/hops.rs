@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -111,10 +112,21 @@ fn make() -> Result<Result<Session, String>> {
     let db = lab.pod("db")?;
     let eating = (eat(lab.fabric(), &fabric)?, eat(lab.node(), &rule(&format!("-s {} -d {dns1}", db.ip4)))?);
     std::thread::scope(|scope| {
-        let lab = &lab;
-        let clients = [("web", LOOKUPS), ("far", LOOKUPS), ("db", FEW), ("none", FEW), ("dead", FEW)];
+        let (lab, over) = (&lab, &AtomicBool::new(false));
+        // The other node has something to see as long as there is something to lose.
+        let far = scope.spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                ask(lab.pod("far")?, 1)?;
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            anyhow::Ok(())
+        });
+        let clients = [("web", LOOKUPS), ("db", FEW), ("none", FEW), ("dead", FEW)];
         let all = clients.map(|(pod, times)| scope.spawn(move || ask(lab.pod(pod)?, times)));
-        all.into_iter().try_for_each(|one| one.join().unwrap_or_else(|_| Err(anyhow!("a client panicked"))))
+        let all = all.map(|one| one.join().unwrap_or_else(|_| Err(anyhow!("a client panicked"))));
+        over.store(true, Ordering::Relaxed);
+        all.into_iter().collect::<Result<()>>()?;
+        far.join().unwrap_or_else(|_| Err(anyhow!("a client panicked")))
     })?;
     std::thread::sleep(Duration::from_millis(300));
     for recorder in recorders {
