@@ -111,8 +111,9 @@ fn make() -> Result<Result<Session, String>> {
         "echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables\n".to_owned() + &rule(&format!("-d {dns3}"));
     let db = lab.pod("db")?;
     let eating = (eat(lab.fabric(), &fabric)?, eat(lab.node(), &rule(&format!("-s {} -d {dns1}", db.ip4)))?);
+    let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let (lab, over) = (&lab, &AtomicBool::new(false));
+        let (lab, over) = (&lab, &over);
         // The other node has something to see as long as there is something to lose.
         let far = scope.spawn(move || {
             while !over.load(Ordering::Relaxed) {
