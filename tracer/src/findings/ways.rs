@@ -30,7 +30,7 @@ const MOST_BACKENDS: usize = 256;
 /// Clients of a way that are named.
 const MOST_CLIENTS: usize = 3;
 /// Messages of a way whose times are kept.
-const MOST_TIMES: usize = 256;
+const MOST_TIMES: usize = 64;
 /// Sources whose times are kept.
 const MOST_SOURCES: usize = 64;
 /// Frames to a wrong MAC address that are remembered until their question is told.
