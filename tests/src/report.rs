@@ -190,11 +190,14 @@ fn apart(one: &Value, other: &Value) -> Option<f64> {
 /// The findings without times, frame numbers, pods (which a file does not know), and the summary, which has waits in
 /// words.
 fn findings(report: &Value) -> Value {
-    // Those that rest on the kernel's word alone.
-    let of_drops = |f: &&Value| f["code"].as_str().is_some_and(|code| code.starts_with("DP30"));
+    // Those that rest on the kernel's word alone, what a live session says of itself, and what is lost between places that
+    // only some captures see.
+    let of_kernel = |f: &&Value| {
+        f["code"].as_str().is_some_and(|code| code.starts_with("DP30") || ["DP402", "DP902"].contains(&code))
+    };
     let mut all: Vec<String> = list(report, "findings")
         .iter()
-        .filter(|f| !of_drops(f))
+        .filter(|f| !of_kernel(f))
         .map(|f| {
             let mut subject = f["subject"].clone();
             if let Some(fields) = subject.as_object_mut() {

@@ -124,7 +124,9 @@ fn play_one(scenario: &Scenario, built: &Barrier, played: &Barrier) -> (Duration
         caught(|| {
             let (session, mut happened) = Session::of(lab, scenario.arguments, || scenario.happen(lab))?;
             kept.append(&mut happened.kept);
-            expect::first_finding(scenario, &session, &happened).map(Outcome::Measured)
+            expect::first_finding(scenario, &session, &happened).map(Outcome::Measured).or_else(|wrong| {
+                Err(wrong.context(format!("see {}", session.keep(scenario.name)?.display())))
+            })
         })
     });
     played.wait();

@@ -4,12 +4,13 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::{Needs, Played, Scenario};
 use crate::client::Client;
 use crate::lab::{Lab, resolv_conf};
 use crate::process::{bound_command, run};
+use crate::topology::Site;
 use crate::tracer::Tracer;
 
 pub(super) const CROSS_NODE_DROP: Scenario = Scenario {
@@ -17,6 +18,9 @@ pub(super) const CROSS_NODE_DROP: Scenario = Scenario {
     needs: Needs { tools: &["editcap"], clients: &[Client::Glibc], coredns: false },
     prepare: |lab, pod| {
         lab.start_cluster_server("dns3")?;
+        lab.add_pods(Site::Node2, &[FAR.to_owned()])?;
+        let conf = resolv_conf(&[lab.pod("dns1")?.ip4.into()]);
+        lab.pod(FAR)?.namespace.set_resolv_conf(&conf)?;
         lab.set_service("kube-system/dns-on-both-nodes", SERVICE, &["dns1", "dns3"])?;
         // Short waits: half the queries go to where no answer comes from, and so would further attempts.
         let conf = resolv_conf(&[SERVICE.into()]) + "options timeout:1 attempts:1\n";
@@ -30,7 +34,10 @@ pub(super) const CROSS_NODE_DROP: Scenario = Scenario {
         let arguments = ["record", "--netns", lab.node2().name(), "-w", path];
         let other = Tracer::start(directory, &arguments)?;
         for _ in 0..LOOKUPS {
-            Client::Glibc.lookup(pod, "payments.shop.svc.cluster.local.")?;
+            Client::Glibc.lookup(pod, NAME)?;
+            // Both nodes see this one: it shows how far their clocks are apart.
+            let answer = Client::Glibc.lookup(lab.pod(FAR)?, NAME)?;
+            ensure!(answer.error.is_none(), "between the nodes nothing passes: {answer:?}");
         }
         other.finish_with_text()?;
         run(
@@ -52,6 +59,9 @@ pub(super) const CROSS_NODE_DROP: Scenario = Scenario {
 
 /// A service with a backend on each node.
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 98);
+const NAME: &str = "payments.shop.svc.cluster.local.";
+/// A client on the other node.
+const FAR: &str = "farclient";
 /// So many that both backends are chosen several times, almost certainly.
 const LOOKUPS: usize = 12;
 

@@ -141,7 +141,7 @@ impl Scenario {
             arguments: &[],
             drops: false,
             needs: Needs { tools: &[], clients: &[Client::Glibc], coredns: false },
-            lab: lab,
+            lab,
             prepare: |_, _| Ok(()),
             play: |_, _| Ok(Played::default()),
         }

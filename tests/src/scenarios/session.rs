@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::lab::Lab;
 use crate::report::{LiveReport, report};
+use crate::toolbox::target_directory;
 
 /// What happened last has to be told yet when it is over.
 const AFTERMATH: Duration = Duration::from_millis(500);
@@ -55,6 +56,16 @@ impl Session {
         }
         ensure!(printed == again, "one of the reports is longer");
         Ok(())
+    }
+
+    /// Keeps the recording, for somebody to look at; gives its path.
+    ///
+    /// # Errors
+    /// It cannot be copied.
+    pub fn keep(&self, name: &str) -> Result<PathBuf> {
+        let kept = target_directory().join("lab").join(format!("{name}.pcapng"));
+        fs::copy(&self.recording, &kept).with_context(|| format!("cannot write {}", kept.display()))?;
+        Ok(kept)
     }
 
     /// The report on the recording for people.

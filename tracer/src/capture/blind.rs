@@ -61,7 +61,7 @@ impl Capture {
                 "Without nf_conntrack there are none; where it is loaded later, its drops are told from then on.",
             ));
         }
-        if let Some(program) = self.namespaces.iter().find_map(|namespace| namespace.foreign.as_ref()) {
+        if let Some(program) = self.foreign_program() {
             spots.push(BlindSpot::new(
                 "ebpf-routing",
                 format!("eBPF programs of others are attached: {program}"),
@@ -71,6 +71,12 @@ impl Capture {
             ));
         }
         spots
+    }
+
+    /// An eBPF program of somebody else that was attached before, and where.
+    #[must_use]
+    pub fn foreign_program(&self) -> Option<&str> {
+        self.namespaces.iter().find_map(|namespace| namespace.foreign.as_deref())
     }
 }
 

@@ -73,6 +73,7 @@ fn attachment(options: &Options, monotonic_now: impl Fn() -> u64) -> Vec<Check> 
     let facts = capture.facts();
     let attached = capture.attached();
     let of_drops = drops(&capture);
+    let foreign = capture.foreign_program().map(str::to_owned);
     capture.stop();
     let trial = format!("{attached} interfaces by {} in {} ms", facts.hook, took.as_millis());
     let problems = notes.take_fresh();
@@ -91,6 +92,14 @@ fn attachment(options: &Options, monotonic_now: impl Fn() -> u64) -> Vec<Check> 
     checks.push(match facts.no_nat {
         None => Check::fine("translation", "conntrack's view of translated packets can be read"),
         Some(reason) => Check::limited("translation", reason, "hops are joined by their content alone"),
+    });
+    checks.push(match foreign {
+        None => Check::fine("other programs", "no eBPF programs of others at these interfaces"),
+        Some(program) => Check::limited(
+            "other programs",
+            format!("eBPF programs of others are attached: {program}"),
+            "packets that they redirect (eBPF host routing) pass unseen",
+        ),
     });
     checks.extend(of_drops);
     checks.push(Check::fine("interfaces", interfaces(&vantages)));

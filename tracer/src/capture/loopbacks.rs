@@ -42,7 +42,7 @@ pub struct PodNamespace {
 }
 
 enum Change {
-    Watched(u64, Namespace),
+    Watched(u64, Box<Namespace>),
     Left(u64),
 }
 
@@ -92,7 +92,7 @@ impl Loopbacks {
         for change in self.changes.try_iter() {
             match change {
                 Change::Watched(inode, namespace) => {
-                    self.leaving.extend(self.reading.insert(inode, (namespace, HashMap::default())));
+                    self.leaving.extend(self.reading.insert(inode, (*namespace, HashMap::default())));
                 }
                 Change::Left(inode) => self.leaving.extend(self.reading.remove(&inode)),
             }
@@ -198,7 +198,7 @@ impl Follower {
             Ok(namespace) => {
                 let shared = Arc::clone(&namespace.shared);
                 // The reader is gone only when all ends.
-                let _ = self.tell.send(Change::Watched(pod.inode, namespace));
+                let _ = self.tell.send(Change::Watched(pod.inode, Box::new(namespace)));
                 Some(shared)
             }
             // A pod that lived for a moment.

@@ -2,8 +2,8 @@
 //!
 //! Fires when the capture lost frames (`frames`), when the engine had to let go of something for want of room
 //! (`evicted`): warnings; and when messages were cut by the capture's frame length (`cut`): information.
-//! `count` is how many. Findings that rest on something not seen (DP102, DP104, DP106, DP201, DP202, DP402, DP403,
-//! DP601) and overlap a loss of frames are marked inconclusive.
+//! `count` is how many. Findings that rest on something not seen (DP102, DP104, DP106, DP201, DP202, DP402, DP403, DP601)
+//! and overlap a loss of frames are marked inconclusive: by the times between which a counter grew.
 //!
 //! Looks alike and does not fire: frames that are no DNS or malformed; those were seen.
 
@@ -12,10 +12,48 @@ use super::{
     groups::{Code, Tally},
 };
 use crate::model::{Coverage, Timestamp};
+use std::time::Duration;
 
 const CODE: Code = Code { code: "DP901", name: "capture-loss" };
-/// Codes of findings that say something was not there.
-const RESTS_ON_ABSENCE: [&str; 8] = ["DP102", "DP104", "DP106", "DP201", "DP202", "DP402", "DP403", "DP601"];
+/// Losses that are told apart; of more, the last one lasts on.
+const MOST: usize = 1_024;
+/// The counters are read that much later than frames are lost.
+const READ: Duration = Duration::from_secs(2);
+/// So long after a message was sent something may still be missing of what belongs to it: resolvers give up by then.
+const AWAITED: Duration = Duration::from_secs(30);
+
+/// When frames were lost.
+#[derive(Debug, Default)]
+pub(super) struct CaptureLoss {
+    times: Vec<(Timestamp, Timestamp)>,
+    /// How many these are.
+    placed: u64,
+}
+
+impl CaptureLoss {
+    /// Takes a loss of `frames` somewhere between these times.
+    pub(super) fn lost(&mut self, from: Timestamp, until: Timestamp, frames: u64) {
+        self.placed = self.placed.saturating_add(frames);
+        let from = from - READ;
+        let full = self.times.len() >= MOST;
+        match self.times.last_mut() {
+            Some((_, end)) if from <= *end || full => *end = until.max(*end),
+            _ => self.times.push((from, until)),
+        }
+    }
+
+    /// Marks findings that a loss of frames may have made: those that rest on absence, and overlap it. Of what was lost at
+    /// an unknown time, any time may be the one.
+    pub(super) fn doubt(&self, findings: &mut [Finding], coverage: &Coverage) {
+        let unplaced = coverage.lost > self.placed;
+        for finding in findings.iter_mut().filter(|finding| finding.rests_on_absence) {
+            let until = finding.last + AWAITED;
+            if unplaced || self.times.iter().any(|(from, end)| *from <= until && finding.first <= *end) {
+                finding.confidence = Confidence::Inconclusive;
+            }
+        }
+    }
+}
 
 /// What was lost over `span`, as findings.
 pub(super) fn findings(coverage: &Coverage, span: (Timestamp, Timestamp)) -> Vec<Finding> {
@@ -58,21 +96,6 @@ pub(super) fn findings(coverage: &Coverage, span: (Timestamp, Timestamp)) -> Vec
         .collect()
 }
 
-/// Marks findings that a loss of frames may have made. When frames were lost is not known: at any time.
-pub(super) fn doubt(findings: &mut [Finding], coverage: &Coverage) {
-    if coverage.lost == 0 {
-        return;
-    }
-    // A drop that the kernel told of is no absence; neither is a refusal.
-    let told = |finding: &Finding| {
-        matches!(finding.code, "DP102" | "DP601") && finding.confidence == Confidence::High
-    };
-    let rests = |finding: &&mut Finding| RESTS_ON_ABSENCE.contains(&finding.code) && !told(finding);
-    for finding in findings.iter_mut().filter(rests) {
-        finding.confidence = Confidence::Inconclusive;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,5 +111,43 @@ mod tests {
     fn does_not_fire_for_what_was_seen_but_not_understood() {
         let coverage = Coverage { frames: 1_000, malformed: 50, ..Coverage::default() };
         assert_eq!(findings(&coverage, (at(0), at(1))), []);
+    }
+
+    #[test]
+    fn a_finding_is_in_doubt_where_frames_were_lost_meanwhile_or_nobody_knows_when() {
+        let mut absent = crate::findings::testing::finding("DP102");
+        (absent.first, absent.last, absent.rests_on_absence) = (at(100_000), at(110_000), true);
+        let coverage = |lost| Coverage { lost, ..Coverage::default() };
+        let cases = [
+            (None, 0, Confidence::High),
+            (None, 3, Confidence::Inconclusive),
+            (Some((105_000, 106_000)), 3, Confidence::Inconclusive),
+            (Some((120_000, 121_000)), 3, Confidence::Inconclusive),
+            (Some((10_000, 99_000)), 3, Confidence::High),
+            (Some((150_000, 151_000)), 3, Confidence::High),
+            (Some((150_000, 151_000)), 4, Confidence::Inconclusive),
+        ];
+        for (lost, counted, expected) in cases {
+            let mut loss = CaptureLoss::default();
+            if let Some((from, until)) = lost {
+                loss.lost(at(from), at(until), 3);
+            }
+            let mut findings = [absent.clone(), Finding { rests_on_absence: false, ..absent.clone() }];
+            loss.doubt(&mut findings, &coverage(counted));
+            assert_eq!(
+                findings.map(|it| it.confidence),
+                [expected, Confidence::High],
+                "{lost:?} of {counted}"
+            );
+        }
+    }
+
+    #[test]
+    fn losses_without_end_take_no_memory() {
+        let mut loss = CaptureLoss::default();
+        for minute in 0..5_000 {
+            loss.lost(at(minute * 60_000), at(minute * 60_000 + 1_000), 1);
+        }
+        assert_eq!((loss.times.len(), loss.placed), (MOST, 5_000));
     }
 }

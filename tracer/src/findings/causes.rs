@@ -1,10 +1,14 @@
 //! Findings by cause: a symptom that a finding explains is folded under it, and costs what the cause costs.
 
 use super::{Cost, Culprit, Finding, groups};
-use std::collections::HashMap;
+use crate::model::Timestamp;
+use std::{collections::HashMap, time::Duration};
 
 /// Explained findings of one code that are told one by one; all are counted with their causes.
 const TOLD: usize = 20;
+
+/// A lookup is told with its start: what it met came up to a minute later.
+const AROUND: Duration = Duration::from_secs(60);
 
 /// What a finding explains of another code.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,9 +42,16 @@ pub(super) struct Causes {
 }
 
 impl Causes {
-    /// The first of the suspects whom a finding blames.
-    pub(super) fn guilty<'a>(&self, suspects: &'a [Culprit]) -> Option<&'a Culprit> {
-        suspects.iter().find(|suspect| self.by_culprit.contains_key(suspect))
+    /// The first of the suspects whom a finding blames for something at that time.
+    pub(super) fn guilty<'a>(
+        &self,
+        suspects: &'a [Culprit],
+        (first, last): (Timestamp, Timestamp),
+    ) -> Option<&'a Culprit> {
+        suspects.iter().find(|suspect| {
+            let cause = self.by_culprit.get(suspect).and_then(|place| self.findings.get(*place));
+            cause.is_some_and(|cause| first <= cause.last + AROUND && cause.first <= last + AROUND)
+        })
     }
 
     /// Takes findings of one kind, and folds those that are explained.
@@ -48,7 +59,8 @@ impl Causes {
         for mut finding in findings {
             let blames = std::mem::take(&mut finding.blames);
             let suspects = std::mem::take(&mut finding.suspects);
-            let cause = self.guilty(&suspects).and_then(|guilty| self.by_culprit.get(guilty)).copied();
+            let span = (finding.first, finding.last);
+            let cause = self.guilty(&suspects, span).and_then(|guilty| self.by_culprit.get(guilty)).copied();
             let place = match cause.and_then(|place| Some((place, self.findings.get_mut(place)?))) {
                 Some((place, cause)) => {
                     fold(&finding, cause);
@@ -196,6 +208,29 @@ mod tests {
                 ("DP105", 5, vec![], Some("DP204")),
             ]
         );
+    }
+
+    #[test]
+    fn a_cause_explains_what_happened_at_its_time() {
+        let unlike = |millis| {
+            let refused = [Rtype::A, Rtype::AAAA]
+                .map(|t| ask("web", t, millis).answered(Rcode::REFUSED, &[], 1).build());
+            lookup("web", Family::Musl, LookupResult::Refused, refused.to_vec())
+        };
+        let (_, told) = found(&[unlike(0), unlike(1_000)]);
+        assert_eq!(told, [("DP203", 4, vec![("DP104", 2)], None), ("DP104", 2, vec![], Some("DP203"))]);
+        let mut other = unlike(7_200_000);
+        other.name = "db".parse().unwrap();
+        let lookups = [unlike(0), unlike(1_000)];
+        let mut causes = Causes::default();
+        causes.extend([Finding {
+            blames: vec![Culprit::TableFull],
+            first: lookups[0].start,
+            last: lookups[1].start,
+            ..crate::findings::testing::finding("DP302")
+        }]);
+        let guilty = |time| causes.guilty(&[Culprit::TableFull], (time, time)).is_some();
+        assert_eq!([lookups[1].start, other.start].map(guilty), [true, false]);
     }
 
     #[test]

@@ -139,6 +139,7 @@ impl Rule for ConnectFailed {
             let silent = *outcome == ConnectOutcome::Silent;
             let confidence = if silent { Confidence::Medium } else { Confidence::High };
             let mut finding = group.tally.finding(CODE, severity, confidence);
+            finding.rests_on_absence = silent;
             finding.subject = vec![
                 ("client", client.to_string()),
                 ("name", name.to_string()),

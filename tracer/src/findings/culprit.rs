@@ -16,8 +16,8 @@ pub(crate) enum Culprit {
     InsertFailed(IpAddr, IpAddr),
     /// Conntrack's full table (DP302).
     TableFull,
-    /// The kernel, by its reason and place (DP303).
-    Dropped(Arc<str>, Arc<str>),
+    /// The kernel, by its reason and place, and the address where nobody listened (DP303).
+    Dropped(Arc<str>, Arc<str>, Option<IpAddr>),
     /// A neighbour entry for this address (DP401).
     WrongMac(IpAddr),
     /// A missing translation, for a client and the server it asked (DP206).
@@ -122,6 +122,9 @@ pub(super) fn blamed(drop: &PacketDrop) -> Culprit {
         }
         Fate::TableFull => Culprit::TableFull,
         Fate::Dropped if &*drop.reason == "OTHERHOST" => Culprit::WrongMac(drop.flow.destination.ip()),
-        Fate::Dropped => Culprit::Dropped(Arc::clone(&drop.reason), Arc::clone(&drop.place)),
+        Fate::Dropped => {
+            let nobody_at = (&*drop.reason == "NO_SOCKET").then(|| drop.flow.destination.ip());
+            Culprit::Dropped(Arc::clone(&drop.reason), Arc::clone(&drop.place), nobody_at)
+        }
     }
 }

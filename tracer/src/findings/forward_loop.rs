@@ -10,7 +10,7 @@
 //!   it has come back twice.
 //! - 20 of any other question: a server without that plugin asks itself hundreds of times until its clients give up.
 //!
-//! An error; `count` is the queries that came back. Confidence is high with a probe, else medium.
+//! An error; `count` is the queries that arrived there. Confidence is high with a probe, else medium.
 //!
 //! Looks alike and does not fire: HINFO asked with dig; the one probe of a healthy server, and its repetition every three
 //! seconds where the upstream is silent; a pod whose programs ask a cache of its own on the loopback; a server that asks
@@ -99,6 +99,8 @@ pub(super) struct ForwardLoop {
     /// The address asked last: most queries go to the same.
     last_asked: Option<IpAddr>,
     on_their_way: HashMap<(Name, Rtype), Vec<Sent>, foldhash::fast::RandomState>,
+    /// When questions without an answer were let go.
+    swept: Timestamp,
     loops: Groups<(IpAddr, Option<Node>), Detail>,
     /// The servers in [`Self::loops`].
     looping: Vec<Node>,
@@ -126,6 +128,11 @@ impl ForwardLoop {
         let (from, to) = (self.node(client, first), self.node(server, last));
         let key = (message.dns.name, message.dns.qtype);
         if self.on_their_way.len() >= MOST_QUESTIONS && !self.on_their_way.contains_key(&key) {
+            // Not at each query, when a silent upstream keeps it full.
+            if message.time.since(self.swept) < LIFETIME / 4 {
+                return;
+            }
+            self.swept = message.time;
             self.on_their_way.retain(|_, sent| sent.last().is_some_and(|it| is_alive(it, message.time)));
             if self.on_their_way.len() >= MOST_QUESTIONS {
                 return;
@@ -229,7 +236,7 @@ fn leads(sent: &[Sent], from: &Node, to: &Node) -> bool {
 }
 
 /// Whether this is a question of CoreDNS's loop plugin: two numbers before the zone (plugin/loop/setup.go).
-fn is_probe(name: &Name, qtype: Rtype) -> bool {
+pub(super) fn is_probe(name: &Name, qtype: Rtype) -> bool {
     let is_number = |label: &[u8]| label.len() <= 20 && label.iter().all(u8::is_ascii_digit);
     qtype == Rtype::HINFO && name.label_count() >= 2 && name.labels().take(2).all(is_number)
 }
@@ -258,7 +265,7 @@ impl Rule for ForwardLoop {
             finding.subject = vec![("server", nodes.join(", ")), ("asks", asked.to_string())];
             let itself = if nodes.len() > 1 { "each other" } else { "itself" };
             finding.summary = format!(
-                "{who} forwards to {itself} by way of {asked}: {qtype} {name}{} came back {} times",
+                "{who} forwards to {itself} by way of {asked}: {qtype} {name}{} arrived {} times",
                 if *probe { ", the probe of CoreDNS's loop plugin," } else { "" },
                 finding.count
             );

@@ -78,6 +78,7 @@ impl Tally {
             evidence,
             symptoms: Vec::new(),
             explained_by: None,
+            rests_on_absence: false,
             blames: Vec::new(),
             suspects: Vec::new(),
         }
@@ -209,7 +210,8 @@ impl<K: Clone + Ord + Hash, V: Default + Absorb> Symptoms<K, V> {
         groups.sort_by(|(a, of_a), (b, of_b)| of_a.tally.first.cmp(&of_b.tally.first).then_with(|| a.cmp(b)));
         let mut merged: BTreeMap<_, Group<V>> = BTreeMap::new();
         for ((key, suspects), group) in groups {
-            let to = merged.entry((key, causes.guilty(suspects))).or_default();
+            let span = (group.tally.first, group.tally.last);
+            let to = merged.entry((key, causes.guilty(suspects, span))).or_default();
             to.tally.absorb(&group.tally);
             to.detail.absorb(&group.detail);
         }
@@ -254,6 +256,12 @@ fn together(rest: &[Finding], overflow: &Tally) -> Option<Finding> {
         first: rest.iter().map(|finding| finding.first).min().unwrap_or(worst.first),
         last: rest.iter().map(|finding| finding.last).max().unwrap_or(worst.last),
         blames: rest.iter().flat_map(|finding| finding.blames.iter().cloned()).collect(),
+        // Of these, one is not to be blamed for what the others are.
+        suspects: if rest.iter().all(|finding| finding.suspects == worst.suspects) {
+            worst.suspects.clone()
+        } else {
+            Suspects::new()
+        },
         summary: format!("{}{beyond} others like these, {count} times together", rest.len()),
         ..worst.clone()
     })

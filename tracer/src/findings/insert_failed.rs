@@ -112,7 +112,7 @@ impl Detail {
     fn summary(&self, client: IpAddr, server: IpAddr, count: u64, cpus: &[String]) -> String {
         let packets = if count == 1 { "1 packet".into() } else { format!("{count} packets") };
         let mut text = format!(
-            "the kernel dropped {packets} of {client} and {server} because conntrack's insert failed (cpu {}): {}",
+            "conntrack insert failed (cpu {}): the kernel dropped {packets} of {client} and {server}: {}",
             cpus.join(", "),
             self.queries.join(", ")
         );

@@ -85,6 +85,7 @@ impl LookupFailed {
                 _ => Severity::Error,
             };
             let mut finding = group.tally.finding(CODE, severity, Confidence::High);
+            finding.rests_on_absence = matches!(result, LookupResult::Timeout | LookupResult::Truncated);
             finding.subject = vec![
                 ("client", client.to_string()),
                 ("name", name.to_string()),

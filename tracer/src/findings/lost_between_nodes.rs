@@ -7,7 +7,8 @@
 //! and are for a server on the other, while both recordings saw something before and after, or say that they went on so
 //! long. Fires where at least three of them are missing at the other node; `count` is the missing ones. A warning; an
 //! error where a question never got an answer. High confidence where none or most arrived; medium where there is nothing
-//! in both recordings to compare their clocks by, which then may differ by a minute.
+//! in both recordings to compare their clocks by, which then may differ by a minute; low where the other one is empty and
+//! does not say when it was recorded.
 //!
 //! Looks alike and does not fire: a recording that began late or ended early; one that does not see the path (queries
 //! that were answered without being seen there); queries lost on either node (DP402); clocks that differ, which are
@@ -53,10 +54,14 @@ pub(super) fn findings(ways: &Ways, usual: &Usual, sources: &[Source]) -> Vec<Fi
     }
     let mut legs: BTreeMap<Key, Leg> = BTreeMap::new();
     // What of a service was not sent to any backend yet has no node that it is for.
-    let services: HashSet<IpAddr> =
-        ways.queries.keys().filter(|way| way.backend != way.server).map(|way| way.server).collect();
+    let services: HashSet<IpAddr> = ways
+        .queries()
+        .into_iter()
+        .filter(|(way, _)| way.backend != way.server)
+        .map(|(way, _)| way.server)
+        .collect();
     let homeless = homeless(ways, sources);
-    for (way, queries) in ways.queries.iter().filter(|(way, _)| !services.contains(&way.backend)) {
+    for (way, queries) in ways.queries().into_iter().filter(|(way, _)| !services.contains(&way.backend)) {
         let Some(&home) = ways.homes.get(&way.backend).or_else(|| homeless.get(&way.backend)) else {
             continue;
         };
@@ -74,7 +79,7 @@ pub(super) fn findings(ways: &Ways, usual: &Usual, sources: &[Source]) -> Vec<Fi
             }
         }
     }
-    for (way, answers) in &ways.answers {
+    for (way, answers) in ways.answers() {
         let (Some(&home), to) = (ways.homes.get(&way.backend), ways.places.source(way.asked_at)) else {
             continue;
         };
@@ -99,7 +104,7 @@ pub(super) fn findings(ways: &Ways, usual: &Usual, sources: &[Source]) -> Vec<Fi
 /// nothing, though queries left the one node for them.
 fn homeless(ways: &Ways, sources: &[Source]) -> BTreeMap<IpAddr, u16> {
     let mut silent: BTreeMap<IpAddr, Option<u16>> = BTreeMap::new();
-    for (way, queries) in ways.queries.iter().filter(|(way, _)| way.backend != way.server) {
+    for (way, queries) in ways.queries().into_iter().filter(|(way, _)| way.backend != way.server) {
         let from = way
             .places
             .last()
@@ -123,6 +128,9 @@ impl Watch {
     fn of(ways: &Ways, sources: &[Source], source: u16) -> Self {
         let of = sources.get(usize::from(source));
         let margin = if of.is_some_and(|of| of.clock_unknown) { UNKNOWN_CLOCK } else { Duration::ZERO };
+        if of.is_some_and(Source::is_timeless) {
+            return Self(Some((Timestamp::EPOCH, Timestamp::MAX)));
+        }
         let window = of.and_then(|of| of.window).or_else(|| ways.seen(source));
         Self(window.map(|(from, until)| (from - margin, until + margin)))
     }
@@ -157,8 +165,9 @@ fn finding(ways: &Ways, (from, to, server, answers): Key, leg: &Leg, sources: &[
         [from, to].iter().any(|of| sources.get(usize::from(*of)).is_some_and(|of| of.clock_unknown));
     let home_known = ways.homes.contains_key(&server);
     let sure = (leg.arrived == 0 || leg.arrived * 2 > sent) && !clock_unknown;
+    let timeless = sources.get(usize::from(to)).is_some_and(Source::is_timeless);
     let confidence = match () {
-        () if !home_known => Confidence::Low,
+        () if !home_known || timeless => Confidence::Low,
         () if sure => Confidence::High,
         () => Confidence::Medium,
     };
@@ -167,6 +176,7 @@ fn finding(ways: &Ways, (from, to, server, answers): Key, leg: &Leg, sources: &[
         let named = sources.get(usize::from(source)).map(|source| source.name.clone());
         named.unwrap_or_else(|| format!("recording {}", source + 1))
     };
+    finding.rests_on_absence = true;
     finding.blames = vec![Culprit::BetweenNodes(server)];
     let what = if answers { "answers" } else { "queries" };
     finding.subject = vec![
@@ -186,7 +196,9 @@ fn finding(ways: &Ways, (from, to, server, answers): Key, leg: &Leg, sources: &[
     if !last.is_empty() {
         finding.summary.push_str(&format!("; the others were last seen {}", last.join(" and ")));
     }
-    if clock_unknown {
+    if timeless {
+        finding.summary.push_str("; that has no frame, and does not say when it was recorded");
+    } else if clock_unknown {
         finding.summary.push_str("; no message is in both recordings, so their clocks could not be compared");
     }
     if !home_known {
@@ -203,12 +215,12 @@ fn finding(ways: &Ways, (from, to, server, answers): Key, leg: &Leg, sources: &[
 fn last_places(ways: &Ways, (from, to, server, answers): Key) -> SmallVec<[String; 2]> {
     let mut places: SmallVec<[String; 2]> = SmallVec::new();
     let rows = ways
-        .queries
-        .iter()
+        .queries()
+        .into_iter()
         .filter(|(way, queries)| !answers && way.backend == server && queries.silent.count > 0);
     let rows = rows.map(|(way, _)| &way.places);
-    let of_answers = ways.answers.keys().filter(|way| answers && way.backend == server);
-    for row in rows.chain(of_answers.map(|way| &way.places)) {
+    let of_answers = ways.answers().into_iter().filter(|(way, _)| answers && way.backend == server);
+    for row in rows.chain(of_answers.map(|(way, _)| &way.places)) {
         let parts = ways.by_source(row);
         if parts.iter().any(|(source, _)| *source == to) {
             continue;
@@ -350,6 +362,9 @@ mod tests {
         assert_eq!(codes(&found), ["DP403", "DP201"]);
         assert_eq!(found[0].confidence, Confidence::Low);
         assert!(found[0].summary.ends_with("; neither of them shows that this server is there"), "{found:?}");
+        let found = town.found_of(&all, &sources(None, true));
+        assert_eq!((codes(&found), found[0].confidence), (vec!["DP403", "DP201"], Confidence::Low));
+        assert!(found[0].summary.contains("; that has no frame, and does not say when"), "{found:?}");
         // The upstream of both nodes is no pod of either.
         let upstream = |n: u64| town.seen(ask("x", Rtype::A, n).to("192.0.2.53"), "", LEFT, "");
         let all: Vec<Question> = (1..6).map(|n| upstream(n * 100)).chain([local(&town, 1)]).collect();

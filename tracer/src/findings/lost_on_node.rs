@@ -54,7 +54,7 @@ impl Usual {
     /// Learns it from what was seen.
     pub(super) fn of(ways: &Ways) -> Self {
         let mut usual = Self::default();
-        for (way, queries) in &ways.queries {
+        for (way, queries) in ways.queries() {
             let parts = ways.by_source(&way.places);
             for (index, (source, part)) in parts.iter().enumerate() {
                 for pair in part.windows(2) {
@@ -125,7 +125,7 @@ type Losses = BTreeMap<Key, (Tally, Detail)>;
 /// What was found so far.
 pub(super) fn findings(ways: &Ways, usual: &Usual) -> Vec<Finding> {
     let mut lost = Losses::new();
-    for (way, queries) in ways.queries.iter().filter(|(_, queries)| queries.silent.count > 0) {
+    for (way, queries) in ways.queries().into_iter().filter(|(_, queries)| queries.silent.count > 0) {
         if let Some(Lost { last, next, others }) = usual.lost(ways, way) {
             let key = (false, way.server, last);
             let detail = add(&mut lost, key, &queries.silent, &queries.clients, queries.failed > 0);
@@ -133,7 +133,7 @@ pub(super) fn findings(ways: &Ways, usual: &Usual) -> Vec<Finding> {
         }
     }
     let returned = returned(ways);
-    for (way, answers) in &ways.answers {
+    for (way, answers) in ways.answers() {
         let back = |place: &VantageId| ways.places.is_same_interface(*place, way.asked_at);
         let (Some(last), None) = (way.places.last(), way.places.iter().find(|place| back(place))) else {
             continue;
@@ -172,7 +172,7 @@ fn add<'a>(
 /// How many answers of a server came back to where their queries came from, and to which place.
 fn returned(ways: &Ways) -> BTreeMap<(IpAddr, VantageId), (u64, VantageId)> {
     let mut returned = BTreeMap::new();
-    for (way, answers) in &ways.answers {
+    for (way, answers) in ways.answers() {
         let back = |place: &&VantageId| ways.places.is_same_interface(**place, way.asked_at);
         if let Some(place) = way.places.iter().find(back) {
             returned.entry((way.server, way.asked_at)).or_insert((0, *place)).0 += answers.all.count;
@@ -185,6 +185,7 @@ fn finding(ways: &Ways, (answer, server, last): Key, tally: &Tally, detail: &Det
     let severity = if detail.failed { Severity::Error } else { Severity::Warning };
     let confidence = if tally.count >= MANY { Confidence::High } else { Confidence::Medium };
     let mut finding = tally.finding(CODE, severity, confidence);
+    finding.rests_on_absence = true;
     finding.blames = vec![Culprit::LostOnNode { answer, server, last }];
     let next: Vec<String> = detail.next.iter().map(|place| ways.places.name(*place)).collect();
     let clients: Vec<String> = detail.clients.iter().map(IpAddr::to_string).collect();

@@ -148,6 +148,8 @@ pub struct Finding {
     pub symptoms: Vec<Symptom>,
     /// The finding that it is a symptom of; such a one is counted there.
     pub explained_by: Option<Explained>,
+    /// It says that something was not there: a loss of frames may have made it.
+    pub(crate) rests_on_absence: bool,
     /// Whom a finding about a cause blames.
     pub(crate) blames: Vec<Culprit>,
     /// Who may be to blame for this one, the surest first.
@@ -255,6 +257,13 @@ pub struct Source {
     pub clock_unknown: bool,
 }
 
+impl Source {
+    /// Whether it has no frame and does not say when it was recorded.
+    const fn is_timeless(&self) -> bool {
+        self.window.is_none()
+    }
+}
+
 /// Every rule. Tell it what the engine tells, then ask it.
 #[derive(Debug, Default)]
 pub struct Findings {
@@ -276,6 +285,7 @@ pub struct Findings {
     untranslated_reply: untranslated_reply::UntranslatedReply,
     wrong_mac: wrong_mac::WrongMac,
     losses: Losses,
+    capture_loss: capture_loss::CaptureLoss,
     no_endpoints: no_endpoints::NoEndpoints,
     resolv_conf: resolv_conf::ResolvConf,
     ways: ways::Ways,
@@ -306,7 +316,7 @@ impl Findings {
     pub fn ranked(&self, coverage: &Coverage, span: (Timestamp, Timestamp)) -> Vec<Finding> {
         let mut causes = Causes::default();
         let doubted = |mut findings: Vec<Finding>| {
-            capture_loss::doubt(&mut findings, coverage);
+            self.capture_loss.doubt(&mut findings, coverage);
             findings
         };
         causes.extend(self.table_full.with_counters(coverage, span));
@@ -399,6 +409,9 @@ impl Observer for Findings {
     fn misdirected(&mut self, frame: &Misdirected) {
         self.wrong_mac.misdirected(frame);
         self.ways.misdirected(frame);
+    }
+    fn lost(&mut self, from: Timestamp, until: Timestamp, frames: u64) {
+        self.capture_loss.lost(from, until, frames);
     }
     fn resides(&mut self, address: IpAddr, source: u16) {
         self.ways.at_home(address, source);

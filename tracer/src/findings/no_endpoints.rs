@@ -32,12 +32,15 @@ use std::{
 
 const CODE: Code = Code { code: "DP202", name: "no-endpoints" };
 /// Addresses that are looked at.
-const MOST_SERVICES: usize = 256;
-/// Seconds with failures that are kept of one, and seconds in which it was alive: two days.
-const MOST_SECONDS: usize = 1_024;
+const MOST_SERVICES: usize = 128;
+/// Seconds with failures that are kept of one (what fails later is counted with the last one before), and seconds in which
+/// it was alive: two days.
+const MOST_SECONDS: usize = 256;
 const MOST_ALIVE: usize = 2 * 86_400 / 64;
 const MOST_CLIENTS: usize = 1_024;
 const MAX_NAMED: usize = 3;
+/// Frames kept of a second.
+const MAX_FRAMES: u64 = 2;
 const MAX_PLACES: usize = 8;
 /// Silent queries from which on it is no chance.
 const MIN_SILENT: u64 = 3;
@@ -150,6 +153,7 @@ impl NoEndpoints {
         };
         tally.count = rejected + silent + if rejected > 0 { ruled } else { 0 };
         let mut finding = tally.finding(CODE, Severity::Error, confidence);
+        finding.rests_on_absence = true;
         finding.blames = vec![Culprit::NoEndpoints(server)];
         let evidence = if rejected > 0 { "rejected" } else { "silence" };
         let named: Vec<String> = service.clients.iter().take(MAX_NAMED).map(IpAddr::to_string).collect();
@@ -246,12 +250,14 @@ impl Service {
     }
 
     fn fail(&mut self, client: IpAddr, sent: &Transmission, failure: &Failure, places: &Places) {
-        let second = sent.time.as_nanos() / SECOND;
+        let mut second = sent.time.as_nanos() / SECOND;
         if self.failing.len() >= MOST_SECONDS && !self.failing.contains_key(&second) {
-            return;
+            let Some((before, _)) = self.failing.range(..second).next_back() else { return };
+            second = *before;
         }
         let failing = self.failing.entry(second).or_default();
-        failing.tally.add(1, sent.time, sent.hops.first().map(Evidence::from));
+        let frame = sent.hops.first().filter(|_| failing.tally.count < MAX_FRAMES).map(Evidence::from);
+        failing.tally.add(1, sent.time, frame);
         match *failure {
             Failure::Rejected(by) => {
                 failing.rejected += 1;
@@ -420,5 +426,13 @@ mod tests {
         }
         assert!(service.was_alive(5) && service.was_alive(7) && !service.was_alive(6));
         assert!(service.alive.len() <= MOST_ALIVE);
+        let town = Town::default();
+        let mut rule = NoEndpoints::default();
+        let places = Places::new(town.0.clone());
+        for second in 0..2_000 {
+            rule.question(&rejected(&town, ask("web", Rtype::A, second * 1_000), "veth-web<"), &places);
+        }
+        assert!(rule.services.values().all(|service| service.failing.len() == MOST_SECONDS));
+        assert_eq!(rule.findings()[0].count, 2_000, "all are counted");
     }
 }

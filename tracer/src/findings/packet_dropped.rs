@@ -5,12 +5,14 @@
 //! where a question never got an answer.
 //!
 //! Looks alike and does not fire: a response that finds its socket closed (NO_SOCKET: the client had given up, or had
-//! another server's answer: DP105 where it was late); a copy of a message that was answered (a bridge that floods, a
+//! another server's answer: DP105 where it was late); the first probe of CoreDNS's loop plugin, before its own socket is
+//! there; a copy of a message that was answered (a bridge that floods, a
 //! capture in promiscuous mode); a frame for another MAC address (OTHERHOST: DP401); DP301, DP302.
 
 use super::{
     Confidence, Evidence, Finding, Rule, Severity,
-    culprit::Culprit,
+    culprit::{Culprit, blamed},
+    forward_loop::is_probe,
     groups::{Code, Groups},
     insert_failed::query,
     losses::Loss,
@@ -20,7 +22,7 @@ use crate::{
     model::{Fate, PacketDrop, QuestionOutcome},
     output::text::human,
 };
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 const CODE: Code = Code { code: "DP303", name: "packet-dropped" };
 /// Clients, servers and messages that are named.
@@ -39,7 +41,7 @@ struct Detail {
 
 /// The rule's state.
 #[derive(Debug, Default)]
-pub(super) struct PacketDropped(Groups<(Arc<str>, Arc<str>), Detail>);
+pub(super) struct PacketDropped(Groups<Culprit, Detail>);
 
 impl Rule for PacketDropped {
     fn loss(&mut self, loss: &Loss<'_>) {
@@ -48,8 +50,7 @@ impl Rule for PacketDropped {
             return;
         }
         let frame = Evidence { frame: drop.frame, vantage: drop.vantage };
-        let key = (Arc::clone(&drop.reason), Arc::clone(&drop.place));
-        let Some(detail) = self.0.charge(key, 1, loss.cost(), drop.time, [frame]) else { return };
+        let Some(detail) = self.0.charge(blamed(drop), 1, loss.cost(), drop.time, [frame]) else { return };
         let asked = drop.asked();
         if detail.clients.len() < MAX_CLIENTS {
             detail.clients.insert(asked.source.ip());
@@ -68,7 +69,8 @@ impl Rule for PacketDropped {
     }
 
     fn findings(&self) -> Vec<Finding> {
-        self.0.findings(|(reason, place), group| {
+        self.0.findings(|culprit, group| {
+            let Culprit::Dropped(reason, place, nobody_at) = culprit else { return None };
             let detail = &group.detail;
             let severity = if detail.unanswered > 0 { Severity::Error } else { Severity::Warning };
             let mut finding = group.tally.finding(CODE, severity, Confidence::High);
@@ -104,20 +106,19 @@ impl Rule for PacketDropped {
             if detail.unanswered > 0 {
                 finding.summary.push_str(&format!("; {} never answered", detail.unanswered));
             }
-            finding.blames = vec![Culprit::Dropped(Arc::clone(reason), Arc::clone(place))];
-            if detail.servers.len() == 1 && &**reason == "NO_SOCKET" {
-                // A server that ends itself.
-                finding.suspects = detail.servers.iter().copied().map(Culprit::Loop).collect();
-            }
+            finding.blames = vec![culprit.clone()];
+            // CoreDNS ends itself when it forwards in a loop.
+            finding.suspects = nobody_at.map(Culprit::Loop).into_iter().collect();
             finding.advice = advice.into();
             Some(finding)
         })
     }
 }
 
-/// A response for whom nobody waits any more.
+/// A response for whom nobody waits any more, or the probe of a CoreDNS that does not listen itself yet.
 fn found_no_socket(drop: &PacketDrop) -> bool {
-    &*drop.reason == "NO_SOCKET" && drop.is_response()
+    let is_probe = || drop.dns.as_ref().is_some_and(|dns| is_probe(&dns.name, dns.qtype));
+    &*drop.reason == "NO_SOCKET" && (drop.is_response() || is_probe())
 }
 
 #[cfg(test)]

@@ -139,6 +139,8 @@ impl RetryGap {
             let (word, confidence, what, advice) = told(*cause);
             let named = |text: &str| text.replace("SERVER", &server.to_string()).replace("DROP", dropped);
             let mut finding = group.tally.finding(CODE, Severity::Warning, confidence);
+            // A drop that the kernel told of is no absence.
+            finding.rests_on_absence = confidence < Confidence::High;
             let names: Vec<String> = names.iter().map(Name::to_string).collect();
             let qtypes: Vec<String> = qtypes.iter().map(Rtype::to_string).collect();
             finding.subject = vec![

@@ -74,7 +74,7 @@ type Backends = BTreeMap<(IpAddr, IpAddr), Backend>;
 /// What was found so far.
 pub(super) fn findings(ways: &Ways, usual: &Usual) -> Vec<Finding> {
     let mut all = Backends::new();
-    for (way, queries) in &ways.queries {
+    for (way, queries) in ways.queries() {
         let lost = queries.silent.count > 0 && usual.is_lost(ways, way);
         let backend = all.entry((way.server, way.backend)).or_default();
         backend.answered += queries.answered;
@@ -149,6 +149,7 @@ fn finding(ways: &Ways, (server, backend): (IpAddr, IpAddr), of: &Backend, sibli
     };
     let mut finding = of.unanswered.finding(CODE, severity, confidence);
     finding.suspects = vec![Culprit::BetweenNodes(backend), Culprit::Loop(backend)];
+    finding.rests_on_absence = true;
     finding.blames = vec![Culprit::Unanswered(server, backend)];
     finding.subject = vec![("server", backend.to_string())];
     if backend != server {

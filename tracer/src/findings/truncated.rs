@@ -65,6 +65,7 @@ impl Rule for Truncated {
                 },
                 if *failed { "the lookup failed" } else { "the client made do with a part of it" }
             );
+            finding.rests_on_absence = true;
             finding.blames = vec![Culprit::Truncated(*client, *name)];
             finding.advice = match (tcp_tried, family) {
                 (true, _) => {

@@ -5,7 +5,7 @@
 //! to DP303), what was sent by a wrong MAC address by DP401, and a question that the capture's end cut off says nothing.
 //! Only UDP: TCP repeats what is lost, so a segment that is not seen is no lost message.
 
-use super::{Evidence, groups::Tally, places::Places};
+use super::{Evidence, forward_loop::is_probe, groups::Tally, places::Places};
 use crate::{
     model::{
         Answer, Hop, IcmpError, Message, Misdirected, Question, QuestionOutcome, Timestamp, Transmission,
@@ -30,7 +30,7 @@ const MOST_BACKENDS: usize = 256;
 /// Clients of a way that are named.
 const MOST_CLIENTS: usize = 3;
 /// Messages of a way whose times are kept.
-const MOST_TIMES: usize = 256;
+const MOST_TIMES: usize = 64;
 /// Sources whose times are kept.
 const MOST_SOURCES: usize = 64;
 /// Frames to a wrong MAC address that are remembered until their question is told.
@@ -45,7 +45,7 @@ type Table<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 pub(super) type Row = SmallVec<[VantageId; LONGEST]>;
 
 /// Where queries to one backend were seen.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct QueryWay {
     /// The address asked.
     pub(super) server: IpAddr,
@@ -77,7 +77,7 @@ impl Queries {
 }
 
 /// Where answers were seen whose query was first seen at `asked_at`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct AnswerWay {
     pub(super) server: IpAddr,
     pub(super) backend: IpAddr,
@@ -99,8 +99,8 @@ pub(super) struct Answers {
 #[derive(Debug, Default)]
 pub(super) struct Ways {
     pub(super) places: Places,
-    pub(super) queries: Table<QueryWay, Queries>,
-    pub(super) answers: Table<AnswerWay, Answers>,
+    queries: Table<QueryWay, Queries>,
+    answers: Table<AnswerWay, Answers>,
     /// By the address asked and the backend.
     pub(super) latency: Table<(IpAddr, IpAddr), Histogram>,
     /// The source that has the pod of an address; only where there are several.
@@ -121,6 +121,16 @@ impl Ways {
     /// With the table of the hops' vantages.
     pub(super) fn new(vantages: Vantages) -> Self {
         Self { places: Places::new(vantages), ..Self::default() }
+    }
+
+    /// The ways of queries, always in the same order.
+    pub(super) fn queries(&self) -> Vec<(&QueryWay, &Queries)> {
+        sorted(&self.queries)
+    }
+
+    /// The ways of answers, always in the same order.
+    pub(super) fn answers(&self) -> Vec<(&AnswerWay, &Answers)> {
+        sorted(&self.answers)
     }
 
     /// Where there are several sources: when each of them saw something.
@@ -155,7 +165,9 @@ impl Ways {
         if let Some(last) = question.transmissions.last() {
             self.latest = self.latest.max(last.time);
         }
-        if question.outcome == QuestionOutcome::Incomplete {
+        // A CoreDNS that asks itself whether it is in a loop (DP205) says nothing of a server.
+        let probe = question.client.is_loopback() && is_probe(&question.name, question.qtype);
+        if probe || question.outcome == QuestionOutcome::Incomplete {
             return;
         }
         let mut told: SmallVec<[(IpAddr, IpAddr); 2]> = SmallVec::new();
@@ -354,4 +366,10 @@ fn entry<K: Eq + Hash, V: Default>(table: &mut Table<K, V>, way: K) -> Option<&m
         Entry::Vacant(_) if full => None,
         Entry::Vacant(new) => Some(new.insert(V::default())),
     }
+}
+
+fn sorted<K: Ord, V>(table: &Table<K, V>) -> Vec<(&K, &V)> {
+    let mut all: Vec<_> = table.iter().collect();
+    all.sort_unstable_by_key(|(way, _)| *way);
+    all
 }

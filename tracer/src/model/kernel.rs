@@ -168,3 +168,42 @@ pub struct Conntrack {
     /// Connections it can hold (`nf_conntrack_max`).
     pub max: u64,
 }
+
+impl Conntrack {
+    /// What is counted, by the kernel's names; not how full the table is.
+    #[must_use]
+    pub const fn counters(&self) -> [(&'static str, u64); 6] {
+        [
+            ("insert_failed", self.insert_failed),
+            ("clash_resolve", self.clash_resolve),
+            ("drop", self.drop),
+            ("early_drop", self.early_drop),
+            ("found", self.found),
+            ("invalid", self.invalid),
+        ]
+    }
+
+    /// What was counted since `before`, and the table as it is now.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        self.counted(before, u64::saturating_sub)
+    }
+
+    /// What both counted, and the table as this one has it.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        self.counted(other, u64::saturating_add)
+    }
+
+    fn counted(&self, other: &Self, of: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            insert_failed: of(self.insert_failed, other.insert_failed),
+            clash_resolve: of(self.clash_resolve, other.clash_resolve),
+            drop: of(self.drop, other.drop),
+            early_drop: of(self.early_drop, other.early_drop),
+            found: of(self.found, other.found),
+            invalid: of(self.invalid, other.invalid),
+            ..*self
+        }
+    }
+}

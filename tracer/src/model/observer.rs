@@ -33,6 +33,8 @@ pub trait Observer {
     fn blind_spot(&mut self, _spot: &BlindSpot, _time: Timestamp) {}
     /// A container's resolver as it was read at `time`; told by who follows the node, and not by the engine.
     fn resolver(&mut self, _resolver: &Resolver, _time: Timestamp) {}
+    /// The capture lost frames somewhere between these times; told by who runs the session.
+    fn lost(&mut self, _from: Timestamp, _until: Timestamp, _frames: u64) {}
     /// The pod of an address is on the node that a source was recorded on; told by who reads several files.
     fn resides(&mut self, _address: IpAddr, _source: u16) {}
     /// Something was dropped for want of room.
@@ -84,6 +86,11 @@ impl<O: Observer> Observer for Option<O> {
             observer.blind_spot(spot, time);
         }
     }
+    fn lost(&mut self, from: Timestamp, until: Timestamp, frames: u64) {
+        if let Some(observer) = self {
+            observer.lost(from, until, frames);
+        }
+    }
     fn resides(&mut self, address: IpAddr, source: u16) {
         if let Some(observer) = self {
             observer.resides(address, source);
@@ -129,6 +136,10 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
         self.0.resolver(resolver, time);
         self.1.resolver(resolver, time);
     }
+    fn lost(&mut self, from: Timestamp, until: Timestamp, frames: u64) {
+        self.0.lost(from, until, frames);
+        self.1.lost(from, until, frames);
+    }
     fn resides(&mut self, address: IpAddr, source: u16) {
         self.0.resides(address, source);
         self.1.resides(address, source);
@@ -163,6 +174,9 @@ impl<O: Observer + ?Sized> Observer for &mut O {
     }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         (**self).resolver(resolver, time);
+    }
+    fn lost(&mut self, from: Timestamp, until: Timestamp, frames: u64) {
+        (**self).lost(from, until, frames);
     }
     fn resides(&mut self, address: IpAddr, source: u16) {
         (**self).resides(address, source);

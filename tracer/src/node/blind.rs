@@ -32,9 +32,20 @@ pub fn blind_spots(watched: &Watched, roots: &Roots, loopback_watched: bool) -> 
 
 /// Whether IPVS balances services in the calling thread's namespace.
 pub(super) fn uses_ipvs() -> bool {
-    let is_service = |line: &str| ["UDP ", "TCP ", "FWM "].iter().any(|kind| line.starts_with(kind));
     read_made(Path::new("/proc/thread-self/net/ip_vs"), TABLE_MAX)
-        .is_ok_and(|table| String::from_utf8_lossy(&table).lines().any(is_service))
+        .is_ok_and(|table| has_services(&String::from_utf8_lossy(&table)))
+}
+
+/// Whether there is a service in a `/proc/net/ip_vs` (`ip_vs_info_seq_show`), whose head is there without any.
+fn has_services(table: &str) -> bool {
+    let is_service = |line: &str| ["UDP ", "TCP ", "FWM "].iter().any(|kind| line.starts_with(kind));
+    table.lines().any(is_service)
+}
+
+/// The address of a node-local cache, where a `/proc/net/fib_trie` has one.
+fn node_local(routes: &str) -> Option<IpAddr> {
+    let has = |address: &&&str| routes.lines().any(|line| line.trim_start() == format!("|-- {address}"));
+    NODE_LOCAL.iter().find(has).and_then(|address| address.parse().ok())
 }
 
 fn ipvs() -> BlindSpot {
@@ -49,9 +60,7 @@ fn ipvs() -> BlindSpot {
 /// A nameserver that the node's own programs ask over its loopback.
 fn stub(watched: &Watched, roots: &Roots) -> Option<BlindSpot> {
     let routes = read_made(Path::new("/proc/thread-self/net/fib_trie"), TABLE_MAX).unwrap_or_default();
-    let routes = String::from_utf8_lossy(&routes);
-    let has = |address: &&&str| routes.lines().any(|line| line.trim_start() == format!("|-- {address}"));
-    let node_local = NODE_LOCAL.iter().find(has).and_then(|address| address.parse::<IpAddr>().ok());
+    let node_local = node_local(&String::from_utf8_lossy(&routes));
     let in_file = || {
         let text = roots.read("/etc/resolv.conf", TABLE_MAX).ok()?;
         let resolv_conf = String::from_utf8_lossy(&text).into_owned();
@@ -66,4 +75,26 @@ fn stub(watched: &Watched, roots: &Roots) -> Option<BlindSpot> {
         "what its own programs ask there, which passes its loopback alone",
         "-i lo watches it; with -i name the other interfaces, too.",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ipvs_is_in_use_where_its_table_has_a_service() {
+        const HEAD: &str = "IP Virtual Server version 1.2.1 (size=4096)\nProt LocalAddress:Port Scheduler Flags\n  -> \
+                            RemoteAddress:Port Forward Weight ActiveConn InActConn\n";
+        assert!(!has_services(HEAD) && !has_services(""));
+        assert!(has_services(&format!(
+            "{HEAD}UDP  0A60000A:0035 rr\n  -> 0AF40003:0035      Masq    1      0          12\n"
+        )));
+    }
+
+    #[test]
+    fn a_node_local_cache_has_its_address_on_the_node() {
+        let routes = "Local:\n  +-- 0.0.0.0/0 3 0 5\n        |-- 169.254.20.10\n           /32 host LOCAL\n";
+        assert_eq!(node_local(routes), "169.254.20.10".parse().ok());
+        assert_eq!(node_local("        |-- 169.254.20.101\n        |-- 169.254.169.254\n"), None);
+    }
 }

@@ -113,35 +113,34 @@ pub(super) fn line(line: &mut impl Write, drop: &PacketDrop) -> io::Result<()> {
 }
 
 /// Conntrack's counters, and what was reported of the same.
-#[derive(Serialize)]
 pub(super) struct ConntrackView {
-    insert_failed: u64,
-    clash_resolve: u64,
-    drop: u64,
-    early_drop: u64,
-    found: u64,
-    invalid: u64,
-    entries: u64,
-    max: u64,
+    counted: Conntrack,
     reported_insert_failed: u64,
     reported_clash_resolved: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<String>,
+}
+
+impl Serialize for ConntrackView {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (name, count) in self.counted.counters() {
+            map.serialize_entry(name, &count)?;
+        }
+        map.serialize_entry("entries", &self.counted.entries)?;
+        map.serialize_entry("max", &self.counted.max)?;
+        map.serialize_entry("reported_insert_failed", &self.reported_insert_failed)?;
+        map.serialize_entry("reported_clash_resolved", &self.reported_clash_resolved)?;
+        if let Some(note) = &self.note {
+            map.serialize_entry("note", note)?;
+        }
+        map.end()
+    }
 }
 
 impl ConntrackView {
     pub(super) fn new(counted: Conntrack, totals: &Totals) -> Self {
-        let Conntrack { insert_failed, clash_resolve, drop, early_drop, found, invalid, entries, max } =
-            counted;
         Self {
-            insert_failed,
-            clash_resolve,
-            drop,
-            early_drop,
-            found,
-            invalid,
-            entries,
-            max,
+            counted,
             reported_insert_failed: totals.insert_failed,
             reported_clash_resolved: totals.clashes_resolved,
             note: difference(counted, totals),
@@ -150,21 +149,13 @@ impl ConntrackView {
 
     /// `insert_failed 3, drop 3; 1,024 of 262,144 entries`.
     pub(super) fn text(&self) -> String {
-        let shown: Vec<String> = [
-            ("insert_failed", self.insert_failed),
-            ("clash_resolve", self.clash_resolve),
-            ("drop", self.drop),
-            ("early_drop", self.early_drop),
-            ("found", self.found),
-            ("invalid", self.invalid),
-        ]
-        .into_iter()
-        .filter(|(_, number)| *number > 0)
-        .map(|(name, number)| format!("{name} {}", super::text::count(number)))
-        .collect();
+        let counters = self.counted.counters().into_iter().filter(|(_, number)| *number > 0);
+        let shown: Vec<String> =
+            counters.map(|(name, number)| format!("{name} {}", super::text::count(number))).collect();
         let mut text = if shown.is_empty() { "nothing dropped".into() } else { shown.join(", ") };
-        if self.max > 0 {
-            let (entries, max) = (super::text::count(self.entries), super::text::count(self.max));
+        let Conntrack { entries, max, .. } = self.counted;
+        if max > 0 {
+            let (entries, max) = (super::text::count(entries), super::text::count(max));
             text.push_str(&format!("; {entries} of {max} entries"));
         }
         if let Some(note) = &self.note {

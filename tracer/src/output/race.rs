@@ -5,7 +5,7 @@ use crate::{
     findings::{KernelVersion, clash_rule},
     model::{Conntrack, Fate, PacketDrop, Timestamp, Transport},
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer, ser::SerializeMap};
 use std::fmt::Write;
 
 /// What came of pairs that were sent to provoke a race.
@@ -124,9 +124,10 @@ impl RaceSummary {
         }
         let grown = now.iter().enumerate().map(|(cpu, now)| {
             let before = before.get(cpu).copied().unwrap_or_default();
-            Cpu::new(cpu, &difference(now, &before))
+            Cpu { cpu, counted: now.since(&before) }
         });
-        let grown: Vec<Cpu> = grown.filter(|cpu| cpu.named().iter().any(|(_, count)| *count > 0)).collect();
+        let grown: Vec<Cpu> =
+            grown.filter(|cpu| cpu.counted.counters().iter().any(|(_, count)| *count > 0)).collect();
         if grown.is_empty() {
             return None;
         }
@@ -185,7 +186,7 @@ impl RaceSummary {
                 text.push_str(
                     "     CPU  insert_failed  clash_resolve     drop  early_drop    found  invalid\n",
                 );
-                let total = cpus.iter().fold(Conntrack::default(), sum);
+                let total = cpus.iter().fold(Conntrack::default(), |total, cpu| total.plus(cpu));
                 let rows = cpus.iter().enumerate().map(|(cpu, counted)| (cpu.to_string(), counted));
                 for (cpu, counted) in rows.chain([("all".to_owned(), &total)]) {
                     let Conntrack { insert_failed, clash_resolve, drop, early_drop, found, invalid, .. } =
@@ -228,7 +229,7 @@ impl RaceSummary {
             cpus: [usize; 2],
         }
         let rule = |transport| self.version.map(|version| clash_rule(version, transport));
-        let cpu = |(cpu, counted): (usize, &Conntrack)| Cpu::new(cpu, counted);
+        let cpu = |(cpu, counted): (usize, &Conntrack)| Cpu { cpu, counted: *counted };
         let line = Line {
             event: "summary",
             kernel: &self.release,
@@ -251,62 +252,29 @@ impl RaceSummary {
 }
 
 /// What one CPU counted.
-#[derive(Serialize)]
 struct Cpu {
     cpu: usize,
-    insert_failed: u64,
-    clash_resolve: u64,
-    drop: u64,
-    early_drop: u64,
-    found: u64,
-    invalid: u64,
+    counted: Conntrack,
 }
 
 impl Cpu {
-    const fn new(cpu: usize, counted: &Conntrack) -> Self {
-        let &Conntrack { insert_failed, clash_resolve, drop, early_drop, found, invalid, .. } = counted;
-        Self { cpu, insert_failed, clash_resolve, drop, early_drop, found, invalid }
-    }
-
-    const fn named(&self) -> [(&'static str, u64); 6] {
-        [
-            ("insert_failed", self.insert_failed),
-            ("clash_resolve", self.clash_resolve),
-            ("drop", self.drop),
-            ("early_drop", self.early_drop),
-            ("found", self.found),
-            ("invalid", self.invalid),
-        ]
-    }
-
     /// `cpu 0: insert_failed +3, drop +3`.
     fn text(&self) -> String {
-        let grown = self.named().into_iter().filter(|(_, count)| *count > 0);
+        let grown = self.counted.counters().into_iter().filter(|(_, count)| *count > 0);
         let grown: Vec<String> = grown.map(|(name, count)| format!("{name} +{count}")).collect();
         format!("cpu {}: {}", self.cpu, grown.join(", "))
     }
 }
 
-fn difference(now: &Conntrack, before: &Conntrack) -> Conntrack {
-    Conntrack {
-        insert_failed: now.insert_failed.saturating_sub(before.insert_failed),
-        clash_resolve: now.clash_resolve.saturating_sub(before.clash_resolve),
-        drop: now.drop.saturating_sub(before.drop),
-        early_drop: now.early_drop.saturating_sub(before.early_drop),
-        found: now.found.saturating_sub(before.found),
-        invalid: now.invalid.saturating_sub(before.invalid),
-        ..Conntrack::default()
+impl Serialize for Cpu {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("cpu", &self.cpu)?;
+        for (name, count) in self.counted.counters() {
+            map.serialize_entry(name, &count)?;
+        }
+        map.end()
     }
-}
-
-fn sum(mut total: Conntrack, cpu: &Conntrack) -> Conntrack {
-    total.insert_failed += cpu.insert_failed;
-    total.clash_resolve += cpu.clash_resolve;
-    total.drop += cpu.drop;
-    total.early_drop += cpu.early_drop;
-    total.found += cpu.found;
-    total.invalid += cpu.invalid;
-    total
 }
 
 #[cfg(test)]

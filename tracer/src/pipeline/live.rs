@@ -8,6 +8,7 @@ use super::{
     clock,
     flight::Flight,
     known::Known,
+    loss::LossWatch,
     offline::CANNOT_PRINT,
     record::{Counts, Ready, Recorder},
     selection::Selected,
@@ -193,6 +194,7 @@ impl Live {
         mut tick: impl FnMut(&mut O, &Tick) -> anyhow::Result<()>,
     ) -> anyhow::Result<Ran> {
         let mut next_tick = clock::wall_now() + TICK;
+        let mut loss = LossWatch::default();
         loop {
             let now = clock::wall_now();
             self.drain(now, out);
@@ -208,6 +210,7 @@ impl Live {
                 if let Some(flight) = &mut self.flight {
                     flight.save_if_asked(now, self.capture.lost(), || self.known.all());
                 }
+                loss.read(self.capture.lost(), now, out);
                 tick(out, &self.tick())?;
                 next_tick = now + TICK;
             }
@@ -222,6 +225,7 @@ impl Live {
         let ended = clock::wall_now();
         self.drain(ended, out);
         self.session.finish(out);
+        loss.read(self.capture.lost(), ended, out);
         let last = self.tick();
         tick(out, &last)?;
         let counts = Counts::of(&self.capture);

@@ -6,6 +6,7 @@ mod clocks;
 mod flight;
 mod known;
 pub mod live;
+mod loss;
 pub mod offline;
 pub mod provoke;
 pub mod race;

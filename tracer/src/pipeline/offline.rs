@@ -6,6 +6,7 @@
 use super::{
     clocks::{self, Clock},
     live::IN_FLIGHT,
+    loss::LossWatch,
     selection::{Selected, Selection},
     session::Session,
     sinks::{Before, Covered, ReportSinks, StreamSinks},
@@ -113,6 +114,7 @@ fn read<O: Observer>(
     let mut session = Session::new(&files.ports, config, vantages.clone());
     let mut span: Option<(Timestamp, Timestamp)> = None;
     let mut failed = None;
+    let mut loss = LossWatch::default();
     while go_on(out) {
         let next = reader.next_time(vantages);
         for told in reader.take_told() {
@@ -126,7 +128,9 @@ fn read<O: Observer>(
             Ok(Some(frame)) => {
                 let (first, last) = span.unwrap_or((frame.time, frame.time));
                 span = Some((first.min(frame.time), last.max(frame.time)));
+                let time = frame.time;
                 session.frame(&frame, out);
+                loss.frame(&reader, time, out);
             }
             Ok(None) => break,
             Err(error) => {
@@ -136,6 +140,7 @@ fn read<O: Observer>(
         }
     }
     let span = finish(&reader, &mut session, span, out);
+    loss.files(&reader, span.unwrap_or_default().1, out);
     let coverage = coverage(&reader, &session);
     let cut = reader.cut();
     let (sources, files) = (reader.sources(), sources(&reader, &clocks));

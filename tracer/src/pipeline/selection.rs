@@ -430,6 +430,9 @@ impl<O: Observer> Observer for Selected<'_, O> {
             self.observer.resolver(resolver, time);
         }
     }
+    fn lost(&mut self, from: Timestamp, until: Timestamp, frames: u64) {
+        self.observer.lost(from, until, frames);
+    }
     fn resides(&mut self, address: IpAddr, source: u16) {
         self.observer.resides(address, source);
     }

@@ -94,6 +94,11 @@ impl<W: Write> Observer for StreamSinks<W> {
             findings.resolver(resolver, time);
         }
     }
+    fn lost(&mut self, from: Timestamp, until: Timestamp, frames: u64) {
+        if let Some(findings) = &mut self.findings {
+            findings.lost(from, until, frames);
+        }
+    }
     fn resides(&mut self, address: IpAddr, source: u16) {
         if let Some(findings) = &mut self.findings {
             findings.resides(address, source);
@@ -150,6 +155,9 @@ impl Observer for Before {
     }
     fn connect(&mut self, connect: &Connect) {
         self.findings.connect(connect);
+    }
+    fn lost(&mut self, from: Timestamp, until: Timestamp, frames: u64) {
+        self.findings.lost(from, until, frames);
     }
     fn resides(&mut self, address: IpAddr, source: u16) {
         self.findings.resides(address, source);
@@ -277,6 +285,9 @@ impl Observer for ReportSinks {
     }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         self.findings.resolver(resolver, time);
+    }
+    fn lost(&mut self, from: Timestamp, until: Timestamp, frames: u64) {
+        self.findings.lost(from, until, frames);
     }
     fn resides(&mut self, address: IpAddr, source: u16) {
         self.findings.resides(address, source);

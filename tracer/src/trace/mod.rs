@@ -25,7 +25,7 @@ pub use merged::MergedReader;
 pub use note::Note;
 pub use origin::Origin;
 pub use reader::{Reader, Record};
-pub use statistics::{Recorded, Statistics, conntrack_between};
+pub use statistics::{Recorded, Statistics};
 pub use told::Told;
 pub use vantage::describe;
 pub use writer::Writer;

@@ -50,21 +50,7 @@ const COUNTERS: [Counter; 8] = [
     ("entries", |counts| &mut counts.entries),
     ("max", |counts| &mut counts.max),
 ];
-/// Those that are no counts of what happened.
-const IN_TABLES: [&str; 2] = ["entries", "max"];
 const CONNTRACK: &str = "conntrack";
-
-/// What was counted between two readings; what is in the tables is that of the later one.
-#[must_use]
-pub fn conntrack_between(mut before: Conntrack, mut after: Conntrack) -> Conntrack {
-    let mut between = after;
-    for (name, counter) in COUNTERS {
-        if !IN_TABLES.contains(&name) {
-            *counter(&mut between) = counter(&mut after).saturating_sub(*counter(&mut before));
-        }
-    }
-    between
-}
 
 impl Statistics {
     /// The comment.
@@ -119,15 +105,7 @@ impl Recorded {
     pub fn and(self, other: Self) -> Self {
         let (earlier, later) = if self.until <= other.until { (self, other) } else { (other, self) };
         let conntrack = match (earlier.conntrack, later.conntrack) {
-            (Some(mut one), Some(mut two)) => {
-                let mut sum = two;
-                for (name, counter) in COUNTERS {
-                    if !IN_TABLES.contains(&name) {
-                        *counter(&mut sum) = counter(&mut one).saturating_add(*counter(&mut two));
-                    }
-                }
-                Some(sum)
-            }
+            (Some(one), Some(two)) => Some(two.plus(&one)),
             (one, two) => one.or(two),
         };
         Self {
@@ -183,7 +161,7 @@ mod tests {
     #[test]
     fn what_was_counted_between_two_readings() {
         let before = Conntrack { entries: 9, drop: 1, ..Conntrack::default() };
-        let between = conntrack_between(before, counts());
+        let between = counts().since(&before);
         assert_eq!(between, Conntrack { drop: 2, ..counts() });
     }
 

@@ -66,6 +66,7 @@ pub struct Feed {
     /// Things told to the rules.
     told: u64,
     pods: Pods,
+    pod_rows: Vec<Arc<PodRow>>,
     oldest: Option<Timestamp>,
     status: Status,
     newest: Timestamp,
@@ -124,6 +125,7 @@ impl Feed {
             found: Found::default(),
             told: 0,
             pods: Pods::default(),
+            pod_rows: Vec::new(),
             oldest: None,
             status: Status::default(),
             newest: Timestamp::EPOCH,
@@ -184,17 +186,16 @@ impl Feed {
         servers::rows(&self.servers)
     }
 
-    /// The findings, asked for anew where that is due at `now`.
-    pub(super) fn findings(&mut self, now: Timestamp) -> &[Arc<FindingRow>] {
+    /// The findings and the pods, made anew where that is due at `now`.
+    pub(super) fn rows(&mut self, now: Timestamp) -> (&[Arc<FindingRow>], &[Arc<PodRow>]) {
         let span = (self.oldest.unwrap_or_default(), self.newest);
         let nobody = crate::model::Pods::default();
         let names = self.names.as_ref().unwrap_or(&nobody);
-        self.found.refresh(&self.findings, self.told, now, (&self.status.coverage, span), names);
-        self.found.rows()
-    }
-
-    pub(super) fn pods(&self) -> Vec<Arc<PodRow>> {
-        self.pods.rows(|client, time| Some(self.names.as_ref()?.name_at(client, time)?.to_string()))
+        if self.found.refresh(&self.findings, self.told, now, (&self.status.coverage, span), names) {
+            let name = |client, time| Some(names.name_at(client, time)?.to_string());
+            self.pod_rows = self.pods.rows(name);
+        }
+        (self.found.rows(), &self.pod_rows)
     }
 
     pub(super) const fn drops(&self) -> &Drops {
@@ -334,6 +335,9 @@ impl Observer for Feed {
         self.findings.connect(connect);
         self.told += 1;
     }
+    fn lost(&mut self, from: Timestamp, until: Timestamp, frames: u64) {
+        self.findings.lost(from, until, frames);
+    }
     fn resides(&mut self, address: IpAddr, source: u16) {
         self.findings.resides(address, source);
     }
@@ -449,6 +453,9 @@ impl Observer for SharedFeed {
     }
     fn connect(&mut self, connect: &Connect) {
         self.lock().connect(connect);
+    }
+    fn lost(&mut self, from: Timestamp, until: Timestamp, frames: u64) {
+        self.lock().lost(from, until, frames);
     }
     fn resides(&mut self, address: IpAddr, source: u16) {
         self.lock().resides(address, source);

@@ -52,7 +52,7 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// Asks the rules where that is due: some time has passed and something was told since.
+    /// Asks the rules where that is due: some time has passed and something was told since. Whether it was.
     pub(super) fn refresh(
         &mut self,
         rules: &Findings,
@@ -60,18 +60,19 @@ impl Found {
         now: Timestamp,
         seen: (&Coverage, (Timestamp, Timestamp)),
         pods: &Pods,
-    ) {
+    ) -> bool {
         let due = self
             .asked
             .is_none_or(|(asked, before)| told != before && (now < asked || now.since(asked) >= EVERY));
         if !due {
-            return;
+            return false;
         }
         self.asked = Some((now, told));
         let mut findings = rules.ranked(seen.0, seen.1);
         name_pods(&mut findings, pods);
         let unexplained = findings.into_iter().filter(|finding| finding.explained_by.is_none());
         self.rows = unexplained.zip(1..).map(|(finding, rank)| Arc::new(row(finding, rank))).collect();
+        true
     }
 
     pub(super) fn rows(&self) -> &[Arc<FindingRow>] {

@@ -59,10 +59,10 @@ impl Snapshot {
             changed |= lane.copy_to(copy);
             *sampled = lane.sampled();
         }
-        self.findings.clear();
-        self.findings.extend_from_slice(feed.findings(now));
+        let (findings, pods) = feed.rows(now);
+        self.findings = findings.to_vec();
+        self.pods = pods.to_vec();
         self.servers = feed.servers();
-        self.pods = feed.pods();
         feed.drops().copy_to(&mut self.drops);
         self.drops_told = feed.drops().told();
         self.generation += u64::from(changed);

@@ -31,7 +31,7 @@ pub(super) const PROGRAMS: [(&str, &str); 12] = [
 ];
 
 /// What the scripts of the lab and of `init.sh` call besides.
-const APPLETS: &str = "cat cut dmesg grep insmod kill ls mkdir mount rm sed seq sleep stty";
+const APPLETS: &str = "cat cut dmesg grep insmod kill ls mkdir mount rm rmmod sed seq sleep stty";
 
 /// The archive with everything but the kernel's modules. `tests` are the programs under test, under the names they get
 /// in `/tests`; `list` are the lines of `/tests/list`.

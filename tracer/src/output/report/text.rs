@@ -21,6 +21,8 @@ const SERVERS: usize = 5;
 const FRAMES: usize = 6;
 /// An answer as slow as this is worth a word in the verdict.
 const NOTABLE: Duration = Duration::from_secs(1);
+/// Clocks told; the JSON report has them all.
+const CLOCKS: usize = 3;
 /// Sources named.
 const SOURCES: usize = 4;
 
@@ -133,9 +135,18 @@ impl Report<'_> {
             row(text, if index == 0 { "before" } else { "" }, line);
         }
         row(text, "seen", &self.seen());
-        for clock in self.clocks {
-            row(text, "clock", &clock.to_string());
+        for clock in self.clock_lines() {
+            row(text, "clock", &clock);
         }
+    }
+
+    /// How the files' clocks differ: the first ones.
+    pub(super) fn clock_lines(&self) -> Vec<String> {
+        let mut lines: Vec<String> = self.clocks.iter().take(CLOCKS).map(ToString::to_string).collect();
+        if self.clocks.len() > CLOCKS {
+            lines.push(format!("and {} more (-o json has them)", self.clocks.len() - CLOCKS));
+        }
+        lines
     }
 
     /// What was seen and what was not.

@@ -15,7 +15,7 @@ use crate::{
     cli::options::{ExitStatus, LiveOptions, RecordOptions},
     model::{Conntrack, Frame, News, Timestamp, VantageId, Vantages},
     output::text::count,
-    trace::{Origin, Statistics, Writer, conntrack_between},
+    trace::{Origin, Statistics, Writer},
 };
 use anyhow::{Context, anyhow};
 use output::{Handoff, Output};
@@ -60,7 +60,7 @@ impl Counts {
             started,
             until,
             lost: self.lost.iter().map(|(&v, &lost)| (v, lost.saturating_sub(before(v)))).collect(),
-            conntrack: self.conntrack.map(|now| conntrack_between(from.conntrack.unwrap_or_default(), now)),
+            conntrack: self.conntrack.map(|now| now.since(&from.conntrack.unwrap_or_default())),
             ended,
         }
     }

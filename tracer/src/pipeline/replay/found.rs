@@ -91,6 +91,9 @@ impl Observer for Watch {
         self.fresh = true;
         self.findings.misdirected(frame);
     }
+    fn lost(&mut self, from: Timestamp, until: Timestamp, frames: u64) {
+        self.findings.lost(from, until, frames);
+    }
     fn resides(&mut self, address: IpAddr, source: u16) {
         self.findings.resides(address, source);
     }

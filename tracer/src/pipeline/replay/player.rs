@@ -6,7 +6,7 @@ use crate::{
     findings::Source,
     model::{Coverage, Observer, Pods, Timestamp, Vantages},
     output::ClockView,
-    pipeline::{clocks::Clock, offline, session::Session},
+    pipeline::{clocks::Clock, loss::LossWatch, offline, session::Session},
     trace::{MergedReader, TraceError},
 };
 use std::time::Duration;
@@ -39,6 +39,7 @@ pub(super) struct Player {
     reader: MergedReader,
     clocks: Vec<Clock>,
     session: Session,
+    loss: LossWatch,
     ended: bool,
     failed: Option<TraceError>,
     /// The times of the earliest and the latest frame read.
@@ -69,6 +70,7 @@ impl Player {
             names: Pods::new(),
             names_selected: files.selection.pods.clone(),
             session: Session::new(&files.ports, config, vantages.clone()),
+            loss: LossWatch::default(),
             ended: false,
             failed: None,
             span: None,
@@ -133,7 +135,9 @@ impl Player {
         if let Some(frame) = self.reader.next_frame(&self.vantages)? {
             let (first, last) = self.span.unwrap_or((frame.time, frame.time));
             self.span = Some((first.min(frame.time), last.max(frame.time)));
+            let time = frame.time;
             self.session.frame(&frame, out);
+            self.loss.frame(&self.reader, time, out);
         }
         Ok(None)
     }
@@ -191,6 +195,7 @@ impl Player {
     pub(super) fn finish(&mut self, out: &mut impl Observer) {
         if !std::mem::replace(&mut self.ended, true) {
             self.window = offline::finish(&self.reader, &mut self.session, self.span, out);
+            self.loss.files(&self.reader, self.window.unwrap_or_default().1, out);
         }
     }
 

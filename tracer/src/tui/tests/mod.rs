@@ -4,3 +4,4 @@ mod behaviour;
 pub(crate) mod build;
 mod filters;
 mod screens;
+mod views;

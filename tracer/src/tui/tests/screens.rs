@@ -298,6 +298,7 @@ fn pods() {
             ..Resolver::default()
         };
         screen.feed.lock().resolver(&resolver, at(1.0));
+        screen.now = at(12.6);
         screen.keys("4");
     });
 }

@@ -200,19 +200,11 @@ fn counters(snapshot: &Snapshot, width: u16) -> (String, Tone) {
     let Some(counted) = snapshot.status.coverage.conntrack else {
         return ("conntrack's counters are not known here".into(), Tone::Dim);
     };
-    let Conntrack { insert_failed, clash_resolve, drop, early_drop, found, invalid, entries, max } = counted;
+    let Conntrack { insert_failed, drop, early_drop, entries, max, .. } = counted;
     let percent = (entries * 100).checked_div(max);
     let table = percent.map_or_else(String::new, |percent| format!("table {percent} %"));
     let whole = format!("table {} of {}", text::count(entries), text::count(max));
-    let all = [
-        ("insert_failed", insert_failed),
-        ("drop", drop),
-        ("clash_resolve", clash_resolve),
-        ("early_drop", early_drop),
-        ("found", found),
-        ("invalid", invalid),
-    ]
-    .map(|(name, number)| format!("{name} {}", text::count(number)));
+    let all = counted.counters().map(|(name, number)| format!("{name} {}", text::count(number)));
     let fits = |parts: &[String], table: &str| {
         let line = format!("conntrack  {}  {table}", parts.join("  "));
         (text::width(&line) < width).then_some(line)

@@ -86,7 +86,7 @@ impl Report<'_> {
         }
         let _ = writeln!(html, "{}</p>", Escaped(text::sources(self.sources)));
         let _ = writeln!(html, "<p class=dim>Seen: {}</p>", Escaped(self.seen()));
-        for clock in self.clocks {
+        for clock in self.clock_lines() {
             let _ = writeln!(html, "<p class=dim>Clock: {}</p>", Escaped(clock));
         }
         for line in self.changes() {
@@ -144,9 +144,9 @@ impl Report<'_> {
         } else {
             ""
         };
-        let _ = write!(
+        let _ = writeln!(
             html,
-            "<details class={severity}{open}><summary><b class={severity}>{} {}</b> {}{doubt}</summary><div>\n",
+            "<details class={severity}{open}><summary><b class={severity}>{} {}</b> {}{doubt}</summary><div>",
             finding.code,
             finding.name,
             Escaped(&finding.summary)
