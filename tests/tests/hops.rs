@@ -6,7 +6,6 @@
 //! - a nameserver has nobody who listens;
 //! - a program on the first node eats what one pod sends to `dns1`.
 
-use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -136,12 +135,6 @@ fn make() -> Result<Result<Session, String>> {
     drop(eating);
     let far_ahead = directory.path().join("far-ahead.pcapng");
     run_program(bound_command("editcap").args(["-t", "3"]).arg(&far).arg(&far_ahead))?;
-    if let Some(kept) = std::env::var_os("KEEP_HOPS") {
-        for file in [&near, &far, &far_ahead] {
-            fs::copy(file, Path::new(&kept).join(file.file_name().context("no name")?))
-                .context("cannot keep it")?;
-        }
-    }
     Ok(Ok(Session { _directory: directory, near, far, far_ahead, until, dns1, dns2, dns3 }))
 }
 
