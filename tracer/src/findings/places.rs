@@ -1,13 +1,15 @@
 //! Where hops were seen, in words: the vantages behind their ids, without a lock for each.
 
 use crate::model::{Direction, InterfaceKind, Vantage, VantageId, Vantages};
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 /// The vantages of a session as far as they were needed.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     vantages: Vantages,
     known: Vec<Arc<Vantage>>,
+    /// For each of them, the first one of its interface: both directions have the same.
+    interfaces: Vec<usize>,
     several_sources: bool,
 }
 
@@ -21,6 +23,10 @@ impl Places {
     pub(super) fn learn(&mut self, id: VantageId) {
         if usize::from(id.0) >= self.known.len() {
             self.known = self.vantages.all();
+            let mut first = HashMap::new();
+            let of = |it: &'_ Arc<Vantage>| (it.interface.clone(), it.ifindex, it.netns.clone(), it.source);
+            let number = |(index, it)| *first.entry(of(it)).or_insert(index);
+            self.interfaces = self.known.iter().enumerate().map(number).collect();
             self.several_sources = self.known.iter().any(|vantage| vantage.source > 0);
         }
     }
@@ -45,9 +51,8 @@ impl Places {
         if one == other {
             return true;
         }
-        let (Some(one), Some(other)) = (self.at(one), self.at(other)) else { return false };
-        (&one.interface, one.ifindex, &one.netns, one.source)
-            == (&other.interface, other.ifindex, &other.netns, other.source)
+        let interface = |id: VantageId| self.interfaces.get(usize::from(id.0));
+        interface(one).is_some() && interface(one) == interface(other)
     }
 
     /// Whether what is seen there is on its way out of the node: to another node.

@@ -232,7 +232,9 @@ impl Ways {
     }
 
     fn record(&mut self, server: IpAddr, backend: IpAddr, took: Duration) {
-        if self.latency.len() < MOST_BACKENDS || self.latency.contains_key(&(server, backend)) {
+        if let Some(known) = self.latency.get_mut(&(server, backend)) {
+            known.record(took);
+        } else if self.latency.len() < MOST_BACKENDS {
             self.latency.entry((server, backend)).or_default().record(took);
         }
     }

@@ -35,6 +35,7 @@ pub(super) struct LinkPayload<'a> {
 }
 
 /// Takes the link header off; `None` where no IP packet is behind it or the header is cut.
+#[inline]
 pub(super) fn strip(link: LinkType, bytes: &[u8]) -> Option<LinkPayload<'_>> {
     match link {
         LinkType::Ethernet => ethernet(bytes),
