@@ -60,8 +60,10 @@ fn no_incident(report: &Value) -> Result<String> {
     {
         bail!("this is no incident: {told:#}");
     }
+    // What cannot be seen here is said of every session.
     let told: Vec<_> = findings(report)
         .iter()
+        .filter(|finding| finding["code"] != "DP902")
         .map(|finding| {
             format!(
                 "{} {}",
