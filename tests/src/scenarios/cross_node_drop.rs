@@ -33,11 +33,17 @@ pub(super) const CROSS_NODE_DROP: Scenario = Scenario {
         let path = recording.to_str().context("a path that is not UTF-8")?;
         let arguments = ["record", "--netns", lab.node2().name(), "-w", path];
         let other = Tracer::start(directory, &arguments)?;
-        for _ in 0..LOOKUPS {
-            Client::Glibc.lookup(pod, NAME)?;
-            // Both nodes see this one: it shows how far their clocks are apart.
+        // Both nodes see what a client there asks here: that shows how far their clocks are apart, and that the other one
+        // recorded before and after.
+        let seen_by_both = || {
             let answer = Client::Glibc.lookup(lab.pod(FAR)?, NAME)?;
             ensure!(answer.error.is_none(), "between the nodes nothing passes: {answer:?}");
+            Ok(())
+        };
+        seen_by_both()?;
+        for _ in 0..LOOKUPS {
+            Client::Glibc.lookup(pod, NAME)?;
+            seen_by_both()?;
         }
         other.finish_with_text()?;
         run(
