@@ -106,12 +106,13 @@ pub(crate) fn fabric_batch() -> String {
     batch
 }
 
-/// Addresses and routes of a node.
+/// Addresses and routes of a node. The bridge has a MAC address of its own, as network plug-ins see to: else it would take
+/// over the lowest one of its ports, and pods that know it would send to nobody when a pod is added.
 pub(crate) fn node_batch(site: Site) -> String {
     let other = site.other();
     let mut batch = format!(
         "link set lo up
-link add name cni0 type bridge mcast_snooping 0
+link add name cni0 address 0a:58:0a:f4:0{number}:01 type bridge mcast_snooping 0
 addr add {bridge4}/24 dev cni0
 addr add {bridge6}/64 dev cni0 nodad
 link set cni0 up
@@ -123,6 +124,7 @@ route add {other_pods6}/64 via {other6}
 route add default via {UPSTREAM4}
 route add default via {UPSTREAM6}
 ",
+        number = site.number(),
         bridge4 = site.pod_ip4(1),
         bridge6 = site.pod_ip6(1),
         ip4 = site.ip4(),
