@@ -219,7 +219,12 @@ fn a_live_report_counts_what_the_stream_tells() -> Result<Outcome> {
     let report: Value = serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))?;
     let (counted, totals) = (counts(&told), &report["totals"]);
     for (name, count) in &counted {
-        ensure!(totals[name] == *count, "{name}: the stream tells {count}, the report {totals:#}");
+        ensure!(
+            totals[name] == *count,
+            "{name}: the stream tells {count}, the report {totals:#}; outside of {}: {:?}",
+            report["window"],
+            outside(&told, &report["window"])
+        );
     }
     let at_least = |name: &str, least: u64| {
         let found = totals[name].as_u64().unwrap_or_default();
@@ -284,6 +289,14 @@ fn counts(told: &Told) -> Vec<(&'static str, usize)> {
         ("lookups", told.unit("lookup").count()),
         ("wasted_search_queries", sum("lookup", "wasted_search_queries")),
     ]
+}
+
+/// Messages told outside of a report's window: what explains a difference.
+fn outside<'a>(told: &'a Told, window: &Value) -> Vec<&'a Value> {
+    let bound = |end: &str| window[end].as_str().unwrap_or_default().to_owned();
+    let (from, to) = (bound("from"), bound("to"));
+    let within = |line: &&Value| line["time"].as_str().is_some_and(|time| *time >= *from && *time <= *to);
+    told.unit("message").filter(|line| !within(line)).collect()
 }
 
 /// The lines of a query's message.

@@ -415,9 +415,12 @@ fn blind_spots(capture: &Capture, namespaces: &[Netns], vantages: &Vantages) -> 
     spots
 }
 
+/// What a note of a blind spot begins with.
+const NOT_SEEN: &str = "not seen here (DP902)";
+
 /// Tells the user and the session what cannot be seen, once.
 fn tell_blind(spot: BlindSpot, known: &mut Known, notes: &Notes) {
-    let note = format!("not seen here (DP902): {} ({})", spot.unseen, spot.found);
+    let note = format!("{NOT_SEEN}: {} ({})", spot.unseen, spot.found);
     if known.tell_blind(spot) {
         notes.add(&note);
     }
@@ -506,7 +509,9 @@ pub fn tui(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
                 let status = feed.status_mut();
                 status.coverage = tick.coverage;
                 status.interfaces = interfaces(&vantages, tick.attached);
-                status.notes.extend(tick.notes.iter().cloned());
+                // Blind spots stand among the findings; up here they would take the lookups' room for good.
+                let shown = tick.notes.iter().filter(|note| !note.starts_with(NOT_SEEN));
+                status.notes.extend(shown.cloned());
                 Ok(())
             });
             // The screen has nothing more to show once nobody reads.
