@@ -18,6 +18,7 @@ mod lookup_failed;
 mod losses;
 mod lost_between_nodes;
 mod lost_on_node;
+mod ndots;
 mod no_endpoints;
 mod packet_dropped;
 mod places;
@@ -314,10 +315,10 @@ impl Findings {
             causes.extend(doubted(rule.findings()));
         }
         causes.extend(doubted(self.of_ways()));
-        let told = [self.retry_gap.told(&causes), self.lookup_failed.told(&causes)];
-        causes.extend(doubted(told.concat()));
         // What a file says is no less true when frames were lost.
         causes.extend(self.resolv_conf.findings());
+        let told = [self.retry_gap.told(&causes), self.lookup_failed.told(&causes)];
+        causes.extend(doubted(told.concat()));
         causes.extend(self.blind_spots.findings());
         causes.extend(capture_loss::findings(coverage, span));
         causes.ranked()
@@ -386,6 +387,7 @@ impl Observer for Findings {
     }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         self.resolv_conf.resolver(resolver, time);
+        self.search_fan_out.resolver(resolver);
         self.blind_spots.resolver(resolver, time);
     }
     fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
@@ -412,6 +414,7 @@ impl Observer for Findings {
             return;
         }
         self.search_fan_out.lookup(lookup);
+        self.resolv_conf.lookup(lookup);
         self.empty_noerror.lookup(lookup);
         self.truncated.lookup(lookup);
         self.slow_server.lookup(lookup);

@@ -85,8 +85,8 @@ impl Resolver {
             let mut words = line.split_ascii_whitespace();
             (words.next() == Some("options")).then_some(words)
         });
-        let set = lines.flatten().filter_map(|option| option.strip_prefix("ndots:")?.parse::<u32>().ok());
-        set.last().unwrap_or(1).min(15)
+        let mut set = lines.flatten().filter_map(|option| option.strip_prefix("ndots:")?.parse::<u32>().ok());
+        set.next_back().unwrap_or(1).min(15)
     }
 
     /// The longest line that musl does not read, in octets.
