@@ -13,6 +13,7 @@ mod empty_noerror;
 mod forward_loop;
 mod groups;
 mod insert_failed;
+mod iptables_rules;
 mod late_answer;
 mod lookup_failed;
 mod losses;
@@ -50,7 +51,7 @@ pub use reasons::{fate, what_happened};
 
 use crate::model::{
     BlindSpot, Connect, Coverage, Hop, Lookup, Message, Misdirected, Observer, PacketDrop, Question,
-    Resolver, Timestamp, VantageId, Vantages,
+    Resolver, RuleCount, Timestamp, VantageId, Vantages,
 };
 use causes::Causes;
 use culprit::{Culprit, Suspects, Witnesses};
@@ -269,6 +270,7 @@ pub struct Findings {
     slow_server: slow_server::SlowServer,
     connect_failed: connect_failed::ConnectFailed,
     blind_spots: blind_spot::BlindSpots,
+    iptables_rules: iptables_rules::IptablesRules,
     forward_loop: forward_loop::ForwardLoop,
     insert_failed: insert_failed::InsertFailed,
     table_full: table_full::TableFull,
@@ -319,6 +321,7 @@ impl Findings {
         causes.extend(self.resolv_conf.findings());
         let told = [self.retry_gap.told(&causes), self.lookup_failed.told(&causes)];
         causes.extend(doubted(told.concat()));
+        causes.extend(self.iptables_rules.findings());
         causes.extend(self.blind_spots.findings());
         causes.extend(capture_loss::findings(coverage, span));
         causes.ranked()
@@ -392,6 +395,9 @@ impl Observer for Findings {
     }
     fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
         self.blind_spots.tell(spot, time);
+    }
+    fn rules(&mut self, count: &RuleCount, time: Timestamp) {
+        self.iptables_rules.rules(count, time);
     }
     fn packet_drop(&mut self, drop: &PacketDrop) {
         self.clash_resolved.packet_drop(drop);

@@ -1,7 +1,8 @@
 //! What the engine tells, and what it could not see.
 
 use super::{
-    BlindSpot, Connect, Conntrack, Lookup, Message, Misdirected, PacketDrop, Question, Resolver, Timestamp,
+    BlindSpot, Connect, Conntrack, Lookup, Message, Misdirected, PacketDrop, Question, Resolver, RuleCount,
+    Timestamp,
 };
 use std::net::IpAddr;
 
@@ -33,6 +34,8 @@ pub trait Observer {
     fn blind_spot(&mut self, _spot: &BlindSpot, _time: Timestamp) {}
     /// A container's resolver as it was read at `time`; told by who follows the node, and not by the engine.
     fn resolver(&mut self, _resolver: &Resolver, _time: Timestamp) {}
+    /// The packet rules of a namespace, counted at `time`; told by who follows the node.
+    fn rules(&mut self, _count: &RuleCount, _time: Timestamp) {}
     /// The pod of an address is on the node that a source was recorded on; told by who reads several files.
     fn resides(&mut self, _address: IpAddr, _source: u16) {}
     /// Something was dropped for want of room.
@@ -84,6 +87,11 @@ impl<O: Observer> Observer for Option<O> {
             observer.blind_spot(spot, time);
         }
     }
+    fn rules(&mut self, count: &RuleCount, time: Timestamp) {
+        if let Some(observer) = self {
+            observer.rules(count, time);
+        }
+    }
     fn resides(&mut self, address: IpAddr, source: u16) {
         if let Some(observer) = self {
             observer.resides(address, source);
@@ -129,6 +137,10 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
         self.0.resolver(resolver, time);
         self.1.resolver(resolver, time);
     }
+    fn rules(&mut self, count: &RuleCount, time: Timestamp) {
+        self.0.rules(count, time);
+        self.1.rules(count, time);
+    }
     fn resides(&mut self, address: IpAddr, source: u16) {
         self.0.resides(address, source);
         self.1.resides(address, source);
@@ -163,6 +175,9 @@ impl<O: Observer + ?Sized> Observer for &mut O {
     }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         (**self).resolver(resolver, time);
+    }
+    fn rules(&mut self, count: &RuleCount, time: Timestamp) {
+        (**self).rules(count, time);
     }
     fn resides(&mut self, address: IpAddr, source: u16) {
         (**self).resides(address, source);

@@ -8,7 +8,7 @@ use crate::{
     findings::{Findings, Source, name_pods},
     model::{
         BlindSpot, Connect, Coverage, Eviction, Lookup, Message, Misdirected, Observer, PacketDrop, Pods,
-        Question, Resolver, Timestamp, Vantages,
+        Question, Resolver, RuleCount, Timestamp, Vantages,
     },
     output::{Baseline, ClockView, Known, LookupLog, Page, Report, Stream, Unit},
     stats::Stats,
@@ -94,6 +94,11 @@ impl<W: Write> Observer for StreamSinks<W> {
             findings.resolver(resolver, time);
         }
     }
+    fn rules(&mut self, count: &RuleCount, time: Timestamp) {
+        if let Some(findings) = &mut self.findings {
+            findings.rules(count, time);
+        }
+    }
     fn resides(&mut self, address: IpAddr, source: u16) {
         if let Some(findings) = &mut self.findings {
             findings.resides(address, source);
@@ -150,6 +155,9 @@ impl Observer for Before {
     }
     fn connect(&mut self, connect: &Connect) {
         self.findings.connect(connect);
+    }
+    fn rules(&mut self, count: &RuleCount, time: Timestamp) {
+        self.findings.rules(count, time);
     }
     fn resides(&mut self, address: IpAddr, source: u16) {
         self.findings.resides(address, source);
@@ -277,6 +285,9 @@ impl Observer for ReportSinks {
     }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         self.findings.resolver(resolver, time);
+    }
+    fn rules(&mut self, count: &RuleCount, time: Timestamp) {
+        self.findings.rules(count, time);
     }
     fn resides(&mut self, address: IpAddr, source: u16) {
         self.findings.resides(address, source);

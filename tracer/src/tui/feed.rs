@@ -17,7 +17,7 @@ use crate::{
     findings::Findings,
     model::{
         BlindSpot, Connect, Lookup, LookupResult, Message, MessageKind, Misdirected, Observer, PacketDrop,
-        Question, QuestionId, Resolver, Timestamp, Vantages,
+        Question, QuestionId, Resolver, RuleCount, Timestamp, Vantages,
     },
     output::ladder::Ladder,
     stats::{Role, Servers},
@@ -334,6 +334,11 @@ impl Observer for Feed {
         self.findings.connect(connect);
         self.told += 1;
     }
+    fn rules(&mut self, count: &RuleCount, time: Timestamp) {
+        self.findings.rules(count, time);
+        self.told += 1;
+    }
+
     fn resides(&mut self, address: IpAddr, source: u16) {
         self.findings.resides(address, source);
     }
@@ -449,6 +454,9 @@ impl Observer for SharedFeed {
     }
     fn connect(&mut self, connect: &Connect) {
         self.lock().connect(connect);
+    }
+    fn rules(&mut self, count: &RuleCount, time: Timestamp) {
+        self.lock().rules(count, time);
     }
     fn resides(&mut self, address: IpAddr, source: u16) {
         self.lock().resides(address, source);
