@@ -3,6 +3,7 @@
 //! Each step looks first whether its work is done, so a second run is quick and silent.
 
 mod command;
+mod containerd;
 mod debian;
 mod demo;
 mod kernel_toolchain;
@@ -58,6 +59,8 @@ fn run(task: Task) -> Result<ExitCode> {
     match task {
         Task::Setup => {
             packages::ensure()?;
+            // The tests say what they do without.
+            let _ = containerd::ensure();
         }
         Task::Build => {
             command::build_release(&["dnspath"])?;
