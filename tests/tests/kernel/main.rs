@@ -4,6 +4,7 @@
 
 mod clashes;
 mod paths;
+mod pods;
 mod stage;
 
 use std::process::ExitCode;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     let code = run(&[
         ("check_tells_how_this_kernel_is_hooked", check),
         ("check_names_a_connection_table_nearly_full", check_of_a_full_table),
+        ("pods_on_cgroup_v2_are_named", pods::on_cgroup_v2),
         ("udp_to_the_service", || Path::new(VIP4, false, 0x1000).check()),
         ("udp_to_the_service_over_ipv6", || Path::new(VIP6, false, 0x1100).check()),
         ("tcp_to_the_service", || Path::new(VIP4, true, 0x1200).check()),
@@ -67,8 +69,8 @@ fn check() -> Result<Outcome> {
     })
 }
 
-/// The limit of connections is the whole machine's: it is changed in a virtual one alone, which has this file.
-const OF_VIRTUAL_MACHINES: &str = "/tests/list";
+/// What is the whole machine's (the limit of connections, cgroups) is changed in a virtual one alone, which has this file.
+pub(crate) const OF_VIRTUAL_MACHINES: &str = "/tests/list";
 const LIMIT: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
 
 fn check_of_a_full_table() -> Result<Outcome> {
