@@ -3,7 +3,7 @@
 //! the cgroup and the network that the kubelet would ask for.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -115,7 +115,7 @@ impl Containerd {
             format!("nameserver {GATEWAY}\nsearch a.example b.example\n"),
         )
         .context("cannot write the pods' resolv.conf")?;
-        let made = OWN.into_iter().filter(|directory| !std::path::Path::new(directory).exists()).collect();
+        let made = OWN.into_iter().filter(|directory| !Path::new(directory).exists()).collect();
         run(bound_command("ip").args(["netns", "add", &name]), LIMIT)?;
         let mut command = bound_command("unshare");
         command
@@ -141,7 +141,7 @@ impl Containerd {
     }
 
     /// A directory for the files of a test.
-    pub fn files(&self) -> &std::path::Path {
+    pub fn files(&self) -> &Path {
         self.files.path()
     }
 
@@ -172,6 +172,20 @@ impl Containerd {
     /// # Errors
     /// containerd refuses.
     pub fn run_pod(&self, number: u32, script: &str) -> Result<()> {
+        self.make_pod(number, script, None)
+    }
+
+    /// The same with a resolv.conf of its own, mounted as the kubelet does.
+    ///
+    /// # Errors
+    /// containerd refuses.
+    pub fn run_pod_with(&self, number: u32, script: &str, resolv_conf: &str) -> Result<()> {
+        let file = self.files.path().join(format!("{}.resolv.conf", pod_name(number)));
+        fs::write(&file, resolv_conf).context("cannot write a pod's resolv.conf")?;
+        self.make_pod(number, script, Some(&file))
+    }
+
+    fn make_pod(&self, number: u32, script: &str, resolv_conf: Option<&Path>) -> Result<()> {
         let (id, name) = (id_of(number), pod_name(number));
         let annotations = [
             ("container-type", "sandbox"),
@@ -185,6 +199,10 @@ impl Containerd {
             command.arg("--annotation").arg(format!("io.kubernetes.cri.{key}={value}"));
         }
         command
+            .args(resolv_conf.into_iter().flat_map(|file| {
+                let mount = format!("type=bind,src={},dst=/etc/resolv.conf,options=rbind:ro", file.display());
+                ["--mount".to_owned(), mount]
+            }))
             .arg("--cgroup")
             .arg(format!("/kubepods/burstable/pod0f3e2b5a-9a7b-4f5c-8c31-{number:012x}/{id}"))
             .arg(self.files.path().join("rootfs"))

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use dnspath_tests::clock;
+use dnspath_tests::clock::{self, wait_until};
 use dnspath_tests::containerd::{Containerd, GATEWAY, pod_name};
 use dnspath_tests::harness::{Outcome, run};
 use dnspath_tests::process::{Process, output_of, run_with_input};
@@ -193,9 +193,9 @@ fn two_hundred_pods_come_and_go() -> Result<Outcome> {
 }
 
 /// `dnspath check -o json` on the node: its exit status and its lines.
-fn check(node: &Containerd) -> Result<(Option<i32>, Vec<Value>)> {
+fn check(node: &Containerd, options: &[&str]) -> Result<(Option<i32>, Vec<Value>)> {
     let mut command = node.command(binary()?);
-    command.args(["check", "-o", "json", "--hook", "clsact"]);
+    command.args(["check", "-o", "json", "--hook", "clsact"]).args(options);
     let output = output_of(&mut command, "", Duration::from_secs(60))?;
     let told: Value = serde_json::from_slice(&output.stdout)
         .with_context(|| format!("no JSON: {}", String::from_utf8_lossy(&output.stderr)))?;
@@ -211,6 +211,18 @@ fn says(checks: &[Value], name: &str, status: &str, found: &str) -> bool {
     })
 }
 
+/// The resolv.conf that the kubelet makes for a pod of the namespace `shop`, with this nameserver.
+fn cluster_resolv_conf(nameserver: &str) -> String {
+    format!(
+        "search shop.svc.cluster.local svc.cluster.local cluster.local\nnameserver {nameserver}\noptions ndots:5\n"
+    )
+}
+
+/// The findings of `code` in a report.
+fn of_code<'a>(report: &'a Value, code: &str) -> Vec<&'a Value> {
+    report["findings"].as_array().into_iter().flatten().filter(|finding| finding["code"] == code).collect()
+}
+
 /// A stub's address, and a search line that musl leaves out.
 fn broken_resolv_conf() -> String {
     format!("nameserver 127.0.0.53\nsearch {}\n", "division.example ".repeat(18))
@@ -222,6 +234,7 @@ const KUBE_DNS: &str = r#"*nat
 :KUBE-SVC-DNS - [0:0]
 :KUBE-SEP-DNS - [0:0]
 -A PREROUTING -j KUBE-SERVICES
+-A OUTPUT -j KUBE-SERVICES
 -A KUBE-SERVICES -d 10.96.0.10/32 -p udp -m comment --comment "kube-system/kube-dns:dns cluster IP" -m udp --dport 53 -j KUBE-SVC-DNS
 -A KUBE-SVC-DNS -m comment --comment "kube-system/kube-dns:dns -> 10.98.0.1:53" -j KUBE-SEP-DNS
 -A KUBE-SEP-DNS -p udp -m udp -j DNAT --to-destination 10.98.0.1:53
@@ -233,14 +246,14 @@ fn check_names_what_is_planted() -> Result<Outcome> {
         return Ok(Outcome::LeftOut(reason));
     }
     let node = Containerd::start()?;
-    node.run_pod(1, "sleep 600")?;
+    node.run_pod(1, &asking(1))?;
     let restore = |rules: &str| -> Result<()> {
         let mut command = node.command("iptables-nft-restore");
         run_with_input(command.arg("--noflush"), rules, Duration::from_secs(120)).map(drop)
     };
     restore(KUBE_DNS)?;
     node.sh("echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables")?;
-    let (status, healthy) = check(&node)?;
+    let (status, healthy) = check(&node, &[])?;
     ensure!(
         healthy.iter().all(|check| check["status"] == "ok") && status == Some(0),
         "{status:?} {healthy:#?}"
@@ -253,15 +266,41 @@ fn check_names_what_is_planted() -> Result<Outcome> {
         "{healthy:#?}"
     );
 
+    // Whoever asks a service from the node itself needs a way to its address.
+    node.sh("ip route add 10.96.0.0/16 dev cni0")?;
+    let asked_server = server(&node)?;
+    let probe = || Ok::<_, anyhow::Error>(check(&node, &["--probe"])?.1);
+    ensure!(
+        wait_until(Duration::from_secs(10), || probe().is_ok_and(|it| says(
+            &it,
+            "cluster DNS",
+            "ok",
+            "; answers"
+        ))),
+        "{:#?}",
+        probe()?
+    );
+    drop(asked_server);
+    let silent = probe()?;
+    ensure!(says(&silent, "cluster DNS", "warning", "1 endpoint; does not answer: "), "{silent:#?}");
+
     std::fs::write(node.files().join("rootfs/etc/resolv.conf"), broken_resolv_conf())?;
     node.sh("echo 0 > /proc/sys/net/bridge/bridge-nf-call-iptables")?;
     restore(&format!("*nat\n{}COMMIT\n", "-A POSTROUTING -s 10.98.0.0/24 -j MASQUERADE\n".repeat(20_000)))?;
     node.sh("iptables-nft -t nat -F KUBE-SEP-DNS")?;
-    let (status, planted) = check(&node)?;
+    for number in 2..=4 {
+        node.run_pod_with(number, "sleep 600", &cluster_resolv_conf("10.96.0.10"))?;
+    }
+    node.run_pod_with(5, "sleep 600", &cluster_resolv_conf("10.0.0.10"))?;
+    let (status, planted) = check(&node, &[])?;
     ensure!(status == Some(1), "{status:?} {planted:#?}");
     for (name, found) in [
         ("resolv.conf", "shop/pod-001 has the nameserver 127.0.0.53"),
         ("resolv.conf", "shop/pod-001 has a line of 313 octets"),
+        (
+            "resolv.conf",
+            "shop/pod-005 searches the cluster's domains at 10.0.0.10; the other pods ask 10.96.0.10",
+        ),
         ("bridge netfilter", "bridge-nf-call-iptables is 0"),
         ("rules", "19999 of them duplicates"),
         ("cluster DNS", "kube-system/kube-dns:dns at 10.96.0.10:53, 0 endpoints"),
@@ -269,27 +308,16 @@ fn check_names_what_is_planted() -> Result<Outcome> {
         ensure!(says(&planted, name, "warning", found), "{name} should say {found:?}: {planted:#?}");
     }
 
-    // What `check` says of a file, a live report says too.
-    let mut report = node.command(binary()?);
-    report.args(["report", "-o", "json", "--hook", "clsact", "--duration", "2s"]);
-    let output = output_of(&mut report, "", Duration::from_secs(60))?;
-    let told: Value = serde_json::from_slice(&output.stdout).context("no report")?;
-    let finding =
-        told["findings"].as_array().context("no findings")?.iter().find(|finding| finding["code"] == "DP501");
-    ensure!(
-        finding.is_some_and(|finding| finding["subject"]["pod"] == "shop/pod-001"),
-        "{:#}",
-        told["findings"]
-    );
+    reports_say_it_too(&node)?;
 
     let many: String = (0..160_000_u32)
         .map(|n| format!("-A POSTROUTING -s 10.{}.{}.{}/32 -j RETURN\n", n >> 16, n >> 8 & 255, n & 255))
         .collect();
     restore(&format!("*nat\n{many}COMMIT\n"))?;
     let started = clock::now();
-    let (_, checks) = check(&node)?;
+    let (_, checks) = check(&node, &[])?;
     let took = started.elapsed();
-    ensure!(says(&checks, "rules", "warning", "180003 rules"), "{checks:#?}");
+    ensure!(says(&checks, "rules", "warning", "180004 rules"), "{checks:#?}");
     // By CPU time, its own and that of what it starts: what else the machine does is not its doing.
     let binary = binary()?;
     let times = node.sh(&format!("{} check --hook clsact >/dev/null || true; times", binary.display()))?;
@@ -300,6 +328,36 @@ fn check_names_what_is_planted() -> Result<Outcome> {
         "check with 180,000 rules took {:.1} s, {spent:.1} s of CPU time",
         took.as_secs_f64()
     )))
+}
+
+/// What `check` says of files and rules, a live report says too, and the report on its recording the same.
+fn reports_say_it_too(node: &Containerd) -> Result<()> {
+    let recording = node.files().join("planted.pcapng");
+    let report = |arguments: &[&str]| -> Result<Value> {
+        let mut command = node.command(binary()?);
+        command.args(["report", "-o", "json"]).args(arguments);
+        let output = output_of(&mut command, "", Duration::from_secs(60))?;
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("no report: {}", String::from_utf8_lossy(&output.stderr)))
+    };
+    let file = recording.to_str().context("a path that is no text")?;
+    let live = report(&["--hook", "clsact", "--duration", "5s", "-w", file])?;
+    let rules = of_code(&live, "DP502");
+    ensure!(rules.len() == 1 && rules[0]["count"].as_u64() > Some(20_000), "{:#}", live["findings"]);
+    ensure!(rules[0]["subject"]["duplicates"] == "19999", "{:#}", live["findings"]);
+    let pods: Vec<_> =
+        of_code(&live, "DP501").iter().map(|finding| finding["subject"]["pod"].clone()).collect();
+    ensure!(pods.contains(&"shop/pod-001".into()) && pods.contains(&"shop/pod-005".into()), "{pods:?}");
+    let replayed = report(&[file])?;
+    for code in ["DP501", "DP502"] {
+        ensure!(
+            of_code(&live, code) == of_code(&replayed, code),
+            "{code}: {:#} {:#}",
+            live["findings"],
+            replayed["findings"]
+        );
+    }
+    Ok(())
 }
 
 /// `1m2.500s` as the shell prints it; what is none is too long.

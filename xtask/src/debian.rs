@@ -92,6 +92,13 @@ impl Suite {
     }
 }
 
+/// What the running Debian release is called.
+pub(crate) fn codename() -> Result<String> {
+    let release = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
+    let codename = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    Ok(codename.unwrap_or("stable").to_owned())
+}
+
 /// The archive's address as this machine's apt knows it: of the entry for the running Debian release.
 fn archive() -> Result<String> {
     let mut sources = vec![PathBuf::from("/etc/apt/sources.list")];
@@ -99,12 +106,10 @@ fn archive() -> Result<String> {
         sources.extend(folder.filter_map(|entry| Some(entry.ok()?.path())));
     }
     let texts: Vec<String> = sources.iter().filter_map(|path| fs::read_to_string(path).ok()).collect();
-    let release = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
-    let codename =
-        release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).unwrap_or("stable");
+    let codename = codename()?;
     texts
         .iter()
-        .find_map(|text| archive_of(text, codename))
+        .find_map(|text| archive_of(text, &codename))
         .with_context(|| format!("this machine's apt sources name no archive for {codename}"))
 }
 

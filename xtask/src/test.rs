@@ -2,7 +2,7 @@
 
 use crate::{
     command::{build_release, cargo, is_root, say},
-    packages, vm,
+    containerd, packages, vm,
 };
 use anyhow::{Context, Result};
 use std::{
@@ -74,11 +74,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     } else {
         packages::ensure()?;
         build_release(&["dnspath", "dnspath-tests", "dnspath-bench"])?;
-        tests(
-            &mut counts,
-            "end-to-end tests in the lab",
-            cargo().args(["test", "--locked", "--package", "dnspath-tests", "--no-fail-fast"]),
-        )?;
+        let mut lab = cargo();
+        lab.args(["test", "--locked", "--package", "dnspath-tests", "--no-fail-fast"]);
+        lab.envs(containerd::ensure().map(|folder| (containerd::VARIABLE, folder)));
+        tests(&mut counts, "end-to-end tests in the lab", &mut lab)?;
     }
     on_other_kernels(&mut counts, options)?;
     let Counts { passed, failed, skipped } = counts;

@@ -5,14 +5,17 @@
 mod clashes;
 mod late;
 mod paths;
+mod pods;
 mod stage;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use dnspath_tests::clock::wait_until;
 use dnspath_tests::harness::{Outcome, run};
 use dnspath_tests::process::output_of;
+use dnspath_tests::query::{Qtype, query};
 use dnspath_tests::requirements::kernel_has_tcx;
 use dnspath_tests::topology::{UPSTREAM4, UPSTREAM6, VIP4, VIP6};
 use dnspath_tests::tracer::binary;
@@ -25,6 +28,8 @@ fn main() -> ExitCode {
         // First: there is no lab yet whose rules need conntrack.
         ("conntrack_that_is_loaded_late_is_probed_then", late::conntrack_is_loaded_late),
         ("check_tells_how_this_kernel_is_hooked", check),
+        ("check_names_a_connection_table_nearly_full", check_of_a_full_table),
+        ("pods_on_cgroup_v2_are_named", pods::on_cgroup_v2),
         ("udp_to_the_service", || Path::new(VIP4, false, 0x1000).check()),
         ("udp_to_the_service_over_ipv6", || Path::new(VIP6, false, 0x1100).check()),
         ("tcp_to_the_service", || Path::new(VIP4, true, 0x1200).check()),
@@ -64,6 +69,47 @@ fn check() -> Result<Outcome> {
             ensure!(fact(name)?["status"] == "ok", "{}", fact(name)?);
         }
         Ok(Outcome::Measured(attached.to_owned()))
+    })
+}
+
+/// What is the whole machine's (the limit of connections, cgroups) is changed in a virtual one alone, which has this file.
+pub(crate) const OF_VIRTUAL_MACHINES: &str = "/tests/list";
+const LIMIT: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
+
+fn check_of_a_full_table() -> Result<Outcome> {
+    if !std::path::Path::new(OF_VIRTUAL_MACHINES).is_file() {
+        return Ok(Outcome::LeftOut(
+            "the limit of connections is the whole machine's (cargo xtask vm-test plants it)".to_owned(),
+        ));
+    }
+    on_quiet_stage(|stage| {
+        let node = stage.lab.node();
+        let pod = stage.lab.pod("web")?;
+        node.run("sh", &["-c", "echo 900 > /proc/sys/net/netfilter/nf_conntrack_udp_timeout"])?;
+        for number in 0..200_u16 {
+            let socket = pod.namespace.udp_socket(pod.ip4, 20_000 + number)?;
+            socket.send_to(&query(number, "full.example", Qtype::A), (UPSTREAM4, 53))?;
+        }
+        let counted = "/proc/sys/net/netfilter/nf_conntrack_count";
+        let entries = || -> Result<u64> { Ok(node.run("cat", &[counted])?.trim().parse()?) };
+        // As many as came, less what the rest of the lab has that may end.
+        wait_until(Duration::from_secs(20), || entries().is_ok_and(|entries| entries >= 200));
+        let (entries, before) = (entries()?, std::fs::read_to_string(LIMIT)?);
+        ensure!(entries >= 200, "{entries} connections");
+        let limit = entries * 100 / 95;
+        std::fs::write(LIMIT, limit.to_string())?;
+        let mut command = node.command(binary()?);
+        let told = output_of(command.args(["check", "-o", "json"]), "", Duration::from_secs(60));
+        std::fs::write(LIMIT, before)?;
+        let told = told?;
+        let text = String::from_utf8_lossy(&told.stdout).into_owned();
+        let told_json: Value = serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))?;
+        let line = told_json["checks"].as_array().into_iter().flatten().find(|it| it["name"] == "conntrack");
+        let line = line.with_context(|| format!("nothing of conntrack: {text}"))?;
+        let found = line["found"].as_str().unwrap_or_default().to_owned();
+        ensure!(line["status"] == "warning" && found.contains(&format!(" of {limit} connections")), "{line}");
+        ensure!(told.status.code() == Some(1), "it ended with {}", told.status);
+        Ok(Outcome::Measured(found))
     })
 }
 

@@ -42,6 +42,8 @@ pub(crate) enum Culprit {
     EmptyNoerror(IpAddr, Name),
     /// A cut answer, for a client and name (DP106).
     Truncated(IpAddr, Name),
+    /// An ndots by which a client asks this name without its search list (DP501).
+    Unsearched(IpAddr, Name),
 }
 
 /// Suspects, the surest first.

@@ -17,6 +17,7 @@ use super::{
     cause::{Silence, cause, silence},
     causes::Causes,
     groups::{Absorb, Code, Symptoms},
+    ndots,
     search::{first_frames, suffix_of},
 };
 use crate::{
@@ -118,6 +119,9 @@ impl LookupFailed {
 /// Who may be to blame: for what its last step asked in vain, else for what it was told there.
 fn suspects(lookup: &Lookup, witnesses: Witnesses<'_>) -> Suspects {
     let Some(last) = lookup.steps.last() else { return Suspects::new() };
+    if ndots::is_unsearched(lookup) {
+        return vec![Culprit::Unsearched(lookup.client, lookup.name)];
+    }
     if !is_failure(lookup) {
         return Suspects::new();
     }

@@ -13,11 +13,13 @@ mod empty_noerror;
 mod forward_loop;
 mod groups;
 mod insert_failed;
+mod iptables_rules;
 mod late_answer;
 mod lookup_failed;
 mod losses;
 mod lost_between_nodes;
 mod lost_on_node;
+mod ndots;
 mod no_endpoints;
 mod packet_dropped;
 mod places;
@@ -49,7 +51,7 @@ pub use reasons::{fate, what_happened};
 
 use crate::model::{
     BlindSpot, Connect, Coverage, Hop, Lookup, Message, Misdirected, Observer, PacketDrop, Question,
-    Resolver, Timestamp, VantageId, Vantages,
+    Resolver, RuleCount, Timestamp, VantageId, Vantages,
 };
 use causes::Causes;
 use culprit::{Culprit, Suspects, Witnesses};
@@ -277,6 +279,7 @@ pub struct Findings {
     slow_server: slow_server::SlowServer,
     connect_failed: connect_failed::ConnectFailed,
     blind_spots: blind_spot::BlindSpots,
+    iptables_rules: iptables_rules::IptablesRules,
     forward_loop: forward_loop::ForwardLoop,
     insert_failed: insert_failed::InsertFailed,
     table_full: table_full::TableFull,
@@ -324,10 +327,11 @@ impl Findings {
             causes.extend(doubted(rule.findings()));
         }
         causes.extend(doubted(self.of_ways()));
-        let told = [self.retry_gap.told(&causes), self.lookup_failed.told(&causes)];
-        causes.extend(doubted(told.concat()));
         // What a file says is no less true when frames were lost.
         causes.extend(self.resolv_conf.findings());
+        let told = [self.retry_gap.told(&causes), self.lookup_failed.told(&causes)];
+        causes.extend(doubted(told.concat()));
+        causes.extend(self.iptables_rules.findings());
         causes.extend(self.blind_spots.findings());
         causes.extend(capture_loss::findings(coverage, span));
         causes.ranked()
@@ -396,10 +400,14 @@ impl Observer for Findings {
     }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         self.resolv_conf.resolver(resolver, time);
+        self.search_fan_out.resolver(resolver);
         self.blind_spots.resolver(resolver, time);
     }
     fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
         self.blind_spots.tell(spot, time);
+    }
+    fn rules(&mut self, count: &RuleCount, time: Timestamp) {
+        self.iptables_rules.rules(count, time);
     }
     fn packet_drop(&mut self, drop: &PacketDrop) {
         self.clash_resolved.packet_drop(drop);
@@ -425,6 +433,7 @@ impl Observer for Findings {
             return;
         }
         self.search_fan_out.lookup(lookup);
+        self.resolv_conf.lookup(lookup);
         self.empty_noerror.lookup(lookup);
         self.truncated.lookup(lookup);
         self.slow_server.lookup(lookup);

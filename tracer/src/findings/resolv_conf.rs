@@ -7,6 +7,7 @@
 //!   linked with glibc, which reads it.
 //! - warning: it searches the cluster's domains but asks none of the nameservers that most such pods ask.
 //! - warning: the search list has more than six suffixes: every name that is not found costs two queries for each.
+//! - its ndots does not fit the names really asked: see `ndots`.
 //!
 //! Looks alike and does not fire: a loopback nameserver with a server behind it in the same pod (a sidecar's cache);
 //! Docker's 127.0.0.11 outside of Kubernetes; a link-local nameserver (NodeLocal DNSCache); a pod that takes the
@@ -15,8 +16,9 @@
 use super::{
     Confidence, Finding, Severity,
     groups::{Code, Tally},
+    ndots::Ndots,
 };
-use crate::model::{Libc, Question, Resolver, Timestamp};
+use crate::model::{Libc, Lookup, Question, Resolver, Timestamp};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
@@ -37,6 +39,7 @@ const MAJORITY: usize = 3;
 pub(super) struct ResolvConf {
     resolvers: BTreeMap<(String, String), (Timestamp, Resolver)>,
     servers: HashSet<IpAddr, foldhash::fast::RandomState>,
+    ndots: Ndots,
 }
 
 impl ResolvConf {
@@ -58,6 +61,11 @@ impl ResolvConf {
         }
     }
 
+    /// What a client asked is held against its ndots.
+    pub(super) fn lookup(&mut self, lookup: &Lookup) {
+        self.ndots.lookup(lookup);
+    }
+
     /// What is wrong now, the same fault of a pod's containers told once.
     pub(super) fn findings(&self) -> Vec<Finding> {
         let usual = self.usual();
@@ -76,7 +84,12 @@ impl ResolvConf {
             finding.advice = fault.advice.into();
             finding
         };
-        findings.into_iter().map(finding).collect()
+        let mut by_time: Vec<&(Timestamp, Resolver)> = self.resolvers.values().collect();
+        by_time.sort_by_key(|(time, _)| *time);
+        let resolvers: Vec<&Resolver> = by_time.into_iter().map(|(_, resolver)| resolver).collect();
+        let mut findings: Vec<Finding> = findings.into_iter().map(finding).collect();
+        findings.extend(self.ndots.findings(CODE, &resolvers));
+        findings
     }
 
     /// The nameservers that most pods with the cluster's search list ask.

@@ -1,7 +1,8 @@
 //! DP101 search-fan-out: lookups that ask many names before the one that answers.
 //!
-//! Fires for a client and name (for a name alone when more than three clients ask it) when a lookup spent at least four queries (two suffixes, A and AAAA) on names
-//! that gave no address before another name did. `count` is the queries wasted.
+//! Fires for a client and name (for a name alone when more than three clients ask it) when a lookup spent at least four
+//! queries (two suffixes, A and AAAA) on names that gave no address before another name did. `count` is the queries wasted.
+//! Where the clients' resolv.conf is known, its ndots is named.
 //!
 //! - warning: the name itself answered, so the search list was walked in vain; a trailing dot or a lower ndots
 //!   saves all of it.
@@ -15,8 +16,12 @@ use super::{
     groups::{Code, Group, Groups, Tally},
     search::{first_frames, suffix_of},
 };
-use crate::model::{Family, Lookup, Name, Question, Step};
-use std::{cmp::Reverse, collections::BTreeMap, net::IpAddr};
+use crate::model::{Family, Lookup, Name, Question, Resolver, Step};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+};
 
 const CODE: Code = Code { code: "DP101", name: "search-fan-out" };
 /// Fewer wasted queries in a lookup are how a search list works.
@@ -25,6 +30,8 @@ const MIN_WASTED: u32 = 4;
 const FEW_CLIENTS: usize = 3;
 /// Suffixes named in a finding.
 const MAX_SUFFIXES: usize = 6;
+/// Clients whose ndots is remembered.
+const MOST_CLIENTS: usize = 8_192;
 
 #[derive(Debug, Default)]
 struct Detail {
@@ -53,13 +60,33 @@ impl Detail {
 
 /// The rule's state.
 #[derive(Debug, Default)]
-pub(super) struct SearchFanOut(Groups<(IpAddr, Name), Detail>);
+pub(super) struct SearchFanOut {
+    groups: Groups<(IpAddr, Name), Detail>,
+    /// By what their resolv.conf says; not of pods whose containers disagree.
+    ndots: HashMap<IpAddr, u32>,
+}
+
+impl SearchFanOut {
+    /// Takes what was read of a container.
+    pub(super) fn resolver(&mut self, resolver: &Resolver) {
+        for address in &resolver.addresses {
+            if !resolver.agrees {
+                self.ndots.remove(address);
+            } else if self.ndots.len() < MOST_CLIENTS || self.ndots.contains_key(address) {
+                self.ndots.insert(*address, resolver.ndots());
+            }
+        }
+    }
+}
+
+/// Whether this rule tells of such a lookup.
+pub(super) fn tells(lookup: &Lookup) -> bool {
+    lookup.answered_by.is_some() && lookup.wasted_search_queries.is_some_and(|wasted| wasted >= MIN_WASTED)
+}
 
 impl Rule for SearchFanOut {
     fn lookup(&mut self, lookup: &Lookup) {
-        let Some(wasted) = lookup.wasted_search_queries.filter(|&wasted| wasted >= MIN_WASTED) else {
-            return;
-        };
+        let Some(wasted) = lookup.wasted_search_queries.filter(|_| tells(lookup)) else { return };
         let Some(answered_by) = lookup.answered_by else { return };
         let in_vain = || lookup.steps.iter().filter(|step| step.name != answered_by);
         let frames = in_vain().flat_map(first_frames);
@@ -67,7 +94,9 @@ impl Rule for SearchFanOut {
         // The time that servers took for them; waits for what was lost have another cause.
         let took = |step: &Step| step.questions.iter().filter_map(Question::server_latency).max();
         let cost = Cost::waited(in_vain().filter_map(took).sum());
-        let Some(detail) = self.0.charge(key, u64::from(wasted), cost, lookup.start, frames) else { return };
+        let Some(detail) = self.groups.charge(key, u64::from(wasted), cost, lookup.start, frames) else {
+            return;
+        };
         detail.lookups += 1;
         detail.queries += u64::from(lookup.queries);
         detail.answered_by = answered_by;
@@ -79,63 +108,79 @@ impl Rule for SearchFanOut {
 
     fn findings(&self) -> Vec<Finding> {
         let mut by_name: BTreeMap<&Name, Vec<(IpAddr, &Group<Detail>)>> = BTreeMap::new();
-        for ((client, name), group) in self.0.iter() {
+        for ((client, name), group) in self.groups.iter() {
             by_name.entry(name).or_default().push((*client, group));
         }
         let mut findings = Vec::new();
         for (name, mut clients) in by_name {
             clients.sort_unstable_by_key(|(client, group)| (Reverse(group.tally.count), *client));
             if clients.len() > FEW_CLIENTS {
-                findings.push(tell(name, &clients));
+                findings.push(self.tell(name, &clients));
             } else {
-                findings.extend(clients.iter().map(|one| tell(name, std::slice::from_ref(one))));
+                findings.extend(clients.iter().map(|one| self.tell(name, std::slice::from_ref(one))));
             }
         }
-        self.0.worst(findings)
+        self.groups.worst(findings)
     }
 }
 
-/// One finding for these clients, those that waste most first.
-fn tell(name: &Name, clients: &[(IpAddr, &Group<Detail>)]) -> Finding {
-    let (mut tally, mut all) = (Tally::default(), Detail::default());
-    for (_, Group { tally: one, detail }) in clients {
-        tally.absorb(one);
-        all.lookups += detail.lookups;
-        all.queries += detail.queries;
-        all.answered_by = detail.answered_by;
-        detail.suffixes.iter().for_each(|suffix| all.add_suffix(*suffix));
-        detail.families.iter().for_each(|family| all.add_family(*family));
+impl SearchFanOut {
+    /// One finding for these clients, those that waste most first.
+    fn tell(&self, name: &Name, clients: &[(IpAddr, &Group<Detail>)]) -> Finding {
+        let (mut tally, mut all) = (Tally::default(), Detail::default());
+        for (_, Group { tally: one, detail }) in clients {
+            tally.absorb(one);
+            all.lookups += detail.lookups;
+            all.queries += detail.queries;
+            all.answered_by = detail.answered_by;
+            detail.suffixes.iter().for_each(|suffix| all.add_suffix(*suffix));
+            detail.families.iter().for_each(|family| all.add_family(*family));
+        }
+        let Detail { lookups, queries, suffixes, answered_by, families } = &all;
+        let by_itself = answered_by == name;
+        let severity = if by_itself { Severity::Warning } else { Severity::Info };
+        let mut finding = tally.finding(CODE, severity, Confidence::High);
+        let shown: Vec<String> =
+            clients.iter().take(FEW_CLIENTS).map(|(client, _)| client.to_string()).collect();
+        let (key, who) = match shown.as_slice() {
+            [one] => ("client", one.clone()),
+            first => ("clients", format!("{} clients ({}, ...)", clients.len(), first.join(", "))),
+        };
+        let suffixes: Vec<String> = suffixes.iter().map(Name::to_string).collect();
+        let family = families.iter().map(Family::to_string).collect::<Vec<_>>().join(" ");
+        finding.subject = vec![
+            (key, clients.iter().map(|(client, _)| client.to_string()).collect::<Vec<_>>().join(" ")),
+            ("name", name.to_string()),
+            ("suffixes", suffixes.join(" ")),
+            ("family", if family.is_empty() { Family::Unknown.to_string() } else { family }),
+        ];
+        // Where the name has as many dots, the program asked otherwise.
+        let ndots = clients.iter().filter_map(|(client, _)| self.ndots.get(client));
+        let ndots: BTreeSet<u32> =
+            ndots.copied().filter(|ndots| by_itself && name.dots() < *ndots as usize).collect();
+        let ndots = ndots.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+        let mut because = String::new();
+        if !ndots.is_empty() {
+            let whose = if clients.len() == 1 { "its resolv.conf has" } else { "their resolv.conf have" };
+            because = format!(" ({whose} ndots:{ndots})");
+            finding.subject.push(("ndots", ndots));
+        }
+        let times = if *lookups == 1 { "1 lookup".into() } else { format!("{lookups} lookups") };
+        finding.summary = format!(
+            "{who} wasted {} of {queries} queries in {times} of {name}: asked with {} before {}{because}",
+            finding.count,
+            list(&suffixes),
+            if by_itself { "the name itself".into() } else { answered_by.to_string() },
+        );
+        finding.advice = if by_itself {
+            advice(name, families)
+        } else {
+            format!(
+                "Ask for {answered_by}. (the whole name, with its dot): one candidate instead of a search."
+            )
+        };
+        finding
     }
-    let Detail { lookups, queries, suffixes, answered_by, families } = &all;
-    let by_itself = answered_by == name;
-    let severity = if by_itself { Severity::Warning } else { Severity::Info };
-    let mut finding = tally.finding(CODE, severity, Confidence::High);
-    let shown: Vec<String> = clients.iter().take(FEW_CLIENTS).map(|(client, _)| client.to_string()).collect();
-    let (key, who) = match shown.as_slice() {
-        [one] => ("client", one.clone()),
-        first => ("clients", format!("{} clients ({}, ...)", clients.len(), first.join(", "))),
-    };
-    let suffixes: Vec<String> = suffixes.iter().map(Name::to_string).collect();
-    let family = families.iter().map(Family::to_string).collect::<Vec<_>>().join(" ");
-    finding.subject = vec![
-        (key, clients.iter().map(|(client, _)| client.to_string()).collect::<Vec<_>>().join(" ")),
-        ("name", name.to_string()),
-        ("suffixes", suffixes.join(" ")),
-        ("family", if family.is_empty() { Family::Unknown.to_string() } else { family }),
-    ];
-    let times = if *lookups == 1 { "1 lookup".into() } else { format!("{lookups} lookups") };
-    finding.summary = format!(
-        "{who} wasted {} of {queries} queries in {times} of {name}: asked with {} before {}",
-        finding.count,
-        list(&suffixes),
-        if by_itself { "the name itself".into() } else { answered_by.to_string() },
-    );
-    finding.advice = if by_itself {
-        advice(name, families)
-    } else {
-        format!("Ask for {answered_by}. (the whole name, with its dot): one candidate instead of a search.")
-    };
-    finding
 }
 
 fn list(suffixes: &[String]) -> String {
@@ -150,7 +195,7 @@ fn list(suffixes: &[String]) -> String {
 /// glibc, Go and c-ares ask a name with at least ndots dots as it is first and then still with the suffixes, so
 /// a lower ndots breaks nothing. musl asks such a name as it is only: with ndots N every in-cluster name of N
 /// dots and more that needs a suffix stops working, `service.namespace.svc` at ndots 2.
-fn advice(name: &Name, families: &[Family]) -> String {
+pub(super) fn advice(name: &Name, families: &[Family]) -> String {
     let dot = format!("Write {name}. with its trailing dot");
     let dots = name.dots();
     if dots == 0 {

@@ -18,6 +18,7 @@ mod observer;
 mod pods;
 mod question;
 mod resolver;
+mod rules;
 mod sighting;
 mod time;
 mod vantage;
@@ -38,6 +39,7 @@ pub use question::{
     RetransmissionKind, Transmission, TransmissionKind, Unreachable,
 };
 pub use resolver::{Libc, Resolver};
+pub use rules::RuleCount;
 pub use sighting::{Flow, IcmpError, MacAddress, Sighting, SightingBody, Transport};
 pub use time::Timestamp;
 pub use vantage::{Direction, InterfaceKind, Vantage, VantageId, Vantages};

@@ -1,6 +1,6 @@
 //! What is learnt of a node beside its frames.
 
-use super::{BlindSpot, PodName, Resolver, Timestamp};
+use super::{BlindSpot, PodName, Resolver, RuleCount, Timestamp};
 use std::{net::IpAddr, sync::Arc};
 
 /// One thing learnt of the node. What a session is told, a recording is told at the same place between the frames, so
@@ -15,6 +15,8 @@ pub enum News {
     Gone(IpAddr, Timestamp),
     /// A container's resolver as it was read at this time.
     Resolver(Arc<Resolver>, Timestamp),
+    /// The packet rules of a namespace as they were counted at this time.
+    Rules(Arc<RuleCount>, Timestamp),
 }
 
 impl News {
@@ -26,6 +28,7 @@ impl News {
             Self::Named(..) => self,
             Self::Gone(address, time) => Self::Gone(address, time.shifted(nanos)),
             Self::Resolver(resolver, time) => Self::Resolver(resolver, time.shifted(nanos)),
+            Self::Rules(count, time) => Self::Rules(count, time.shifted(nanos)),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What the engine tells, and what it could not see.
 
 use super::{
-    BlindSpot, Connect, Conntrack, Lookup, Message, Misdirected, PacketDrop, Question, Resolver, Timestamp,
+    BlindSpot, Connect, Conntrack, Lookup, Message, Misdirected, PacketDrop, Question, Resolver, RuleCount,
+    Timestamp,
 };
 use std::net::IpAddr;
 
@@ -35,6 +36,8 @@ pub trait Observer {
     fn resolver(&mut self, _resolver: &Resolver, _time: Timestamp) {}
     /// The capture lost frames somewhere between these times; told by who runs the session.
     fn lost(&mut self, _from: Timestamp, _until: Timestamp, _frames: u64) {}
+    /// The packet rules of a namespace, counted at `time`; told by who follows the node.
+    fn rules(&mut self, _count: &RuleCount, _time: Timestamp) {}
     /// The pod of an address is on the node that a source was recorded on; told by who reads several files.
     fn resides(&mut self, _address: IpAddr, _source: u16) {}
     /// Something was dropped for want of room.
@@ -91,6 +94,11 @@ impl<O: Observer> Observer for Option<O> {
             observer.lost(from, until, frames);
         }
     }
+    fn rules(&mut self, count: &RuleCount, time: Timestamp) {
+        if let Some(observer) = self {
+            observer.rules(count, time);
+        }
+    }
     fn resides(&mut self, address: IpAddr, source: u16) {
         if let Some(observer) = self {
             observer.resides(address, source);
@@ -140,6 +148,10 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
         self.0.lost(from, until, frames);
         self.1.lost(from, until, frames);
     }
+    fn rules(&mut self, count: &RuleCount, time: Timestamp) {
+        self.0.rules(count, time);
+        self.1.rules(count, time);
+    }
     fn resides(&mut self, address: IpAddr, source: u16) {
         self.0.resides(address, source);
         self.1.resides(address, source);
@@ -177,6 +189,9 @@ impl<O: Observer + ?Sized> Observer for &mut O {
     }
     fn lost(&mut self, from: Timestamp, until: Timestamp, frames: u64) {
         (**self).lost(from, until, frames);
+    }
+    fn rules(&mut self, count: &RuleCount, time: Timestamp) {
+        (**self).rules(count, time);
     }
     fn resides(&mut self, address: IpAddr, source: u16) {
         (**self).resides(address, source);

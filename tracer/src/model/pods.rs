@@ -138,7 +138,7 @@ impl Pods {
         match news {
             News::Named(address, name) => self.tell(*address, PodName::clone(name)),
             News::Gone(address, time) => self.end(*address, *time),
-            News::Blind(..) | News::Resolver(..) => {}
+            News::Blind(..) | News::Resolver(..) | News::Rules(..) => {}
         }
     }
 

@@ -20,10 +20,6 @@ const CNI: &str = "/etc/cni/net.d";
 const CNI_MAX: u64 = 1 << 20;
 /// A number, or a table of a line a CPU.
 const SYSCTL_MAX: u64 = 1 << 20;
-/// From so many duplicates on, somebody adds rules again and again.
-const MANY_DUPLICATES: u64 = 100;
-/// From so many rules on, each new connection and each change of a service takes noticeably long.
-const MANY_RULES: u64 = 50_000;
 /// How full a connection table may be, in percent.
 const NEARLY_FULL: u64 = 90;
 /// How long the cluster's DNS may take.
@@ -180,23 +176,11 @@ fn rule_count(rules: &io::Result<Rules>) -> Check {
             );
         }
     };
-    let found = format!("{} rules, {} of them duplicates", rules.count, rules.duplicates);
-    if rules.duplicates >= MANY_DUPLICATES {
-        let (rule, times) = rules.worst.clone().unwrap_or_default();
-        let shown: String = rule.chars().take(160).collect();
-        return Check::wrong(
-            "rules",
-            format!("{found}; {times} times: {shown}"),
-            "DP502: somebody adds this rule again and again; find who, then take the copies away: every packet passes \
-             them one by one",
-        );
+    let counted = rules.counted("");
+    match counted.advice() {
+        Some(advice) => Check::wrong("rules", counted.shown(), &format!("DP502: {advice}")),
+        None => Check::fine("rules", counted.shown()),
     }
-    if rules.count >= MANY_RULES {
-        let hint = "DP502: each new connection passes them one by one, and each change of a service writes them all; \
-                    nftables mode of kube-proxy scales better";
-        return Check::wrong("rules", found, hint);
-    }
-    Check::fine("rules", found)
 }
 
 fn cluster_dns(rules: Option<&Rules>, probe: bool) -> Vec<Check> {

@@ -9,7 +9,9 @@
 //! 5. `naming` joins these, `census` tells. What is broken, unreadable or contradictory leaves an address without a
 //!    name; nothing gives it a wrong one.
 //!
-//! Nothing is entered, asked or changed: reading takes CAP_NET_ADMIN for addresses (which capture has) and
+//! [`Counting`] counts the packet rules beside it.
+//!
+//! For names nothing is entered, asked or changed: reading takes CAP_NET_ADMIN for addresses (which capture has) and
 //! CAP_SYS_PTRACE for `/proc/PID/ns/net`. Every file is read bounded (`roots`).
 
 mod addresses;
@@ -18,6 +20,7 @@ mod census;
 mod cgroup;
 mod check;
 mod cni;
+mod counting;
 mod links;
 mod naming;
 mod processes;
@@ -29,6 +32,7 @@ mod watch;
 
 pub use blind::blind_spots;
 pub use check::check;
+pub use counting::Counting;
 pub use links::Watched;
 pub use roots::Roots;
 pub use watch::{Counts, Inside, Neighbourhood, Settings, Watch};

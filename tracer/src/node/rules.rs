@@ -5,6 +5,7 @@
 //! "kube-system/kube-dns:dns cluster IP" … --dport 53 -j KUBE-SVC-…`, `-A KUBE-SEP-… -j DNAT --to-destination …`, and
 //! in the filter table `… --comment "shop/web has no endpoints" … -j REJECT`.
 
+use crate::model::RuleCount;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     hash::{BuildHasher as _, RandomState},
@@ -177,6 +178,16 @@ impl Rules {
             self.backends.entry(chain.into()).or_default().insert(to);
         } else if let Some(jump) = jump.filter(|jump| jump.starts_with("KUBE-SEP-")) {
             self.jumps.entry(chain.into()).or_default().insert(jump.into());
+        }
+    }
+
+    /// How many there are, in the namespace that is called so.
+    pub(super) fn counted(&self, netns: &str) -> RuleCount {
+        RuleCount {
+            netns: netns.into(),
+            rules: self.count,
+            duplicates: self.duplicates,
+            worst: self.worst.clone(),
         }
     }
 

@@ -3,7 +3,7 @@
 //! Rule: a session sees names and resolvers change only here, on the thread that reads frames, and a recording has them
 //! at the same place. So the session on the recording knows at each frame what the live one knew.
 
-use crate::model::{BlindSpot, News, Pods, Resolver, Timestamp};
+use crate::model::{BlindSpot, News, Pods, Resolver, RuleCount, Timestamp};
 use std::{
     collections::BTreeMap,
     sync::{Arc, mpsc},
@@ -13,6 +13,9 @@ use std::{
 const RESOLVERS_WAITING: usize = 1_024;
 /// Resolvers that are kept for files that begin later.
 const MOST_RESOLVERS: usize = 4_096;
+
+/// Rules as they were at this time.
+type Counted = (Arc<RuleCount>, Timestamp);
 
 /// What a session was told of the node.
 pub(super) struct Known {
@@ -26,6 +29,9 @@ pub(super) struct Known {
     /// What cannot be seen, as far as it was passed on, and what is still to be.
     blind: Vec<(Arc<BlindSpot>, Timestamp)>,
     blind_waiting: Vec<Arc<BlindSpot>>,
+    /// Of each namespace the first and the last count that was passed on, and what is still to be.
+    rules: BTreeMap<String, Vec<Counted>>,
+    rules_waiting: Vec<Arc<RuleCount>>,
     /// By pod and container, as they were read last.
     resolvers: BTreeMap<(String, String), (Arc<Resolver>, Timestamp)>,
 }
@@ -42,6 +48,8 @@ impl Known {
             waiting,
             blind: Vec::new(),
             blind_waiting: Vec::new(),
+            rules: BTreeMap::new(),
+            rules_waiting: Vec::new(),
             resolvers: BTreeMap::new(),
         };
         (known, found, sender)
@@ -57,8 +65,13 @@ impl Known {
         is_new
     }
 
-    /// What was found since the last time; it is for the session, and for the recording, at this place. Resolvers and
-    /// blind spots are of `time`.
+    /// Takes what was counted.
+    pub(super) fn tell_rules(&mut self, count: RuleCount) {
+        self.rules_waiting.push(Arc::new(count));
+    }
+
+    /// What was found since the last time; it is for the session, and for the recording, at this place. Resolvers,
+    /// blind spots and counts of rules are of `time`.
     pub(super) fn fresh(&mut self, time: Timestamp) -> Vec<News> {
         let mut fresh = self.found.news(&mut self.seen);
         for resolver in self.waiting.try_iter() {
@@ -73,6 +86,12 @@ impl Known {
             self.blind.push((Arc::clone(&spot), time));
             fresh.push(News::Blind(spot, time));
         }
+        for count in self.rules_waiting.drain(..) {
+            let counts = self.rules.entry(count.netns.clone()).or_default();
+            counts.truncate(1);
+            counts.push((Arc::clone(&count), time));
+            fresh.push(News::Rules(count, time));
+        }
         fresh.iter().for_each(|news| self.pods.heed(news));
         fresh
     }
@@ -83,6 +102,8 @@ impl Known {
         let resolvers = self.resolvers.values();
         all.extend(resolvers.map(|(resolver, time)| News::Resolver(Arc::clone(resolver), *time)));
         all.extend(self.blind.iter().map(|(spot, time)| News::Blind(Arc::clone(spot), *time)));
+        let rules = self.rules.values().flatten();
+        all.extend(rules.map(|(count, time)| News::Rules(Arc::clone(count), *time)));
         all
     }
 }

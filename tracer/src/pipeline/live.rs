@@ -52,6 +52,8 @@ pub(super) struct Live {
     pub(super) capture: Capture,
     /// Names pods for as long as it is there; `None` where it could not be started, of which a note tells.
     pub(super) node: Option<node::Watch>,
+    /// Counts packet rules; `None` where it could not be started, of which a note tells.
+    pub(super) counting: Option<node::Counting>,
     pub(super) pods: Pods,
     pub(super) known: Known,
     /// Up to when every frame was read.
@@ -137,6 +139,7 @@ impl Live {
         let pods = options.selection.pods.clone();
         let (mut known, found, resolvers) = Known::new(pods.clone());
         let node = watch_node(&capture_options.namespaces, &found, resolvers, &notes);
+        let counting = count_rules(&capture_options.namespaces, &notes);
         if options.pod_loopback {
             watch_loopbacks(&mut capture, node.as_ref())?;
         }
@@ -174,6 +177,7 @@ impl Live {
         Ok(Self {
             capture,
             node,
+            counting,
             pods,
             known,
             settled,
@@ -221,6 +225,8 @@ impl Live {
         }
         self.capture.stop();
         self.node = None;
+        let last = self.counting.take().map(node::Counting::finish);
+        last.into_iter().flatten().for_each(|count| self.known.tell_rules(count));
         self.heed_node(out);
         let ended = clock::wall_now();
         self.drain(ended, out);
@@ -235,6 +241,7 @@ impl Live {
 
     /// Passes on what was learnt of the node, to the session and to the recording.
     fn heed_node(&mut self, out: &mut impl Observer) {
+        heed_rules(self.counting.as_ref(), &mut self.known);
         let fresh = self.known.fresh(self.settled);
         if let Some(recorder) = &mut self.recorder {
             recorder.learnt(self.settled, &fresh);
@@ -385,6 +392,22 @@ pub(super) fn watch_node(
     node::Watch::start(settings)
         .map_err(|error| notes.add(&format!("cannot follow the pods: {error}: they are shown by address")))
         .ok()
+}
+
+/// Counts the packet rules of these namespaces beside capture.
+fn count_rules(namespaces: &[Netns], notes: &Notes) -> Option<node::Counting> {
+    let for_notes = notes.clone();
+    let namespaces = namespaces.iter().map(watched).collect();
+    node::Counting::start(namespaces, move |note| for_notes.add(note), clock::wall_now)
+        .map_err(|error| notes.add(&format!("packet rules are not counted (DP502): {error}")))
+        .ok()
+}
+
+/// Passes on what was counted.
+pub(super) fn heed_rules(counting: Option<&node::Counting>, known: &mut Known) {
+    for count in counting.into_iter().flat_map(node::Counting::fresh) {
+        known.tell_rules(count);
+    }
 }
 
 /// Watches `lo` inside every pod that watched interfaces lead to.

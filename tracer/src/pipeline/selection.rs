@@ -6,7 +6,7 @@
 use super::when::When;
 use crate::model::{
     BlindSpot, Connect, DnsMessage, Eviction, Flow, Lookup, Message, Misdirected, Name, Observer, PacketDrop,
-    PodName, Pods, Question, Rcode, Resolver, Rtype, Timestamp, Transmission,
+    PodName, Pods, Question, Rcode, Resolver, Rtype, RuleCount, Timestamp, Transmission,
 };
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use std::{net::IpAddr, str::FromStr};
@@ -432,6 +432,9 @@ impl<O: Observer> Observer for Selected<'_, O> {
     }
     fn lost(&mut self, from: Timestamp, until: Timestamp, frames: u64) {
         self.observer.lost(from, until, frames);
+    }
+    fn rules(&mut self, count: &RuleCount, time: Timestamp) {
+        self.observer.rules(count, time);
     }
     fn resides(&mut self, address: IpAddr, source: u16) {
         self.observer.resides(address, source);

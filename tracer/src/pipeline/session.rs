@@ -69,6 +69,7 @@ impl Session {
                 out.resolver(resolver, *time);
             }
             News::Blind(spot, time) => out.blind_spot(spot, *time),
+            News::Rules(count, time) => out.rules(count, *time),
             News::Gone(..) | News::Named(..) => {}
         }
     }

@@ -8,7 +8,7 @@ use crate::{
     findings::{Findings, Source, name_pods},
     model::{
         BlindSpot, Connect, Coverage, Eviction, Lookup, Message, Misdirected, Observer, PacketDrop, Pods,
-        Question, Resolver, Timestamp, Vantages,
+        Question, Resolver, RuleCount, Timestamp, Vantages,
     },
     output::{Baseline, ClockView, Known, LookupLog, Page, Report, Stream, Unit},
     stats::Stats,
@@ -99,6 +99,11 @@ impl<W: Write> Observer for StreamSinks<W> {
             findings.lost(from, until, frames);
         }
     }
+    fn rules(&mut self, count: &RuleCount, time: Timestamp) {
+        if let Some(findings) = &mut self.findings {
+            findings.rules(count, time);
+        }
+    }
     fn resides(&mut self, address: IpAddr, source: u16) {
         if let Some(findings) = &mut self.findings {
             findings.resides(address, source);
@@ -158,6 +163,9 @@ impl Observer for Before {
     }
     fn lost(&mut self, from: Timestamp, until: Timestamp, frames: u64) {
         self.findings.lost(from, until, frames);
+    }
+    fn rules(&mut self, count: &RuleCount, time: Timestamp) {
+        self.findings.rules(count, time);
     }
     fn resides(&mut self, address: IpAddr, source: u16) {
         self.findings.resides(address, source);
@@ -288,6 +296,9 @@ impl Observer for ReportSinks {
     }
     fn lost(&mut self, from: Timestamp, until: Timestamp, frames: u64) {
         self.findings.lost(from, until, frames);
+    }
+    fn rules(&mut self, count: &RuleCount, time: Timestamp) {
+        self.findings.rules(count, time);
     }
     fn resides(&mut self, address: IpAddr, source: u16) {
         self.findings.resides(address, source);

@@ -6,16 +6,18 @@
 //! `dnspath: resolver; namespace shop; pod web-1; container app; read at 1795176000.412000000; addresses 10.0.0.1;
 //! libc musl; agrees; resolv.conf nameserver 10.96.0.10\nsearch shop.svc.cluster.local\n`, with escapes for control
 //! characters, backslashes and semicolons. What cannot be seen is `dnspath: blind spot; found at 1795176000.412000000; what
-//! ipvs; because IPVS balances services here; unseen which backend was chosen; advice …`.
+//! ipvs; because IPVS balances services here; unseen which backend was chosen; advice …`. Packet rules are `dnspath: rules;
+//! counted at 1795176000.412000000; netns node-7; count 20003; duplicates 19999; times 20000; rule -t nat -A …`.
 
 use super::note::{PREFIX, SEPARATOR};
-use crate::model::{BlindSpot, Libc, News, PodName, Resolver, Timestamp};
+use crate::model::{BlindSpot, Libc, News, PodName, Resolver, RuleCount, Timestamp};
 use std::{fmt::Write as _, net::IpAddr, sync::Arc};
 
 const TOLD_AT: &str = "told at ";
 const GONE: &str = "gone";
 const RESOLVER: &str = "resolver";
 const BLIND_SPOT: &str = "blind spot";
+const RULES: &str = "rules";
 const AT: &str = " at ";
 /// A comment has at most 65,535 octets: what of a text is kept, escaped. A resolv.conf has a few hundred.
 const MOST_RESOLV_CONF: usize = 40_000;
@@ -60,6 +62,7 @@ pub(super) fn read(comment: &[u8]) -> Option<Said> {
         }
         RESOLVER => resolver(parts).map(|news| Said::News(vec![news])),
         BLIND_SPOT => blind_spot(parts).map(|news| Said::News(vec![news])),
+        RULES => rules(parts).map(|news| Said::News(vec![news])),
         _ => None,
     }
 }
@@ -114,6 +117,38 @@ pub(super) fn of_blind_spot(spot: &BlindSpot, time: Timestamp) -> String {
         escape(value, MOST_NAME, &mut comment);
     }
     comment
+}
+
+/// The comment of counted rules.
+pub(super) fn of_rules(counted: &RuleCount, time: Timestamp) -> String {
+    let RuleCount { netns, rules, duplicates, worst } = counted;
+    let mut comment = format!("{PREFIX}{RULES}{SEPARATOR}counted at {}{SEPARATOR}netns ", seconds(time));
+    escape(netns, MOST_NAME, &mut comment);
+    // Writing to a string does not fail.
+    let _ = write!(comment, "{SEPARATOR}count {rules}{SEPARATOR}duplicates {duplicates}");
+    if let Some((rule, times)) = worst {
+        let _ = write!(comment, "{SEPARATOR}times {times}{SEPARATOR}rule ");
+        escape(rule, MOST_NAME, &mut comment);
+    }
+    comment
+}
+
+fn rules<'a>(parts: impl Iterator<Item = &'a str>) -> Option<News> {
+    let mut counted = RuleCount::default();
+    let (mut counted_at, mut times) = (None, 0);
+    for part in parts {
+        let (key, value) = part.split_once(' ')?;
+        match key {
+            "counted" => counted_at = Some(time_of(value.strip_prefix("at ")?)?),
+            "netns" => counted.netns = plain(value)?,
+            "count" => counted.rules = value.parse().ok()?,
+            "duplicates" => counted.duplicates = value.parse().ok()?,
+            "times" => times = value.parse().ok()?,
+            "rule" => counted.worst = Some((plain(value)?, times)),
+            _ => {}
+        }
+    }
+    Some(News::Rules(Arc::new(counted), counted_at?))
 }
 
 fn blind_spot<'a>(parts: impl Iterator<Item = &'a str>) -> Option<News> {
@@ -332,6 +367,29 @@ mod tests {
             let start = ["dnspath: told at ", "dnspath: gone; ", "dnspath: resolver; "][key];
             let _ = read(&[start.as_bytes(), &comment].concat());
         }
+    }
+
+    #[test]
+    fn counted_rules_are_read_back() {
+        let worst =
+            Some(("-t nat -A POSTROUTING -m comment --comment \"a; b\\n\" -j MASQUERADE".to_owned(), 7));
+        for counted in [
+            RuleCount { netns: "node-7".into(), rules: 12, duplicates: 6, worst },
+            RuleCount { netns: "\u{1b}; rule x".into(), rules: u64::MAX, ..RuleCount::default() },
+            RuleCount::default(),
+        ] {
+            let comment = of_rules(&counted, at(1_795_176_000_412_000_000));
+            assert!(!comment.contains(char::is_control), "{comment}");
+            let Some(Said::News(news)) = read(comment.as_bytes()) else { panic!("{comment}") };
+            assert_eq!(news, [News::Rules(Arc::new(counted), at(1_795_176_000_412_000_000))], "{comment}");
+        }
+        for broken in
+            ["", "; count 7", "; counted at 1.000000000; count x", "; counted at 1.000000000; count -1"]
+        {
+            assert_eq!(read(format!("dnspath: rules{broken}").as_bytes()), None, "{broken}");
+        }
+        let long = RuleCount { worst: Some(("x".repeat(100_000), 2)), ..RuleCount::default() };
+        assert!(of_rules(&long, at(0)).len() < 2_000);
     }
 
     #[test]

@@ -158,6 +158,9 @@ impl<W: Write> Writer<W> {
                 News::Blind(spot, time) => {
                     self.name_resolution(at, Vec::new(), Some(told::of_blind_spot(spot, *time)))?;
                 }
+                News::Rules(count, time) => {
+                    self.name_resolution(at, Vec::new(), Some(told::of_rules(count, *time)))?;
+                }
                 News::Resolver(resolver, time) => {
                     self.name_resolution(at, Vec::new(), Some(told::of_resolver(resolver, *time)))?;
                 }

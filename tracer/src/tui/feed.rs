@@ -17,7 +17,7 @@ use crate::{
     findings::Findings,
     model::{
         BlindSpot, Connect, Lookup, LookupResult, Message, MessageKind, Misdirected, Observer, PacketDrop,
-        Question, QuestionId, Resolver, Timestamp, Vantages,
+        Question, QuestionId, Resolver, RuleCount, Timestamp, Vantages,
     },
     output::ladder::Ladder,
     stats::{Role, Servers},
@@ -338,6 +338,11 @@ impl Observer for Feed {
     fn lost(&mut self, from: Timestamp, until: Timestamp, frames: u64) {
         self.findings.lost(from, until, frames);
     }
+    fn rules(&mut self, count: &RuleCount, time: Timestamp) {
+        self.findings.rules(count, time);
+        self.told += 1;
+    }
+
     fn resides(&mut self, address: IpAddr, source: u16) {
         self.findings.resides(address, source);
     }
@@ -456,6 +461,9 @@ impl Observer for SharedFeed {
     }
     fn lost(&mut self, from: Timestamp, until: Timestamp, frames: u64) {
         self.lock().lost(from, until, frames);
+    }
+    fn rules(&mut self, count: &RuleCount, time: Timestamp) {
+        self.lock().rules(count, time);
     }
     fn resides(&mut self, address: IpAddr, source: u16) {
         self.lock().resides(address, source);

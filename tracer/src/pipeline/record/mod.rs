@@ -8,12 +8,13 @@ pub use size::Size;
 
 use super::{
     clock,
-    live::{Live, NAP, note_encrypted, tell},
+    live::{Live, NAP, heed_rules, note_encrypted, tell},
 };
 use crate::{
     capture::Capture,
     cli::options::{ExitStatus, LiveOptions, RecordOptions},
     model::{Conntrack, Frame, News, Timestamp, VantageId, Vantages},
+    node,
     output::text::count,
     trace::{Origin, Statistics, Writer},
 };
@@ -268,7 +269,7 @@ fn size_of(writer: &Writer<Handoff>, is_compressed: bool) -> u64 {
 /// When capture cannot start, or the file cannot be written; what is in it stays readable.
 pub fn record(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
     let vantages = Vantages::new();
-    let Live { mut capture, node, mut known, recorder, notes, stop, until, started, .. } =
+    let Live { mut capture, node, counting, mut known, recorder, notes, stop, until, started, .. } =
         Live::start(&mut options, &vantages)?;
     let mut recorder = recorder.context("cannot record: no file is given; name one with -w")?;
     let mut progress = Progress::new(started);
@@ -279,6 +280,7 @@ pub fn record(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
             settled = now;
         }
         note_encrypted(&capture, &mut known, &notes);
+        heed_rules(counting.as_ref(), &mut known);
         recorder.learnt(settled, &known.fresh(settled));
         recorder.step(now, || Counts::of(&capture), || known.all());
         for note in notes.take_fresh() {
@@ -294,6 +296,8 @@ pub fn record(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
     }
     capture.stop();
     drop(node);
+    let last = counting.map(node::Counting::finish);
+    last.into_iter().flatten().for_each(|count| known.tell_rules(count));
     recorder.learnt(settled, &known.fresh(settled));
     let ended = clock::wall_now();
     while capture.drain(|frame| recorder.frame(frame)) > 0 {}

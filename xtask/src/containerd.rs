@@ -1,0 +1,49 @@
+//! A containerd to test against: Debian's packages of the running release, unpacked below `target`. Nothing is installed:
+//! Debian's containerd and that of Docker's own packages exclude each other, and one that is installed is started.
+
+use crate::{
+    command::{say, target},
+    debian::{Suite, codename},
+};
+use anyhow::{Context, Result};
+use dnspath_tests::requirements::find;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Where the tests look for it; they use the machine's own without it.
+pub(crate) const VARIABLE: &str = "DNSPATH_CONTAINERD";
+
+/// containerd with its client, runc, and the CNI plugins.
+const PACKAGES: [&str; 3] = ["containerd", "runc", "containernetworking-plugins"];
+
+/// The folder that it is unpacked in. `None` where the machine has its own, a folder is named already, or there is none to
+/// be had, which is said: the tests that need one then count themselves as left out.
+pub(crate) fn ensure() -> Option<PathBuf> {
+    unpacked().unwrap_or_else(|error| {
+        say(&format!("setup: no containerd to test against: {error:#}"));
+        None
+    })
+}
+
+/// Downloaded once.
+fn unpacked() -> Result<Option<PathBuf>> {
+    let is_here = ["containerd", "ctr", "runc"].iter().all(|program| find(program).is_some())
+        && Path::new("/usr/lib/cni/bridge").is_file();
+    if is_here || std::env::var_os(VARIABLE).is_some() {
+        return Ok(None);
+    }
+    let folder = target().join("containerd");
+    let (root, marker) = (folder.join("root"), folder.join("complete"));
+    if marker.is_file() {
+        return Ok(Some(root));
+    }
+    say("setup: getting Debian's containerd for the tests (it is unpacked, not installed)");
+    let suite = Suite::fetch(&codename()?, &folder.join("apt"))?;
+    for package in PACKAGES {
+        suite.unpack(package, &root)?;
+    }
+    fs::write(&marker, "").with_context(|| format!("cannot write {}", marker.display()))?;
+    Ok(Some(root))
+}
