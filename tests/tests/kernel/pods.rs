@@ -125,7 +125,7 @@ pub(crate) fn on_cgroup_v2() -> Result<Outcome> {
             let of_process = fs::read_to_string(format!("/proc/{}/cgroup", process.pid()))?;
             ensure!(of_process.starts_with("0::/kubepods"), "not on cgroup v2: {of_process}");
         }
-        let tracer = Tracer::stream(lab.node(), &["--unit", "lookup"])?;
+        let tracer = Tracer::stream(lab.node(), &["--unit", "lookup", "-i", "veth-web", "-i", "veth-db"])?;
         for round in 0..ROUNDS {
             for (number, pod) in (0_u16..).zip(&PODS) {
                 pod.ask(lab, 0x2000 + 2 * round + number)?;
