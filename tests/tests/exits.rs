@@ -354,8 +354,13 @@ fn when_the_disk_is_full() -> Result<Outcome> {
     ensure!(ended, "it runs on: {}", process.log()?);
     let status = process.stop(Signal::TERM, Duration::from_secs(1))?;
     let said = process.log()?;
-    ensure!(status.code() == Some(2) && said.lines().count() == 1, "it ended with {status}: {said}");
-    ensure!(said.starts_with("dnspath: cannot print to stdout") && said.contains("No space left"), "{said}");
+    // What cannot be seen on this machine was said before.
+    let errors: Vec<&str> = said.lines().filter(|line| !line.contains("(DP902)")).collect();
+    ensure!(status.code() == Some(2) && errors.len() == 1, "it ended with {status}: {said}");
+    ensure!(
+        errors[0].starts_with("dnspath: cannot print to stdout") && errors[0].contains("No space left"),
+        "{said}"
+    );
     nothing_left(&held, &[lab.node()])?;
     Ok(Outcome::Passed)
 }
