@@ -34,8 +34,10 @@ impl Session {
         let directory = tempfile::tempdir().context("cannot make a directory for the session")?;
         let recording = directory.path().join("session.pcapng");
         let path = recording.to_str().context("a path that is not UTF-8")?;
-        let all: Vec<&str> =
-            ["--netns", lab.node().name(), "-w", path].into_iter().chain(arguments.iter().copied()).collect();
+        let all: Vec<&str> = ["--netns", lab.node().name(), "-w", path, "--max-size", "2GB"]
+            .into_iter()
+            .chain(arguments.iter().copied())
+            .collect();
         let live = LiveReport::start(directory.path(), &all)?;
         let played = play()?;
         sleep(AFTERMATH);
