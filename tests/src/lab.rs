@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::namespace::{NODE_SYSCTLS, Namespace, SWITCH_SYSCTLS, ip_batch};
+use crate::namespace::{NODE_SYSCTLS, Namespace, SETUP_LIMIT, SWITCH_SYSCTLS, ip_batch};
 use crate::process::run_with_input;
 use crate::server::{Server, ServerKind, ServerOptions};
 use crate::service::{IpFamily, Service, rules};
@@ -359,7 +359,7 @@ impl Lab {
         for node in [&self.node, &self.node2] {
             for family in [IpFamily::V4, IpFamily::V6] {
                 let text = rules(family, &self.services);
-                run_with_input(&mut node.command(family.restore()), &text, Duration::from_secs(30))
+                run_with_input(&mut node.command(family.restore()), &text, SETUP_LIMIT)
                     .with_context(|| format!("cannot load the service rules of {}", node.name()))?;
             }
         }
