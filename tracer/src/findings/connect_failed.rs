@@ -10,9 +10,8 @@
 //! Confidence is high where an answer says so, and medium with silence.
 //!
 //! Looks alike and does not fire: RST from an address that accepts connections to another port (the client's port is wrong);
-//! a connection that is accepted at the second or third SYN; a client that gives up within a
-//! second (it tried another address first); connections later than 10 s after the answer, or to addresses that no answer
-//! told.
+//! a connection that is accepted at the second or third SYN; a client that gives up within a second (it tried another
+//! address first); connections later than 10 s after the answer, or to addresses that no answer told.
 
 use super::{
     Confidence, Evidence, Finding, Rule, Severity,
