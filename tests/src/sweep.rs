@@ -147,10 +147,12 @@ fn start_time(pid: u32) -> Option<String> {
     fields.nth(18).map(str::to_owned)
 }
 
-/// Writes down who owns the lab in `directory`.
+/// Writes down who owns the lab in `directory`; at once, for a sweep beside it would take a half-written word for another's.
 pub(crate) fn record_owner(directory: &Path) -> Result<()> {
     let started = start_time(std::process::id()).context("cannot read our own start time in /proc")?;
-    fs::write(directory.join("owner"), started)
+    let written = directory.join("owner.new");
+    fs::write(&written, started)
+        .and_then(|()| fs::rename(&written, directory.join("owner")))
         .with_context(|| format!("cannot write in {}", directory.display()))
 }
 
