@@ -185,6 +185,7 @@ pub struct Capture {
     clashes: Clashes,
     clashes_by_frames: bool,
     wall_minus_monotonic: u64,
+    begin: Timestamp,
     frames: u64,
     broken_records: u64,
 }
@@ -238,9 +239,16 @@ impl Capture {
             clashes: Clashes::new(vantages),
             clashes_by_frames,
             wall_minus_monotonic,
+            begin: Timestamp::EPOCH,
             frames: 0,
             broken_records: 0,
         })
+    }
+
+    /// What was captured before this time is passed over: while one interface after the other is attached, a message
+    /// would be seen by some of them, and lie outside of the window that the session speaks of.
+    pub const fn begin(&mut self, begin: Timestamp) {
+        self.begin = begin;
     }
 
     /// Watches the loopbacks of these pods too, as they come and go; returns once those that are there are watched. Call it
@@ -289,10 +297,14 @@ impl Capture {
                 if record.connect && !tells_connects(&self.settings.vantages, vantage) {
                     continue;
                 }
+                let time = Timestamp::from_nanos(record.time.wrapping_add(self.wall_minus_monotonic));
+                if time < self.begin {
+                    continue;
+                }
                 self.frames += 1;
                 let frame = Frame {
                     number: self.frames,
-                    time: Timestamp::from_nanos(record.time.wrapping_add(self.wall_minus_monotonic)),
+                    time,
                     vantage,
                     link: if record.raw_ip { LinkType::RawIp } else { LinkType::Ethernet },
                     original_len: record.frame_len,

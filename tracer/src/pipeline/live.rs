@@ -143,10 +143,11 @@ impl Live {
         if options.pod_loopback {
             watch_loopbacks(&mut capture, node.as_ref())?;
         }
+        let started = clock::wall_now();
+        capture.begin(started);
         for spot in blind_spots(&capture, &capture_options.namespaces, vantages) {
             tell_blind(spot, &mut known, &notes);
         }
-        let started = clock::wall_now();
         let origin = origin(&capture, &anchor, options);
         let flight = screen.filter(|_| options.flight_recorder > 0).map(|feed| {
             Flight::start(
