@@ -85,20 +85,18 @@ impl Services {
         }
     }
 
-    /// The `NAMESPACE/NAME` of the service that was at this address and port at `time`; at an unknown port, the one that
-    /// has the address.
+    /// The `NAMESPACE/NAME` of the service that was at this address and port at `time`. At an unknown port, or without one,
+    /// the service of the address: that of its port 53, else the one of all its ports; `None` where several share it.
     #[must_use]
-    pub fn name_at(&self, address: SocketAddr, time: Timestamp) -> Option<Arc<str>> {
+    pub fn name_at(&self, address: IpAddr, port: Option<u16>, time: Timestamp) -> Option<Arc<str>> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        let exact = table.get(&address).and_then(|entry| entry.name_at(time));
-        exact.or_else(|| of_address(&table, address.ip(), time))
-    }
-
-    /// The `NAMESPACE/NAME` of the service that had this address at `time`: that of its port 53, else the one of all its
-    /// ports; `None` where several share it.
-    #[must_use]
-    pub fn name_of(&self, address: IpAddr, time: Timestamp) -> Option<Arc<str>> {
-        of_address(&self.table.read().unwrap_or_else(PoisonError::into_inner), address, time)
+        let at = |port| table.get(&SocketAddr::new(address, port))?.name_at(time);
+        if let Some(name) = port.and_then(at).or_else(|| at(DNS)) {
+            return Some(name);
+        }
+        let mut names = ports(&table, address).filter_map(|entry| entry.name_at(time));
+        let first = names.next()?;
+        names.all(|name| name == first).then_some(first)
     }
 
     /// The backends of a service's address, over its port 53 where it has one, else over all its ports: those that rules
@@ -134,15 +132,6 @@ fn ports(table: &BTreeMap<SocketAddr, Entry>, address: IpAddr) -> impl Iterator<
     table.range(all).map(|(_, entry)| entry)
 }
 
-fn of_address(table: &BTreeMap<SocketAddr, Entry>, address: IpAddr, time: Timestamp) -> Option<Arc<str>> {
-    if let Some(name) = table.get(&SocketAddr::new(address, DNS)).and_then(|entry| entry.name_at(time)) {
-        return Some(name);
-    }
-    let mut names = ports(table, address).filter_map(|entry| entry.name_at(time));
-    let first = names.next()?;
-    names.all(|name| name == first).then_some(first)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,8 +146,9 @@ mod tests {
     }
 
     fn name(services: &Services, address: &str, time: u64) -> String {
-        let socket = address.parse().map(|address| services.name_at(address, at(time)));
-        let found = socket.unwrap_or_else(|_| services.name_of(address.parse().unwrap(), at(time)));
+        let socket = address.parse::<SocketAddr>().ok();
+        let ip = socket.map_or_else(|| address.parse().unwrap(), |socket| socket.ip());
+        let found = services.name_at(ip, socket.map(|socket| socket.port()), at(time));
         found.map_or_else(String::new, |name| name.to_string())
     }
 
