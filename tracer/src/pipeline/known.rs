@@ -103,7 +103,10 @@ impl Known {
             fresh.push(News::Rules(count, time));
         }
         for service in self.services_waiting.drain(..) {
-            if self.services.len() < Services::MOST || self.services.contains_key(&service.address) {
+            let known = self.services.get(&service.address);
+            // Several namespaces tell of the same cluster.
+            let is_new = known.is_none_or(|(known, _)| *known != service);
+            if is_new && (known.is_some() || self.services.len() < Services::MOST) {
                 self.services.insert(service.address, (Arc::clone(&service), time));
                 fresh.push(News::Service(service, time));
             }
