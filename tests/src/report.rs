@@ -201,7 +201,8 @@ fn findings(report: &Value) -> Value {
         .map(|f| {
             let mut subject = f["subject"].clone();
             if let Some(fields) = subject.as_object_mut() {
-                fields.retain(|key, _| !["pod", "pods", "server_pod"].contains(&key.as_str()));
+                fields
+                    .retain(|key, _| !["pod", "pods", "server_pod", "service_name"].contains(&key.as_str()));
             }
             if f["code"] == "DP102" {
                 // Its cause, and the advice on that, may be the kernel's word; who waited for what is not.

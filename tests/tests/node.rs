@@ -266,6 +266,8 @@ fn check_names_what_is_planted() -> Result<Outcome> {
         "{healthy:#?}"
     );
 
+    by_nftables(&node)?;
+
     // Whoever asks a service from the node itself needs a way to its address.
     node.sh("ip route add 10.96.0.0/16 dev cni0")?;
     let asked_server = server(&node)?;
@@ -328,6 +330,18 @@ fn check_names_what_is_planted() -> Result<Outcome> {
         "check with 180,000 rules took {:.1} s, {spent:.1} s of CPU time",
         took.as_secs_f64()
     )))
+}
+
+/// The mode is told by what is there, beside the rules that another mode left.
+fn by_nftables(node: &Containerd) -> Result<()> {
+    let rules = include_str!("../fixtures/kube-proxy/rules.nft");
+    run_with_input(node.command("nft").args(["-f", "-"]), rules, Duration::from_secs(60))?;
+    let (_, checks) = check(node, &[])?;
+    let found = "nftables and iptables: 7 service addresses, 6 endpoints";
+    ensure!(says(&checks, "kube-proxy", "ok", found), "{checks:#?}");
+    let found = "kube-system/kube-dns:dns at [fd00:96::a]:53, 1 endpoint";
+    ensure!(says(&checks, "cluster DNS", "ok", found), "{checks:#?}");
+    node.sh("nft delete table ip kube-proxy && nft delete table ip6 kube-proxy").map(drop)
 }
 
 /// What `check` says of files and rules, a live report says too, and the report on its recording the same.

@@ -103,7 +103,33 @@ fn the_same_report() -> Result<Outcome> {
         let shown = run_on("tshark", &["-r", text(&file)?, "-N", "n"])?;
         ensure!(shown.contains(&pod), "tshark does not show {pod}: {shown}");
     }
+    services_are_named(&lab, &said)?;
+    let shown = run_on("tshark", &["-r", text(&file)?, "-N", "n"])?;
+    ensure!(shown.contains("kube-system/kube-dns"), "tshark does not show the service: {shown}");
     Ok(Outcome::Measured(format!("{} octets on {frames} frames, {lookups} lookups", live.len())))
+}
+
+/// Names come from the rules' comments, backends from the rules and the packets.
+fn services_are_named(lab: &Lab, said: &Value) -> Result<()> {
+    let servers = said["servers"].as_array().context("no servers")?;
+    let of = |address: &str| servers.iter().find(|server| server["server"] == address);
+    let dns = of(&VIP4.to_string()).context("nobody asked the service")?;
+    ensure!(
+        dns["service"] == "kube-system/kube-dns" && dns["k8s.service.name"] == "kube-dns",
+        "the service is not named: {dns}"
+    );
+    for name in ["dns1", "dns2"] {
+        let backend = Value::from(format!("{}:53", lab.pod(name)?.ip4));
+        ensure!(dns["backends"].as_array().is_some_and(|all| all.contains(&backend)), "no {backend}: {dns}");
+    }
+    let rejected =
+        said["findings"].as_array().into_iter().flatten().find(|finding| finding["code"] == "DP202");
+    let rejected = rejected.context("nobody was rejected")?;
+    ensure!(
+        rejected["subject"]["service_name"] == "kube-system/dns-without-endpoints",
+        "who rejects is not named: {rejected}"
+    );
+    Ok(())
 }
 
 /// What a program prints on a file; it must succeed and not complain.

@@ -19,6 +19,7 @@ mod pods;
 mod question;
 mod resolver;
 mod rules;
+mod services;
 mod sighting;
 mod time;
 mod vantage;
@@ -40,6 +41,7 @@ pub use question::{
 };
 pub use resolver::{Libc, Resolver};
 pub use rules::RuleCount;
+pub use services::{Service, Services};
 pub use sighting::{Flow, IcmpError, MacAddress, Sighting, SightingBody, Transport};
 pub use time::Timestamp;
 pub use vantage::{Direction, InterfaceKind, Vantage, VantageId, Vantages};

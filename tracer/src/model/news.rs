@@ -1,6 +1,6 @@
 //! What is learnt of a node beside its frames.
 
-use super::{BlindSpot, PodName, Resolver, RuleCount, Timestamp};
+use super::{BlindSpot, PodName, Resolver, RuleCount, Service, Timestamp};
 use std::{net::IpAddr, sync::Arc};
 
 /// One thing learnt of the node. What a session is told, a recording is told at the same place between the frames, so
@@ -17,6 +17,8 @@ pub enum News {
     Resolver(Arc<Resolver>, Timestamp),
     /// The packet rules of a namespace as they were counted at this time.
     Rules(Arc<RuleCount>, Timestamp),
+    /// A service as it was found at this time: [`super::Services::tell`].
+    Service(Arc<Service>, Timestamp),
 }
 
 impl News {
@@ -29,6 +31,7 @@ impl News {
             Self::Gone(address, time) => Self::Gone(address, time.shifted(nanos)),
             Self::Resolver(resolver, time) => Self::Resolver(resolver, time.shifted(nanos)),
             Self::Rules(count, time) => Self::Rules(count, time.shifted(nanos)),
+            Self::Service(service, time) => Self::Service(service, time.shifted(nanos)),
         }
     }
 }

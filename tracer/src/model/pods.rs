@@ -1,6 +1,6 @@
 //! Who has which address.
 
-use super::{News, Timestamp};
+use super::{News, Services, Timestamp};
 use std::{
     collections::{HashMap, VecDeque},
     fmt,
@@ -11,7 +11,7 @@ use std::{
 /// A pod, as Kubernetes names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PodName {
-    /// `k8s.namespace.name`; empty for what is no pod: a service address, a plain network namespace, the node.
+    /// `k8s.namespace.name`; empty for what is no pod: a plain network namespace, the node.
     pub namespace: String,
     /// `k8s.pod.name`, or what else it is called.
     pub name: String,
@@ -44,6 +44,7 @@ impl fmt::Display for PodName {
 #[derive(Clone, Debug, Default)]
 pub struct Pods {
     table: Arc<RwLock<Table>>,
+    services: Services,
 }
 
 #[derive(Debug, Default)]
@@ -75,6 +76,12 @@ impl Pods {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The services beside the pods: who knows the ones knows the others.
+    #[must_use]
+    pub const fn services(&self) -> &Services {
+        &self.services
     }
 
     /// Whose address this is, or was last.
@@ -133,11 +140,13 @@ impl Pods {
         }
     }
 
-    /// [`Self::tell`] or [`Self::end`], as another table tells it; what is of resolvers is none of its business.
+    /// [`Self::tell`], [`Self::end`] or [`Services::tell`], as another table tells it; what is of resolvers is none of its
+    /// business.
     pub fn heed(&self, news: &News) {
         match news {
             News::Named(address, name) => self.tell(*address, PodName::clone(name)),
             News::Gone(address, time) => self.end(*address, *time),
+            News::Service(service, time) => self.services.tell(service, *time),
             News::Blind(..) | News::Resolver(..) | News::Rules(..) => {}
         }
     }

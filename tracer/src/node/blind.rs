@@ -1,13 +1,14 @@
 //! What of this node hides DNS from capture.
 
 use super::{
+    ipvs::Ipvs,
     links::{Watched, enter},
     roots::{Roots, read_made},
 };
 use crate::model::{BlindSpot, Resolver};
 use std::{net::IpAddr, path::Path};
 
-/// A table of services, or of routes.
+/// A table of routes.
 const TABLE_MAX: u64 = 1 << 20;
 /// Where kubelets and NodeLocal DNSCache agree to have the node-local cache, by Kubernetes and by kubespray.
 const NODE_LOCAL: [&str; 2] = ["169.254.20.10", "169.254.25.10"];
@@ -22,24 +23,12 @@ pub fn blind_spots(watched: &Watched, roots: &Roots, loopback_watched: bool) -> 
                 return Vec::new();
             }
             let mut spots = Vec::new();
-            spots.extend(uses_ipvs().then(ipvs));
+            spots.extend(Ipvs::list().is_in_use().then(ipvs));
             spots.extend(if loopback_watched { None } else { stub(watched, roots) });
             spots
         });
         looked.join().unwrap_or_default()
     })
-}
-
-/// Whether IPVS balances services in the calling thread's namespace.
-pub(super) fn uses_ipvs() -> bool {
-    read_made(Path::new("/proc/thread-self/net/ip_vs"), TABLE_MAX)
-        .is_ok_and(|table| has_services(&String::from_utf8_lossy(&table)))
-}
-
-/// Whether there is a service in a `/proc/net/ip_vs` (`ip_vs_info_seq_show`), whose head is there without any.
-fn has_services(table: &str) -> bool {
-    let is_service = |line: &str| ["UDP ", "TCP ", "FWM "].iter().any(|kind| line.starts_with(kind));
-    table.lines().any(is_service)
 }
 
 /// The address of a node-local cache, where a `/proc/net/fib_trie` has one.
@@ -80,16 +69,6 @@ fn stub(watched: &Watched, roots: &Roots) -> Option<BlindSpot> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ipvs_is_in_use_where_its_table_has_a_service() {
-        const HEAD: &str = "IP Virtual Server version 1.2.1 (size=4096)\nProt LocalAddress:Port Scheduler Flags\n  -> \
-                            RemoteAddress:Port Forward Weight ActiveConn InActConn\n";
-        assert!(!has_services(HEAD) && !has_services(""));
-        assert!(has_services(&format!(
-            "{HEAD}UDP  0A60000A:0035 rr\n  -> 0AF40003:0035      Masq    1      0          12\n"
-        )));
-    }
 
     #[test]
     fn a_node_local_cache_has_its_address_on_the_node() {

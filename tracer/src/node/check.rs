@@ -1,10 +1,10 @@
 //! What of this node bears on DNS, for `dnspath check`: looked at from inside a watched network namespace.
 
 use super::{
-    blind::uses_ipvs,
     links::{Watched, enter},
     roots::{Roots, read_made},
     rules::Rules,
+    services::{Found, Proxy},
 };
 use crate::model::Check;
 use serde::Deserialize;
@@ -36,11 +36,12 @@ pub fn check(watched: &Watched, roots: &Roots, probe: bool) -> Vec<Check> {
                 return vec![Check::limited("node", format!("cannot enter {}: {error}", watched.name), hint)];
             }
             let rules = Rules::list();
-            let mut checks = vec![cni(roots), kube_proxy(rules.as_ref().ok())];
-            checks.extend(bridge(rules.as_ref().is_ok_and(|rules| rules.kube_proxy)));
+            let proxy = Proxy::look(rules.as_ref().ok());
+            let mut checks = vec![cni(roots), kube_proxy(&proxy, rules.is_ok())];
+            checks.extend(bridge(proxy.translates()));
             checks.push(conntrack());
             checks.push(rule_count(&rules));
-            checks.extend(cluster_dns(rules.as_ref().ok(), probe));
+            checks.extend(cluster_dns(&proxy, probe));
             checks
         });
         looked.join().unwrap_or_default()
@@ -80,26 +81,40 @@ fn cni(roots: &Roots) -> Check {
     }
 }
 
-fn kube_proxy(rules: Option<&Rules>) -> Check {
-    match rules {
-        _ if uses_ipvs() => Check::limited(
-            "kube-proxy",
-            "IPVS",
-            "translation by IPVS is seen by its result alone: which backend was chosen is told by the packets",
+fn kube_proxy(proxy: &Proxy, has_rules: bool) -> Check {
+    const NAME: &str = "kube-proxy";
+    let Proxy { modes, services, broken, unread } = proxy;
+    let mut found = format!(
+        "{}: {} service addresses, {} endpoints",
+        modes.join(" and "),
+        services.len(),
+        proxy.endpoints()
+    );
+    if *broken > 0 {
+        found.push_str(&format!(", {broken} entries that cannot be read"));
+    }
+    match (modes.first(), unread) {
+        (Some(&"IPVS"), _) => Check::limited(
+            NAME,
+            found,
+            "translation by IPVS is seen by its result alone: which backend was chosen is told by the packets, and \
+             services have no names",
         ),
-        Some(rules) if rules.kube_proxy => {
-            let backends: usize = rules.services.values().map(|service| service.backends.len()).sum();
-            Check::fine(
-                "kube-proxy",
-                format!("iptables: {} service addresses, {backends} endpoints", rules.services.len()),
-            )
+        (Some(_), _) if *broken > 0 => Check::limited(
+            NAME,
+            found,
+            "services made of these are shown by address; this kube-proxy may be newer",
+        ),
+        (Some(_), _) => Check::fine(NAME, found),
+        (None, _) if !has_rules => {
+            Check::limited(NAME, "the rules cannot be read", "install iptables where dnspath runs")
         }
-        Some(_) => {
-            Check::fine("kube-proxy", "none of its chains are here: none, nftables mode, or another's proxy")
-        }
-        None => {
-            Check::limited("kube-proxy", "the rules cannot be read", "install iptables where dnspath runs")
-        }
+        (None, Some(error)) => Check::limited(
+            NAME,
+            format!("neither iptables nor IPVS; nftables cannot be listed: {error}"),
+            "install nft where dnspath runs",
+        ),
+        (None, None) => Check::fine(NAME, "none: neither iptables, nftables nor IPVS has services of it"),
     }
 }
 
@@ -108,11 +123,11 @@ fn number(path: &str) -> Option<u64> {
 }
 
 /// `None` where there are no bridges.
-fn bridge(by_iptables: bool) -> Option<Check> {
+fn bridge(by_netfilter: bool) -> Option<Check> {
     match number("/proc/sys/net/bridge/bridge-nf-call-iptables") {
-        Some(0) if by_iptables => Some(Check::wrong(
+        Some(0) if by_netfilter => Some(Check::wrong(
             "bridge netfilter",
-            "bridge-nf-call-iptables is 0, and services are made by iptables",
+            "bridge-nf-call-iptables is 0, and services are made by packet rules",
             "a pod that asks a service gets the answer from a backend on its own bridge untranslated, and drops it \
              (DP206): sysctl -w net.bridge.bridge-nf-call-iptables=1",
         )),
@@ -183,14 +198,13 @@ fn rule_count(rules: &io::Result<Rules>) -> Check {
     }
 }
 
-fn cluster_dns(rules: Option<&Rules>, probe: bool) -> Vec<Check> {
+fn cluster_dns(proxy: &Proxy, probe: bool) -> Vec<Check> {
     const NAME: &str = "cluster DNS";
-    let Some(rules) = rules else { return Vec::new() };
-    let dns = rules.dns();
-    let check = |(at, service): &(SocketAddr, &super::rules::Service)| {
+    let dns = proxy.dns();
+    let check = |(at, service): &(SocketAddr, &Found)| {
         let count = service.backends.len();
-        let found =
-            format!("{} at {at}, {count} endpoint{}", service.name, if count == 1 { "" } else { "s" });
+        let name = if service.name.is_empty() { "a service" } else { &service.name };
+        let found = format!("{name} at {at}, {count} endpoint{}", if count == 1 { "" } else { "s" });
         if count == 0 {
             let hint = "DP202: every query to it is rejected; see that its pods run and are ready";
             return Check::wrong(NAME, found, hint);
@@ -256,7 +270,9 @@ mod tests {
     #[test]
     fn a_service_without_endpoints_is_named() {
         let listing = "-A KUBE-SERVICES -d 10.96.0.10/32 -p udp -m comment --comment \"kube-system/kube-dns:dns has no endpoints\" -m udp --dport 53 -j REJECT\n";
-        let checks = cluster_dns(rules(listing).ok().as_ref(), false);
+        let rules = rules(listing).unwrap();
+        let proxy = Proxy { services: rules.services, ..Proxy::default() };
+        let checks = cluster_dns(&proxy, false);
         assert_eq!(checks.len(), 1);
         assert_eq!(checks[0].verdict, Verdict::Wrong);
         assert_eq!(checks[0].found, "kube-system/kube-dns:dns at 10.96.0.10:53, 0 endpoints");
@@ -270,5 +286,29 @@ mod tests {
             [("insert_failed", 5), ("drop", 1), ("early_drop", 0), ("clash_resolve", 16)]
         );
         assert!(counters("").is_empty());
+    }
+
+    #[test]
+    fn the_mode_of_kube_proxy_is_told() {
+        let told = |modes: &[&'static str], broken, unread: Option<io::Error>| {
+            let check =
+                kube_proxy(&Proxy { modes: modes.to_vec(), broken, unread, ..Proxy::default() }, true);
+            (check.verdict, check.found)
+        };
+        let missing = || Some(io::Error::other("nft: not found"));
+        assert_eq!(
+            told(&["iptables"], 0, missing()),
+            (Verdict::Fine, "iptables: 0 service addresses, 0 endpoints".into())
+        );
+        assert_eq!(told(&["nftables", "iptables"], 0, None).0, Verdict::Fine);
+        assert_eq!(told(&["nftables"], 3, None).0, Verdict::Limited);
+        assert_eq!(told(&["IPVS"], 0, None).0, Verdict::Limited);
+        assert_eq!(told(&[], 0, None).0, Verdict::Fine);
+        let (verdict, found) = told(&[], 0, missing());
+        assert!(
+            verdict == Verdict::Limited && found.ends_with("cannot be listed: nft: not found"),
+            "{found}"
+        );
+        assert_eq!(kube_proxy(&Proxy::default(), false).verdict, Verdict::Limited);
     }
 }

@@ -1,16 +1,19 @@
-//! Counts packet rules while a session lasts.
+//! Counts packet rules while a session lasts, and tells the services that kube-proxy made.
 //!
 //! A thread of its own lists them at the start, once a minute, and at the end. Listing 180,000 rules takes seconds, so it
-//! has the lowest priority, rests twenty times as long as it took, and a session's end waits a moment at most. Who cannot
-//! list them, or not within the bounds of `rules`, is not counted further: a note says so.
+//! has the lowest priority, rests twenty times as long as it took, and a session's end waits a moment at most. Rules
+//! that cannot be listed, or not within the bounds of `rules`, are not counted further: a note says so.
 
 use super::{
     links::{Watched, enter},
     rules::Rules,
+    services::Proxy,
 };
-use crate::model::{RuleCount, Timestamp};
+use crate::model::{RuleCount, Service, Timestamp};
 use std::{
+    collections::HashMap,
     io,
+    net::SocketAddr,
     sync::mpsc::{self, RecvTimeoutError},
     time::Duration,
 };
@@ -26,9 +29,18 @@ const MOMENT: Duration = Duration::from_secs(1);
 /// Counts that wait to be heeded.
 const WAITING: usize = 64;
 
+/// What was found in one namespace.
+#[derive(Debug)]
+pub struct Counted {
+    /// Its rules; `None` where they cannot be listed.
+    pub rules: Option<RuleCount>,
+    /// The services that are new or have changed since the last time.
+    pub services: Vec<Service>,
+}
+
 /// The running thread. It ends soon after this is dropped.
 pub struct Counting {
-    counts: mpsc::Receiver<RuleCount>,
+    counts: mpsc::Receiver<Counted>,
     /// Dropped: the session ends.
     session: Option<mpsc::Sender<()>>,
 }
@@ -54,13 +66,13 @@ impl Counting {
     }
 
     /// What was counted since the last time.
-    pub fn fresh(&self) -> impl Iterator<Item = RuleCount> {
+    pub fn fresh(&self) -> impl Iterator<Item = Counted> {
         self.counts.try_iter()
     }
 
     /// Ends it: the last counts, as far as they are there within a moment.
     #[must_use]
-    pub fn finish(mut self) -> Vec<RuleCount> {
+    pub fn finish(mut self) -> Vec<Counted> {
         self.session = None;
         let mut last = Vec::new();
         // The thread ends after the last one, which ends this.
@@ -71,25 +83,45 @@ impl Counting {
     }
 }
 
+/// A watched namespace, as it was the last time.
+struct Place {
+    watched: Watched,
+    /// Its rules could be listed so far.
+    counts: bool,
+    told: HashMap<SocketAddr, Service>,
+}
+
 fn run(
-    mut watched: Vec<Watched>,
+    watched: Vec<Watched>,
     note: &impl Fn(&str),
     now: fn() -> Timestamp,
-    tell: &mpsc::SyncSender<RuleCount>,
+    tell: &mpsc::SyncSender<Counted>,
     end: &mpsc::Receiver<()>,
 ) {
+    let mut places: Vec<Place> =
+        watched.into_iter().map(|watched| Place { watched, counts: true, told: HashMap::new() }).collect();
     let mut is_last = false;
     loop {
         let started = now();
-        watched.retain(|watched| match count(watched) {
-            // One that finds no room is followed by others.
-            Ok(count) => !matches!(tell.try_send(count), Err(mpsc::TrySendError::Disconnected(_))),
+        places.retain_mut(|place| match place.look(note) {
+            Ok(counted) => {
+                let services = counted.services.clone();
+                match tell.try_send(counted) {
+                    Ok(()) => {
+                        place.told.extend(services.into_iter().map(|service| (service.address, service)))
+                    }
+                    // One that finds no room is followed by others.
+                    Err(mpsc::TrySendError::Full(_)) => {}
+                    Err(mpsc::TrySendError::Disconnected(_)) => return false,
+                }
+                true
+            }
             Err(error) => {
-                note(&format!("the packet rules of {} are not counted (DP502): {error}", watched.name));
+                note(&format!("the rules and services of {} are not read: {error}", place.watched.name));
                 false
             }
         });
-        if is_last || watched.is_empty() {
+        if is_last || places.is_empty() {
             return;
         }
         let took = now().since(started);
@@ -100,13 +132,32 @@ fn run(
     }
 }
 
-fn count(watched: &Watched) -> io::Result<RuleCount> {
-    std::thread::scope(|scope| {
-        // A thread of its own: entering a namespace is for good, and a process started here is in it too.
-        let listed = scope.spawn(|| {
-            enter(watched)?;
-            Ok(Rules::list()?.counted(&watched.name))
-        });
-        listed.join().unwrap_or_else(|_| Err(io::Error::other("the thread that lists them failed")))
-    })
+impl Place {
+    /// Lists its rules and services; an error where it cannot be entered.
+    fn look(&mut self, note: &impl Fn(&str)) -> io::Result<Counted> {
+        let (watched, counts) = (&self.watched, self.counts);
+        let (rules, proxy) = std::thread::scope(|scope| {
+            // A thread of its own: entering a namespace is for good, and a process started here is in it too.
+            let listed = scope.spawn(|| {
+                enter(watched)?;
+                let rules = counts.then(Rules::list);
+                let proxy = Proxy::look(rules.as_ref().and_then(|rules| rules.as_ref().ok()));
+                Ok((rules, proxy))
+            });
+            listed.join().unwrap_or_else(|_| Err(io::Error::other("the thread that lists them failed")))
+        })?;
+        let name = &self.watched.name;
+        let rules = match rules {
+            Some(Ok(rules)) => Some(rules.counted(name)),
+            Some(Err(error)) => {
+                note(&format!("the packet rules of {name} are not counted (DP502): {error}"));
+                self.counts = false;
+                None
+            }
+            None => None,
+        };
+        let mut services = proxy.told();
+        services.retain(|service| self.told.get(&service.address) != Some(service));
+        Ok(Counted { rules, services })
+    }
 }

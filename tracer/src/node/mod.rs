@@ -9,7 +9,8 @@
 //! 5. `naming` joins these, `census` tells. What is broken, unreadable or contradictory leaves an address without a
 //!    name; nothing gives it a wrong one.
 //!
-//! [`Counting`] counts the packet rules beside it.
+//! [`Counting`] counts the packet rules beside it, and finds the services that kube-proxy made: `rules` (iptables), `nft`,
+//! `ipvs`, joined in `services`.
 //!
 //! For names nothing is entered, asked or changed: reading takes CAP_NET_ADMIN for addresses (which capture has) and
 //! CAP_SYS_PTRACE for `/proc/PID/ns/net`. Every file is read bounded (`roots`).
@@ -21,18 +22,22 @@ mod cgroup;
 mod check;
 mod cni;
 mod counting;
+mod ipvs;
 mod links;
+mod listing;
 mod naming;
+mod nft;
 mod processes;
 mod resolvers;
 mod roots;
 mod rules;
 mod runtimes;
+mod services;
 mod watch;
 
 pub use blind::blind_spots;
 pub use check::check;
-pub use counting::Counting;
+pub use counting::{Counted, Counting};
 pub use links::Watched;
 pub use roots::Roots;
 pub use watch::{Counts, Inside, Neighbourhood, Settings, Watch};

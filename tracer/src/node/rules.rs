@@ -5,27 +5,25 @@
 //! "kube-system/kube-dns:dns cluster IP" … --dport 53 -j KUBE-SVC-…`, `-A KUBE-SEP-… -j DNAT --to-destination …`, and
 //! in the filter table `… --comment "shop/web has no endpoints" … -j REJECT`.
 
+use super::{
+    listing::list,
+    services::{Found, Table},
+};
 use crate::model::RuleCount;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     hash::{BuildHasher as _, RandomState},
-    io::{self, BufRead, BufReader, Read as _},
+    io::{self, BufRead},
     net::{IpAddr, SocketAddr},
-    process::{Command, Stdio},
-    sync::mpsc,
-    time::Duration,
 };
 
 /// Rules that are read; a node with 180,000 is in trouble already.
 const MOST: u64 = 4_000_000;
-/// Octets that are read.
-const MOST_OCTETS: u64 = 1 << 30;
-/// A pipe holds as much.
-const BUFFER: usize = 64 << 10;
-/// How long a listing may take.
-const LIMIT: Duration = Duration::from_secs(20);
-/// Services that are remembered.
-const MOST_SERVICES: usize = 65_536;
+/// The chains of kube-proxy's iptables mode; kubelet has some of its own, whatever the mode.
+const KUBE_PROXY: [&str; 3] = ["KUBE-SERVICES", "KUBE-SVC-", "KUBE-SEP-"];
+
+/// The chains of services' external addresses.
+const EXTERNAL: &str = "KUBE-EXT-";
 
 /// What the rules of one namespace are.
 #[derive(Debug, Default)]
@@ -37,23 +35,13 @@ pub(super) struct Rules {
     /// The rule that is there most often, and how often.
     pub(super) worst: Option<(String, u64)>,
     /// Services by their address.
-    pub(super) services: BTreeMap<SocketAddr, Service>,
+    pub(super) services: Table,
     /// Whether kube-proxy's chains are among them.
     pub(super) kube_proxy: bool,
+    /// Where each service's packets go.
+    chains: BTreeMap<SocketAddr, String>,
     backends: BTreeMap<String, BTreeSet<SocketAddr>>,
     jumps: BTreeMap<String, BTreeSet<String>>,
-}
-
-/// A service address as kube-proxy has it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Service {
-    /// `NAMESPACE/NAME:PORT`.
-    pub(super) name: String,
-    /// Over UDP.
-    pub(super) udp: bool,
-    /// What packets to it are sent to; none: they are rejected.
-    pub(super) backends: BTreeSet<SocketAddr>,
-    chain: String,
 }
 
 impl Rules {
@@ -73,42 +61,10 @@ impl Rules {
         }
         let mut rules = Self::default();
         for program in programs {
-            rules.read(program)?;
+            list(program, &[], |listing| rules.parse(listing))?;
         }
         rules.join();
         Ok(rules)
-    }
-
-    fn read(&mut self, program: &str) -> io::Result<()> {
-        let named = |error: io::Error| io::Error::new(error.kind(), format!("{program}: {error}"));
-        let mut child = Command::new(program)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(named)?;
-        let pid = rustix::process::Pid::from_child(&child);
-        let (ended, end) = mpsc::channel::<()>();
-        let watchdog = std::thread::spawn(move || {
-            let too_long = end.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout);
-            if too_long {
-                // It is not waited for yet, so the number is still its own.
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
-            too_long
-        });
-        let read = child
-            .stdout
-            .take()
-            .map_or(Ok(()), |stdout| self.parse(BufReader::with_capacity(BUFFER, stdout.take(MOST_OCTETS))));
-        drop(ended);
-        let too_long = watchdog.join().unwrap_or(false);
-        let status = child.wait().map_err(named)?;
-        read.map_err(named)?;
-        if too_long {
-            return Err(named(io::Error::other(format!("not done after {} s", LIMIT.as_secs()))));
-        }
-        if status.success() { Ok(()) } else { Err(named(io::Error::other(status.to_string()))) }
     }
 
     /// Reads a listing.
@@ -142,7 +98,7 @@ impl Rules {
 
     /// Takes from a rule what it says of services.
     fn rule(&mut self, rule: &str) {
-        if !rule.starts_with("KUBE-") || self.services.len() >= MOST_SERVICES {
+        if !KUBE_PROXY.iter().any(|chain| rule.starts_with(chain)) && !rule.starts_with(EXTERNAL) {
             return;
         }
         self.kube_proxy = true;
@@ -158,25 +114,19 @@ impl Rules {
             let address = after(" -d ").and_then(|to| to.split('/').next()?.parse::<IpAddr>().ok());
             let port = after(" --dport ").and_then(|port| port.parse().ok());
             let (Some(address), Some(port), Some(jump)) = (address, port, jump) else { return };
-            let is_service =
-                jump.starts_with("KUBE-SVC-") || jump.starts_with("KUBE-EXT-") || jump == "REJECT";
+            let is_service = jump.starts_with("KUBE-SVC-") || jump.starts_with(EXTERNAL) || jump == "REJECT";
             if is_service && let Some(name) = comment.split(' ').next() {
-                let service = Service {
-                    name: name.into(),
-                    udp: rule.contains(" -p udp "),
-                    backends: BTreeSet::new(),
-                    chain: jump.into(),
-                };
-                // TCP and UDP share an address: UDP is what DNS asks first.
-                let known =
-                    self.services.entry(SocketAddr::new(address, port)).or_insert_with(|| service.clone());
-                if service.udp {
-                    *known = service;
+                let at = SocketAddr::new(address, port);
+                let service = Found { name: name.into(), ..Found::unnamed(rule.contains(" -p udp ")) };
+                if self.services.add(at, service) {
+                    self.chains.insert(at, jump.into());
                 }
             }
         } else if let Some(to) = after(" --to-destination ").and_then(|to| to.parse().ok()) {
             self.backends.entry(chain.into()).or_default().insert(to);
-        } else if let Some(jump) = jump.filter(|jump| jump.starts_with("KUBE-SEP-")) {
+        } else if let Some(jump) =
+            jump.filter(|jump| jump.starts_with("KUBE-SEP-") || jump.starts_with("KUBE-SVC-"))
+        {
             self.jumps.entry(chain.into()).or_default().insert(jump.into());
         }
     }
@@ -193,23 +143,16 @@ impl Rules {
 
     /// Finds each service's backends.
     pub(super) fn join(&mut self) {
-        for (address, service) in &mut self.services {
-            let endpoints = self.jumps.get(&service.chain).into_iter().flatten();
-            let all = endpoints.filter_map(|chain| self.backends.get(chain)).flatten().copied();
+        let direct = |chain: &String| self.jumps.get(chain).into_iter().flatten();
+        for (address, chain) in &self.chains {
+            // An external address leads to the service's own chain.
+            let endpoints = direct(chain).flat_map(|next| std::iter::once(next).chain(direct(next)));
+            let all = endpoints.filter_map(|chain| self.backends.get(chain)).flatten();
             // Both families' chains may have one name.
-            service.backends = all.filter(|backend| backend.is_ipv4() == address.is_ipv4()).collect();
+            for backend in all.filter(|backend| backend.is_ipv4() == address.is_ipv4()) {
+                self.services.add_backend(*address, *backend);
+            }
         }
-    }
-
-    /// The cluster's DNS: the service `kube-dns`, as CoreDNS's is called too; else every service on port 53.
-    pub(super) fn dns(&self) -> Vec<(SocketAddr, &Service)> {
-        let on_port = self.services.iter().filter(|(at, _)| at.port() == 53);
-        let mut dns: Vec<_> = on_port.map(|(at, service)| (*at, service)).collect();
-        let is_known = |service: &Service| service.name.starts_with("kube-system/kube-dns:");
-        if dns.iter().any(|(_, service)| is_known(service)) {
-            dns.retain(|(_, service)| is_known(service));
-        }
-        dns
     }
 }
 
@@ -233,6 +176,9 @@ COMMIT
 -A KUBE-SERVICES -d 10.96.0.10/32 -p udp -m comment --comment "kube-system/kube-dns:dns cluster IP" -m udp --dport 53 -j KUBE-SVC-TCOU7JCQXEZGVUNU
 -A KUBE-SERVICES -d 10.96.0.10/32 -p tcp -m comment --comment "kube-system/kube-dns:dns-tcp cluster IP" -m tcp --dport 53 -j KUBE-SVC-ERIFXISQEP7F7OF4
 -A KUBE-SERVICES -d 10.96.0.1/32 -p tcp -m comment --comment "default/kubernetes:https cluster IP" -m tcp --dport 443 -j KUBE-SVC-NPX46M4PTMTKRN6Y
+-A KUBE-SERVICES -d 192.0.2.7/32 -p udp -m comment --comment "kube-system/kube-dns:dns loadbalancer IP" -m udp --dport 53 -j KUBE-EXT-TCOU7JCQXEZGVUNU
+-A KUBE-EXT-TCOU7JCQXEZGVUNU -m comment --comment "masquerade traffic for kube-system/kube-dns:dns external destinations" -j KUBE-MARK-MASQ
+-A KUBE-EXT-TCOU7JCQXEZGVUNU -j KUBE-SVC-TCOU7JCQXEZGVUNU
 -A KUBE-SVC-TCOU7JCQXEZGVUNU ! -s 10.244.0.0/16 -d 10.96.0.10/32 -p udp -m udp --dport 53 -j KUBE-MARK-MASQ
 -A KUBE-SVC-TCOU7JCQXEZGVUNU -m comment --comment "kube-system/kube-dns:dns -> 10.244.0.2:53" -m statistic --mode random --probability 0.5 -j KUBE-SEP-A
 -A KUBE-SVC-TCOU7JCQXEZGVUNU -m comment --comment "kube-system/kube-dns:dns -> 10.244.0.3:53" -j KUBE-SEP-B
@@ -246,15 +192,17 @@ COMMIT
         let mut rules = Rules::default();
         rules.parse(LISTING.as_bytes()).unwrap();
         rules.join();
-        assert_eq!((rules.count, rules.duplicates, rules.kube_proxy), (15, 2, true));
+        assert_eq!((rules.count, rules.duplicates, rules.kube_proxy), (18, 2, true));
         assert_eq!(rules.worst, Some(("-t nat -A INPUT -s 10.0.0.1/32 -j DROP".into(), 3)));
-        let dns: Vec<String> = rules
-            .dns()
-            .iter()
-            .map(|(at, service)| format!("{at} {} {:?}", service.name, service.backends))
-            .collect();
-        assert_eq!(dns, ["10.96.0.10:53 kube-system/kube-dns:dns {10.244.0.2:53, 10.244.0.3:53}"]);
-        assert_eq!(rules.services.len(), 3);
+        assert_eq!(
+            rules.services.shown(),
+            [
+                "10.96.0.1:443 default/kubernetes:https : ",
+                "10.96.0.10:53 udp kube-system/kube-dns:dns : 10.244.0.2:53 10.244.0.3:53",
+                "10.96.0.99:53 udp kube-system/empty:dns : ",
+                "192.0.2.7:53 udp kube-system/kube-dns:dns : 10.244.0.2:53 10.244.0.3:53",
+            ]
+        );
     }
 
     #[test]
@@ -268,5 +216,16 @@ COMMIT
         rules.parse(&b"\xff\xfe\n-A KUBE-SERVICES -d x --comment \"\n*\n-A"[..]).unwrap();
         assert_eq!(rules.count, 180_001);
         assert!(rules.services.is_empty());
+    }
+
+    #[test]
+    fn what_kubelet_makes_is_not_kube_proxys() {
+        let mut rules = Rules::default();
+        rules
+            .parse(
+                &b"-A INPUT -j KUBE-FIREWALL\n-A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -j DROP\n"[..],
+            )
+            .unwrap();
+        assert!(!rules.kube_proxy);
     }
 }

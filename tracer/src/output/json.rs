@@ -48,16 +48,29 @@ fn pod_entries<M: SerializeMap>(map: &mut M, pod: Option<&PodName>) -> Result<()
     Ok(())
 }
 
+/// Which service a server is: `service`, and its name by OpenTelemetry's conventions. Its namespace is within `service`:
+/// `k8s.namespace.name` is the client's.
+fn service_entries<M: SerializeMap>(map: &mut M, service: Option<&str>) -> Result<(), M::Error> {
+    let Some(service) = service else { return Ok(()) };
+    map.serialize_entry("service", service)?;
+    if let Some((_, name)) = service.split_once('/') {
+        map.serialize_entry("k8s.service.name", name)?;
+    }
+    Ok(())
+}
+
 /// One line of `--unit message`.
 pub(super) struct MessageLine<'a> {
     pub(super) message: &'a Message,
     pub(super) pod: Option<&'a PodName>,
+    /// `NAMESPACE/NAME` of what is asked.
+    pub(super) service: Option<&'a str>,
     pub(super) vantages: &'a Vantages,
 }
 
 impl Serialize for MessageLine<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { message, pod, vantages } = *self;
+        let Self { message, pod, service, vantages } = *self;
         let dns = &message.dns;
         let response = dns.is_response();
         let mut map = serializer.serialize_map(None)?;
@@ -67,6 +80,7 @@ impl Serialize for MessageLine<'_> {
         map.serialize_entry("id", &dns.id)?;
         map.serialize_entry("client", &Shown(message.client))?;
         map.serialize_entry("server", &Shown(message.server))?;
+        service_entries(&mut map, service)?;
         pod_entries(&mut map, pod)?;
         map.serialize_entry("transport", &Shown(message.transport))?;
         if dns.has_question {
@@ -172,11 +186,13 @@ impl From<Retransmission> for Resent {
 pub(super) struct QuestionLine<'a> {
     pub(super) question: &'a Question,
     pub(super) pod: Option<&'a PodName>,
+    /// `NAMESPACE/NAME` of whom it was asked first.
+    pub(super) service: Option<&'a str>,
 }
 
 impl Serialize for QuestionLine<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { question, pod } = *self;
+        let Self { question, pod, service } = *self;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("unit", "question")?;
         map.serialize_entry("time", &Shown(question.first_asked()))?;
@@ -186,6 +202,7 @@ impl Serialize for QuestionLine<'_> {
         map.serialize_entry("qtype", &Shown(question.qtype))?;
         if let Some(first) = question.transmissions.first() {
             map.serialize_entry("server", &Shown(first.server))?;
+            service_entries(&mut map, service)?;
         }
         map.serialize_entry("outcome", outcome(question.outcome))?;
         if let Some(rcode) = rcode(question) {

@@ -11,7 +11,7 @@ use crate::{
 };
 use std::{
     io::{self, Write},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
@@ -83,6 +83,12 @@ impl<W: Write> Stream<W> {
 
     fn pod(&self, client: IpAddr, time: Timestamp) -> Option<Arc<PodName>> {
         self.pods.name_at(client, time)
+    }
+
+    /// Which service a server is: for JSON alone.
+    fn service(&self, server: SocketAddr, time: Timestamp) -> Option<Arc<str>> {
+        let wanted = self.format == Format::Json;
+        wanted.then(|| self.pods.services().name_at(server.ip(), Some(server.port()), time))?
     }
 
     /// Writes what is waiting. A live session calls it at least every 100 ms.
@@ -170,7 +176,13 @@ impl<W: Write> Observer for Stream<W> {
             let vantages = self.vantages.clone();
             let pod = self.pod(message.client.ip(), message.time);
             let client = self.width.message(message.client, pod.as_deref());
-            let json = MessageLine { message, pod: pod.as_deref(), vantages: &vantages };
+            let service = self.service(message.server, message.time);
+            let json = MessageLine {
+                message,
+                pod: pod.as_deref(),
+                service: service.as_deref(),
+                vantages: &vantages,
+            };
             self.line(&json, |line| lines::message(line, message, &client));
         }
     }
@@ -179,7 +191,9 @@ impl<W: Write> Observer for Stream<W> {
         if self.prints(Unit::Question) {
             let pod = self.pod(question.client, question.first_asked());
             let client = self.width.client(question.client, pod.as_deref());
-            let json = QuestionLine { question, pod: pod.as_deref() };
+            let asked = question.transmissions.first();
+            let service = asked.and_then(|first| self.service(first.server, question.first_asked()));
+            let json = QuestionLine { question, pod: pod.as_deref(), service: service.as_deref() };
             self.line(&json, |line| lines::question(line, question, &client));
         }
     }

@@ -3,9 +3,13 @@
 //! Rule: a session sees names and resolvers change only here, on the thread that reads frames, and a recording has them
 //! at the same place. So the session on the recording knows at each frame what the live one knew.
 
-use crate::model::{BlindSpot, News, Pods, Resolver, RuleCount, Timestamp};
+use crate::{
+    model::{BlindSpot, News, Pods, Resolver, RuleCount, Service, Services, Timestamp},
+    node::Counted,
+};
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{Arc, mpsc},
 };
 
@@ -15,7 +19,7 @@ const RESOLVERS_WAITING: usize = 1_024;
 const MOST_RESOLVERS: usize = 4_096;
 
 /// Rules as they were at this time.
-type Counted = (Arc<RuleCount>, Timestamp);
+type CountedAt = (Arc<RuleCount>, Timestamp);
 
 /// What a session was told of the node.
 pub(super) struct Known {
@@ -30,8 +34,11 @@ pub(super) struct Known {
     blind: Vec<(Arc<BlindSpot>, Timestamp)>,
     blind_waiting: Vec<Arc<BlindSpot>>,
     /// Of each namespace the first and the last count that was passed on, and what is still to be.
-    rules: BTreeMap<String, Vec<Counted>>,
+    rules: BTreeMap<String, Vec<CountedAt>>,
     rules_waiting: Vec<Arc<RuleCount>>,
+    /// By address, as they were found last, and what is still to be passed on.
+    services: BTreeMap<SocketAddr, (Arc<Service>, Timestamp)>,
+    services_waiting: Vec<Arc<Service>>,
     /// By pod and container, as they were read last.
     resolvers: BTreeMap<(String, String), (Arc<Resolver>, Timestamp)>,
 }
@@ -50,6 +57,8 @@ impl Known {
             blind_waiting: Vec::new(),
             rules: BTreeMap::new(),
             rules_waiting: Vec::new(),
+            services: BTreeMap::new(),
+            services_waiting: Vec::new(),
             resolvers: BTreeMap::new(),
         };
         (known, found, sender)
@@ -65,13 +74,14 @@ impl Known {
         is_new
     }
 
-    /// Takes what was counted.
-    pub(super) fn tell_rules(&mut self, count: RuleCount) {
-        self.rules_waiting.push(Arc::new(count));
+    /// Takes what was counted, and services that are new or have changed.
+    pub(super) fn tell_counted(&mut self, counted: Counted) {
+        self.rules_waiting.extend(counted.rules.map(Arc::new));
+        self.services_waiting.extend(counted.services.into_iter().map(Arc::new));
     }
 
     /// What was found since the last time; it is for the session, and for the recording, at this place. Resolvers,
-    /// blind spots and counts of rules are of `time`.
+    /// blind spots, counts of rules and services are of `time`.
     pub(super) fn fresh(&mut self, time: Timestamp) -> Vec<News> {
         let mut fresh = self.found.news(&mut self.seen);
         for resolver in self.waiting.try_iter() {
@@ -92,6 +102,15 @@ impl Known {
             counts.push((Arc::clone(&count), time));
             fresh.push(News::Rules(count, time));
         }
+        for service in self.services_waiting.drain(..) {
+            let known = self.services.get(&service.address);
+            // Several namespaces tell of the same cluster.
+            let is_new = known.is_none_or(|(known, _)| *known != service);
+            if is_new && (known.is_some() || self.services.len() < Services::MOST) {
+                self.services.insert(service.address, (Arc::clone(&service), time));
+                fresh.push(News::Service(service, time));
+            }
+        }
         fresh.iter().for_each(|news| self.pods.heed(news));
         fresh
     }
@@ -104,6 +123,8 @@ impl Known {
         all.extend(self.blind.iter().map(|(spot, time)| News::Blind(Arc::clone(spot), *time)));
         let rules = self.rules.values().flatten();
         all.extend(rules.map(|(count, time)| News::Rules(Arc::clone(count), *time)));
+        let services = self.services.values();
+        all.extend(services.map(|(service, time)| News::Service(Arc::clone(service), *time)));
         all
     }
 }

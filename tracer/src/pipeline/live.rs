@@ -227,7 +227,7 @@ impl Live {
         self.capture.stop();
         self.node = None;
         let last = self.counting.take().map(node::Counting::finish);
-        last.into_iter().flatten().for_each(|count| self.known.tell_rules(count));
+        last.into_iter().flatten().for_each(|counted| self.known.tell_counted(counted));
         self.heed_node(out);
         let ended = clock::wall_now();
         self.drain(ended, out);
@@ -404,10 +404,10 @@ fn count_rules(namespaces: &[Netns], notes: &Notes) -> Option<node::Counting> {
         .ok()
 }
 
-/// Passes on what was counted.
+/// Passes on what was counted, and the services found.
 pub(super) fn heed_rules(counting: Option<&node::Counting>, known: &mut Known) {
-    for count in counting.into_iter().flat_map(node::Counting::fresh) {
-        known.tell_rules(count);
+    for counted in counting.into_iter().flat_map(node::Counting::fresh) {
+        known.tell_counted(counted);
     }
 }
 

@@ -9,7 +9,11 @@ use crate::model::{
     PodName, Pods, Question, Rcode, Resolver, Rtype, RuleCount, Timestamp, Transmission,
 };
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
-use std::{net::IpAddr, str::FromStr};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
 
 /// An address, or all addresses under a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -379,14 +383,32 @@ pub struct Selected<'a, O> {
     selection: &'a Selection,
     /// It admits all there is: asked once, and not for each message.
     all: bool,
+    /// Translations that the services were told of.
+    translations: HashSet<(SocketAddr, SocketAddr), foldhash::fast::RandomState>,
     /// Who is told.
     pub observer: O,
 }
 
+/// Translations, each of which is told once; a cluster's DNS has a few.
+const MOST_TRANSLATIONS: usize = 4_096;
+
 impl<'a, O: Observer> Selected<'a, O> {
     /// Tells `observer` what `selection` admits.
     pub fn new(selection: &'a Selection, observer: O) -> Self {
-        Self { selection, all: selection.admits_all(), observer }
+        Self { selection, all: selection.admits_all(), translations: HashSet::default(), observer }
+    }
+
+    /// Which backends a service has is learnt from what is filtered out, too.
+    fn learn_backends(&mut self, question: &Question) {
+        for sent in &question.transmissions {
+            let Some(backend) = sent.backend.filter(|backend| *backend != sent.server) else { continue };
+            let translation = (sent.server, backend);
+            if self.translations.contains(&translation) || self.translations.len() >= MOST_TRANSLATIONS {
+                continue;
+            }
+            self.translations.insert(translation);
+            self.selection.pods.services().saw(sent.server, backend);
+        }
     }
 }
 
@@ -397,6 +419,7 @@ impl<O: Observer> Observer for Selected<'_, O> {
         }
     }
     fn question(&mut self, question: &Question) {
+        self.learn_backends(question);
         if self.all || self.selection.admits_question(question) {
             self.observer.question(question);
         }

@@ -245,6 +245,7 @@ impl ReportSinks {
             stats: &self.stats,
             findings: &findings,
             vantages,
+            names: &self.pods,
             baseline: baseline.as_ref(),
             lookups: self.log.as_ref(),
         };

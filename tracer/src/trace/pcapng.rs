@@ -244,6 +244,10 @@ impl Section {
                 Said::News(news) => all.extend(news),
             }
         }
+        // The record beside a service is for other programs: its address is no pod's.
+        if all.iter().any(|news| matches!(news, News::Service(..))) {
+            all.retain(|news| !matches!(news, News::Named(..)));
+        }
         let is_resolver = |news: &News| matches!(news, News::Resolver(..));
         let mut resolvers = self.told.iter().filter(|told| is_resolver(&told.news)).count();
         for news in all {

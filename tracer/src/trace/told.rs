@@ -7,17 +7,20 @@
 //! libc musl; agrees; resolv.conf nameserver 10.96.0.10\nsearch shop.svc.cluster.local\n`, with escapes for control
 //! characters, backslashes and semicolons. What cannot be seen is `dnspath: blind spot; found at 1795176000.412000000; what
 //! ipvs; because IPVS balances services here; unseen which backend was chosen; advice …`. Packet rules are `dnspath: rules;
-//! counted at 1795176000.412000000; netns node-7; count 20003; duplicates 19999; times 20000; rule -t nat -A …`.
+//! counted at 1795176000.412000000; netns node-7; count 20003; duplicates 19999; times 20000; rule -t nat -A …`. A service is
+//! `dnspath: service; found at 1795176000.412000000; address 10.96.0.10:53; name kube-system/kube-dns:dns; backends
+//! 10.244.0.2:53 10.244.0.3:53`; the record beside it is for other programs.
 
 use super::note::{PREFIX, SEPARATOR};
-use crate::model::{BlindSpot, Libc, News, PodName, Resolver, RuleCount, Timestamp};
-use std::{fmt::Write as _, net::IpAddr, sync::Arc};
+use crate::model::{BlindSpot, Libc, News, PodName, Resolver, RuleCount, Service, Timestamp};
+use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr, sync::Arc};
 
 const TOLD_AT: &str = "told at ";
 const GONE: &str = "gone";
 const RESOLVER: &str = "resolver";
 const BLIND_SPOT: &str = "blind spot";
 const RULES: &str = "rules";
+const SERVICE: &str = "service";
 const AT: &str = " at ";
 /// A comment has at most 65,535 octets: what of a text is kept, escaped. A resolv.conf has a few hundred.
 const MOST_RESOLV_CONF: usize = 40_000;
@@ -63,6 +66,7 @@ pub(super) fn read(comment: &[u8]) -> Option<Said> {
         RESOLVER => resolver(parts).map(|news| Said::News(vec![news])),
         BLIND_SPOT => blind_spot(parts).map(|news| Said::News(vec![news])),
         RULES => rules(parts).map(|news| Said::News(vec![news])),
+        SERVICE => service(parts).map(|news| Said::News(vec![news])),
         _ => None,
     }
 }
@@ -131,6 +135,43 @@ pub(super) fn of_rules(counted: &RuleCount, time: Timestamp) -> String {
         escape(rule, MOST_NAME, &mut comment);
     }
     comment
+}
+
+/// The comment of a service.
+pub(super) fn of_service(service: &Service, time: Timestamp) -> String {
+    let Service { address, name, backends } = service;
+    let mut comment =
+        format!("{PREFIX}{SERVICE}{SEPARATOR}found at {}{SEPARATOR}address {address}", seconds(time));
+    if !name.is_empty() {
+        comment.push_str(SEPARATOR);
+        comment.push_str("name ");
+        escape(name, MOST_NAME, &mut comment);
+    }
+    if !backends.is_empty() {
+        let shown = backends.iter().take(Service::MOST_BACKENDS).map(ToString::to_string);
+        comment.push_str(SEPARATOR);
+        comment.push_str("backends ");
+        comment.push_str(&shown.collect::<Vec<_>>().join(" "));
+    }
+    comment
+}
+
+fn service<'a>(parts: impl Iterator<Item = &'a str>) -> Option<News> {
+    let (mut found_at, mut address, mut name, mut backends) = (None, None, String::new(), BTreeSet::new());
+    for part in parts {
+        let (key, value) = part.split_once(' ')?;
+        match key {
+            "found" => found_at = Some(time_of(value.strip_prefix("at ")?)?),
+            "address" => address = Some(value.parse().ok()?),
+            "name" => name = plain(value)?,
+            "backends" => {
+                let some = value.split(' ').take(Service::MOST_BACKENDS).map(|backend| backend.parse().ok());
+                backends = some.collect::<Option<_>>()?;
+            }
+            _ => {}
+        }
+    }
+    Some(News::Service(Arc::new(Service { address: address?, name, backends }), found_at?))
 }
 
 fn rules<'a>(parts: impl Iterator<Item = &'a str>) -> Option<News> {
@@ -408,5 +449,35 @@ mod tests {
         assert_eq!(read(b"dnspath: blind spot; what ipvs"), None, "when is missing");
         let long = BlindSpot::new("a", "x".repeat(100_000), "", "");
         assert!(of_blind_spot(&long, time).len() < 5_000);
+    }
+
+    #[test]
+    fn a_service_is_read_back() {
+        let time = Timestamp::from_nanos(1_795_176_000_412_000_000);
+        let backends = |count: u16| {
+            let of =
+                |number: u16| format!("[fd00:244:1111:2222:3333:4444:5555:{number:x}]:53").parse().unwrap();
+            (1..=count).map(of).collect::<BTreeSet<_>>()
+        };
+        let address = "10.96.0.10:53".parse().unwrap();
+        for (name, count) in [("kube-system/kube-dns:dns", 2), ("", 0), ("a; b\u{1b}\\/\n", 0), ("many", 256)]
+        {
+            let service = Service { address, name: name.into(), backends: backends(count) };
+            let comment = of_service(&service, time);
+            assert!(comment.len() <= usize::from(u16::MAX), "{} octets", comment.len());
+            assert!(!comment.contains(char::is_control), "{comment}");
+            let Some(Said::News(news)) = read(comment.as_bytes()) else { panic!("{comment}") };
+            assert_eq!(news, [News::Service(Arc::new(service), time)], "{comment}");
+        }
+        for broken in [
+            "",
+            "; address x",
+            "; address 10.96.0.10:53",
+            "; found at 1.000000000; address 10.96.0.10:53; backends x",
+        ] {
+            assert_eq!(read(format!("dnspath: service{broken}").as_bytes()), None, "{broken}");
+        }
+        let long = Service { address, name: "x".repeat(100_000), backends: backends(5_000) };
+        assert!(of_service(&long, time).len() < 20_000);
     }
 }

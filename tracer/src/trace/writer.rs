@@ -147,7 +147,7 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// One block of names or of owners gone; of resolvers one each.
+    /// One block of names or of owners gone; of anything else one each.
     fn news_alike(&mut self, at: Option<Timestamp>, news: &[News]) -> io::Result<()> {
         let (mut records, mut gone) = (Vec::new(), Vec::new());
         for news in news {
@@ -160,6 +160,11 @@ impl<W: Write> Writer<W> {
                 }
                 News::Rules(count, time) => {
                     self.name_resolution(at, Vec::new(), Some(told::of_rules(count, *time)))?;
+                }
+                News::Service(service, time) => {
+                    let name = service.shown().map(|name| name_record(service.address.ip(), name));
+                    let records = name.into_iter().collect();
+                    self.name_resolution(at, records, Some(told::of_service(service, *time)))?;
                 }
                 News::Resolver(resolver, time) => {
                     self.name_resolution(at, Vec::new(), Some(told::of_resolver(resolver, *time)))?;
@@ -340,7 +345,11 @@ impl<W> std::fmt::Debug for Writer<W> {
 }
 
 fn record(address: IpAddr, pod: &PodName) -> Record<'static> {
-    let names = vec![Cow::Owned(text::printable(pod.to_string().as_bytes()))];
+    name_record(address, &pod.to_string())
+}
+
+fn name_record(address: IpAddr, name: &str) -> Record<'static> {
+    let names = vec![Cow::Owned(text::printable(name.as_bytes()))];
     match address {
         IpAddr::V4(ip) => Record::Ipv4(Ipv4Record { ip_addr: Cow::Owned(ip.octets().into()), names }),
         IpAddr::V6(ip) => Record::Ipv6(Ipv6Record { ip_addr: Cow::Owned(ip.octets().into()), names }),

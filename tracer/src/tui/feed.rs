@@ -183,7 +183,13 @@ impl Feed {
     }
 
     pub(super) fn servers(&self) -> Vec<Arc<ServerRow>> {
-        servers::rows(&self.servers)
+        let name = |server: SocketAddr| {
+            let names = self.names.as_ref()?;
+            let service = names.services().name_at(server.ip(), Some(server.port()), self.newest);
+            let pod = || names.name_at(server.ip(), self.newest).map(|pod| pod.to_string());
+            service.map(|name| name.to_string()).or_else(pod).map(|name| text::escape(&name).into_owned())
+        };
+        servers::rows(&self.servers, name)
     }
 
     /// The findings and the pods, made anew where that is due at `now`.

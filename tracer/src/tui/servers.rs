@@ -13,6 +13,8 @@ pub(super) struct ServerRow {
     pub(super) key: u64,
     /// `None`: all further servers.
     pub(super) server: Option<SocketAddr>,
+    /// The service or the pod that has the address, where that is known.
+    pub(super) name: Option<String>,
     pub(super) role: Role,
     pub(super) queries: u64,
     pub(super) answered: u64,
@@ -25,12 +27,18 @@ pub(super) struct ServerRow {
     pub(super) p99: Option<Duration>,
 }
 
-/// All lines, in the order the servers were first seen.
-pub(super) fn rows(servers: &Servers<(SocketAddr, Role)>) -> Vec<Arc<ServerRow>> {
+/// All lines, in the order the servers were first seen; `name` says who has an address.
+pub(super) fn rows(
+    servers: &Servers<(SocketAddr, Role)>,
+    name: impl Fn(SocketAddr) -> Option<String>,
+) -> Vec<Arc<ServerRow>> {
     let known = servers.iter().map(|((server, role), stats)| (Some(*server), *role, stats));
     let others = servers.other().map(|stats| (None, Role::Asked, stats));
     let all = known.chain(others).enumerate();
-    all.map(|(key, (server, role, stats))| Arc::new(row(key as u64, server, role, stats))).collect()
+    let row = |(key, (server, role, stats)): (usize, (Option<SocketAddr>, Role, &ServerStats))| {
+        Arc::new(ServerRow { name: server.and_then(&name), ..row(key as u64, server, role, stats) })
+    };
+    all.map(row).collect()
 }
 
 fn row(key: u64, server: Option<SocketAddr>, role: Role, stats: &ServerStats) -> ServerRow {
@@ -41,6 +49,7 @@ fn row(key: u64, server: Option<SocketAddr>, role: Role, stats: &ServerStats) ->
     ServerRow {
         key,
         server,
+        name: None,
         role,
         queries: stats.queries,
         answered: stats.answered,

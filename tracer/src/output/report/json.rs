@@ -7,7 +7,7 @@ use crate::{
         drops::ConntrackView,
         json::{FindingView, Shown},
     },
-    stats::{Histogram, ServerStats, Servers, Totals},
+    stats::{Histogram, ServerStats, Totals},
 };
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use std::{
@@ -55,7 +55,7 @@ impl Serialize for Report<'_> {
         }
         map.serialize_entry("totals", &TotalsView(self.stats.totals()))?;
         map.serialize_entry("latency_s", &Latency::from(self.stats.latency()))?;
-        map.serialize_entry("servers", &servers(self.stats.servers()))?;
+        map.serialize_entry("servers", &self.server_views())?;
         map.serialize_entry("baseline", &self.baseline.map(|before| self.changed(before)))?;
         let view = |finding| FindingView { finding, vantages: self.vantages, line: false };
         map.serialize_entry("findings", &self.findings.iter().map(view).collect::<Vec<FindingView<'_>>>())?;
@@ -174,6 +174,16 @@ fn seconds(duration: Option<Duration>) -> Option<f64> {
 #[derive(Serialize)]
 struct Server {
     server: String,
+    /// `NAMESPACE/NAME`, and behind it the same by OpenTelemetry's conventions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<String>,
+    #[serde(rename = "k8s.namespace.name", skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
+    #[serde(rename = "k8s.service.name", skip_serializing_if = "Option::is_none")]
+    service_name: Option<String>,
+    /// Of a service, by kube-proxy's rules and by what was seen.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    backends: Vec<String>,
     queries: u64,
     answered: u64,
     unanswered: u64,
@@ -182,19 +192,33 @@ struct Server {
     p99_s: Option<f64>,
 }
 
-fn servers(servers: &Servers) -> Vec<Server> {
-    let others = servers.other().map(|other| server("(others)".into(), other));
-    servers
-        .ranked()
-        .into_iter()
-        .map(|(address, stats)| server(address.to_string(), stats))
-        .chain(others)
-        .collect()
+impl Report<'_> {
+    /// The most asked first, and those not counted one by one last.
+    fn server_views(&self) -> Vec<Server> {
+        let servers = self.stats.servers();
+        let known = servers.ranked().into_iter().map(|(address, stats)| {
+            let service = self.service(address);
+            let parts = service.as_deref().and_then(|name| name.split_once('/'));
+            Server {
+                service: service.as_deref().map(str::to_owned),
+                namespace: parts.map(|(namespace, _)| namespace.to_owned()),
+                service_name: parts.map(|(_, name)| name.to_owned()),
+                backends: self.names.services().backends(address).iter().map(ToString::to_string).collect(),
+                ..server(address.to_string(), stats)
+            }
+        });
+        let others = servers.other().map(|other| server("(others)".into(), other));
+        known.chain(others).collect()
+    }
 }
 
 fn server(server: String, stats: &ServerStats) -> Server {
     Server {
         server,
+        service: None,
+        namespace: None,
+        service_name: None,
+        backends: Vec::new(),
         queries: stats.queries,
         answered: stats.answered,
         unanswered: stats.unanswered,

@@ -14,9 +14,10 @@ pub use lookups::LookupLog;
 
 use crate::{
     findings::{Finding, Severity},
-    model::{Coverage, Timestamp, Vantages},
+    model::{Coverage, Pods, Timestamp, Vantages},
     stats::Stats,
 };
+use std::{net::IpAddr, sync::Arc};
 
 /// Everything a report says, gathered when the session has ended.
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub struct Report<'a> {
     pub findings: &'a [Finding],
     /// Where frames were seen: with several files, which one a frame number is of.
     pub vantages: &'a Vantages,
+    /// Who has which address.
+    pub names: &'a Pods,
     /// The time before the window, where some of it was seen.
     pub baseline: Option<&'a Baseline<'a>>,
     /// Every lookup, where they are wanted.
@@ -47,6 +50,17 @@ impl Report<'_> {
     /// The findings that nothing else explains.
     fn unexplained(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(|finding| finding.explained_by.is_none())
+    }
+
+    /// The `NAMESPACE/NAME` of the service at an address, as it was at the window's end.
+    fn service(&self, address: IpAddr) -> Option<Arc<str>> {
+        let at = self.window.map_or(Timestamp::EPOCH, |(_, to)| to);
+        self.names.services().name_at(address, None, at)
+    }
+
+    /// An address, and before it the name of the service that has it.
+    fn server_name(&self, address: IpAddr) -> String {
+        self.service(address).map_or_else(|| address.to_string(), |name| format!("{name} ({address})"))
     }
 
     /// The worst severity found.

@@ -1,8 +1,9 @@
 use super::*;
 use crate::{
     findings::{Findings, testing::*},
-    model::{Family, Fate, Lookup, LookupResult, Observer, RetransmissionKind, Rtype},
+    model::{Family, Fate, Lookup, LookupResult, Observer, RetransmissionKind, Rtype, Service},
 };
+use std::net::SocketAddr;
 
 struct Session {
     stats: Stats,
@@ -41,6 +42,7 @@ fn printed(session: &Session, lookups: bool) -> (String, String) {
         stats: &session.stats,
         findings: &findings,
         vantages: &Vantages::new(),
+        names: &Pods::new(),
         baseline: None,
         lookups: lookups.then_some(&session.log),
     };
@@ -179,7 +181,7 @@ fn the_same_events_make_the_same_octets() {
 /// A page of these lookups.
 fn page(lookups: &[Lookup]) -> String {
     let session = session(lookups);
-    let mut page = Page::new(Vantages::new(), crate::model::Pods::default());
+    let mut page = Page::new(Vantages::new(), Pods::default());
     for lookup in lookups {
         for question in lookup.steps.iter().flat_map(|step| &step.questions) {
             page.question(question);
@@ -196,6 +198,7 @@ fn page(lookups: &[Lookup]) -> String {
         stats: &session.stats,
         findings: &findings,
         vantages: &Vantages::new(),
+        names: &Pods::new(),
         clocks: &[],
         baseline: None,
         lookups: None,
@@ -266,10 +269,53 @@ fn what_changed_is_told_against_the_time_before() {
         stats: &later.stats,
         findings: &findings,
         vantages: &Vantages::new(),
+        names: &Pods::new(),
         clocks: &[],
         baseline: Some(&baseline),
         lookups: None,
     };
     insta::assert_json_snapshot!(report.changed(&baseline));
     insta::assert_snapshot!(report.changes().join("\n"));
+}
+
+#[test]
+fn services_have_their_names_and_backends() {
+    let session = incident();
+    let names = Pods::new();
+    let (server, stats) = session.stats.servers().ranked()[0];
+    assert!(stats.queries > 0);
+    let service = Service {
+        address: SocketAddr::new(server, 53),
+        name: "kube-system/kube-dns:dns".into(),
+        backends: ["10.244.0.3:53".parse().unwrap()].into(),
+    };
+    names.services().tell(&service, Timestamp::EPOCH);
+    names.services().saw(service.address, "10.244.0.2:53".parse().unwrap());
+    let report = Report {
+        sources: &[],
+        window: session.stats.span(),
+        coverage: session.coverage,
+        clocks: &[],
+        cut: false,
+        stats: &session.stats,
+        findings: &[],
+        vantages: &Vantages::new(),
+        names: &names,
+        baseline: None,
+        lookups: None,
+    };
+    let (mut text, mut json) = (Vec::new(), Vec::new());
+    report.write_text(&mut text).unwrap();
+    report.write_json(&mut json).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains(&format!("kube-system/kube-dns ({server}): answered ")), "{text}");
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    let shown = &json["servers"][0];
+    assert_eq!(shown["server"], server.to_string());
+    assert_eq!(shown["service"], "kube-system/kube-dns");
+    assert_eq!(
+        (&shown["k8s.namespace.name"], &shown["k8s.service.name"]),
+        (&"kube-system".into(), &"kube-dns".into())
+    );
+    assert_eq!(shown["backends"], serde_json::json!(["10.244.0.2:53", "10.244.0.3:53"]));
 }

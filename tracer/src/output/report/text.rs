@@ -114,8 +114,12 @@ impl Report<'_> {
         }
         let servers = self.stats.servers().ranked();
         for (address, stats) in servers.iter().take(SERVERS) {
-            let mut shown =
-                format!("{address}: answered {} of {}", count(stats.answered), count(stats.queries));
+            let mut shown = format!(
+                "{}: answered {} of {}",
+                self.server_name(*address),
+                count(stats.answered),
+                count(stats.queries)
+            );
             if let (Some(p50), Some(p99)) = (stats.latency.quantile(0.5), stats.latency.quantile(0.99)) {
                 // Writing to a String cannot fail.
                 let _ = write!(shown, ", p50 {}, p99 {}", human(p50), human(p99));

@@ -297,7 +297,7 @@ pub fn record(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
     capture.stop();
     drop(node);
     let last = counting.map(node::Counting::finish);
-    last.into_iter().flatten().for_each(|count| known.tell_rules(count));
+    last.into_iter().flatten().for_each(|counted| known.tell_counted(counted));
     recorder.learnt(settled, &known.fresh(settled));
     let ended = clock::wall_now();
     while capture.drain(|frame| recorder.frame(frame)) > 0 {}

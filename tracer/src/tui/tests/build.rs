@@ -244,6 +244,7 @@ pub(crate) fn tell_question(feed: &mut Feed, question: &Question) {
 pub(crate) struct Screen {
     pub(crate) app: App,
     pub(crate) feed: SharedFeed,
+    pub(crate) names: Pods,
     pub(crate) snapshot: Snapshot,
     pub(crate) terminal: Terminal<TestBackend>,
     pub(crate) now: Timestamp,
@@ -253,12 +254,13 @@ impl Screen {
     pub(crate) fn new(node: &Node, width: u16, height: u16) -> Self {
         let names = Pods::new();
         names.tell(ip("10.244.1.23"), PodName { namespace: "shop".into(), name: "web-7c9f".into() });
-        let mut feed = Feed::new(node.vantages.clone(), Limits::default()).with_pods(names);
+        let mut feed = Feed::new(node.vantages.clone(), Limits::default()).with_pods(names.clone());
         feed.status_mut().title = "node-7".into();
         feed.status_mut().interfaces = "14 veths · cni0 · eth0".into();
         Self {
             app: App::new(Theme::PLAIN),
             feed: SharedFeed::new(feed),
+            names,
             snapshot: Snapshot::default(),
             terminal: Terminal::new(TestBackend::new(width, height)).unwrap(),
             now: at(12.0),

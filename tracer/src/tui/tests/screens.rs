@@ -5,7 +5,7 @@ use crate::{
     findings::testing::drop_of,
     model::{
         Conntrack, DnsMessage, Fate, Flow, IcmpError, Lookup, LookupResult, Observer as _, PacketDrop,
-        QuestionOutcome, Rcode, Resolver, Rival, Rtype, Transport, Unreachable,
+        PodName, QuestionOutcome, Rcode, Resolver, Rival, Rtype, Service, Transport, Unreachable,
     },
     tui::{Motion, Playback, Recording},
 };
@@ -263,6 +263,14 @@ fn ladder_with_icmp() {
 #[test]
 fn servers() {
     at_all_sizes("servers", |screen| {
+        let service = Service {
+            address: "10.96.0.10:53".parse().unwrap(),
+            name: "kube-system/kube-dns:dns".into(),
+            backends: [].into(),
+        };
+        screen.names.services().tell(&service, at(0.0));
+        let coredns = PodName { namespace: "kube-system".into(), name: "coredns-5d78c9869d-x2x7q".into() };
+        screen.names.tell("10.244.0.5".parse().unwrap(), coredns);
         screen.keys("3");
     });
 }

@@ -47,6 +47,16 @@ const COLUMNS: &[Column<ServerRow>] = &[
         tone: plain,
     },
     Column {
+        key: "name",
+        title: "NAME",
+        about: "the service or the pod that has the address: name~kube-system/*",
+        width: Width::Fill { min: 20, max: 60, weight: 2 },
+        priority: 4,
+        kind: Kind::Text,
+        value: |row| Value::Text(row.name.as_deref().unwrap_or("–").into()),
+        tone: plain,
+    },
+    Column {
         key: "role",
         title: "ROLE",
         about: "asked: clients send to it; backend: a service address led to it",

@@ -223,7 +223,8 @@ impl Report<'_> {
         for (address, stats) in self.stats.servers().ranked().into_iter().take(ROWS) {
             let _ = writeln!(
                 html,
-                "<tr><td>{address}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}",
+                "<tr><td>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}",
+                Escaped(self.server_name(address)),
                 count(stats.queries),
                 count(stats.unanswered),
                 wait(stats, 0.5),
