@@ -31,7 +31,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::warn;
 use connect::Watched;
-use core::ffi::c_void;
+use core::{ffi::c_void, mem::MaybeUninit};
 use dnspath_ebpf::{
     Baseline, Bytes, CLASSES, DROP, ENTERED, FLAG_EGRESS, FLAG_NAT, FLAG_NAT_IPV4, FLAG_RAW_IP, FragmentKey,
     Fragments, INSERT_FAILED, Interest, LOST_ELSEWHERE, Link, LostKey, MAX_BASELINES, NAT_IPV4_LEN, NAT_LEN,
@@ -69,24 +69,28 @@ const BPF_RB_NO_WAKEUP: u64 = 1;
 
 /// What an interface with an Ethernet header receives.
 #[classifier]
+#[inline(always)]
 fn dnspath_eth_in(packet: TcContext) -> i32 {
     trace::<false>(&packet, Link::Ethernet)
 }
 
 /// What an interface with an Ethernet header sends.
 #[classifier]
+#[inline(always)]
 fn dnspath_eth_out(packet: TcContext) -> i32 {
     trace::<true>(&packet, Link::Ethernet)
 }
 
 /// What an interface without a link header receives.
 #[classifier]
+#[inline(always)]
 fn dnspath_ip_in(packet: TcContext) -> i32 {
     trace::<false>(&packet, Link::RawIp)
 }
 
 /// What an interface without a link header sends.
 #[classifier]
+#[inline(always)]
 fn dnspath_ip_out(packet: TcContext) -> i32 {
     trace::<true>(&packet, Link::RawIp)
 }
@@ -95,12 +99,13 @@ fn dnspath_ip_out(packet: TcContext) -> i32 {
 fn trace<const EGRESS: bool>(packet: &TcContext, link: Link) -> i32 {
     if link == Link::Ethernet && is_ordinary_dns(packet) {
         capture::<EGRESS>(packet, link);
-    } else if let Some(octets) = Skb::new(packet) {
-        match classify(&octets, link, &Watched, &DnsFragments) {
-            Interest::Dns => capture::<EGRESS>(packet, link),
-            Interest::Connect => connect::capture(packet, link, EGRESS),
-            Interest::None => {}
-        }
+        return TC_ACT_UNSPEC;
+    }
+    let Some(head) = Head::of(packet) else { return TC_ACT_UNSPEC };
+    match classify(&Skb { packet, head: &head }, link, &Watched, &DnsFragments) {
+        Interest::Dns => capture::<EGRESS>(packet, link),
+        Interest::Connect => connect::capture(packet, link, EGRESS),
+        Interest::None => {}
     }
     TC_ACT_UNSPEC
 }
@@ -124,22 +129,30 @@ fn is_ordinary_dns(packet: &TcContext) -> bool {
 /// Takes the frame, with the addresses before or after their translation.
 #[inline(always)]
 fn capture<const EGRESS: bool>(packet: &TcContext, link: Link) {
+    // SAFETY: the helper only reads a clock.
+    let time = unsafe { bpf_ktime_get_ns() };
     let connection = if EGRESS { Connection::translated(packet) } else { None };
-    let Some(connection) = connection else {
-        return by_size::<EGRESS, 0>(packet, link, 0, [0; 0]);
-    };
-    match connection.ipv4() {
-        Some(tuples) => {
-            by_size::<EGRESS, { NAT_IPV4_LEN / 8 }>(packet, link, FLAG_NAT_IPV4 | connection.clash, tuples)
-        }
-        None => capture_translated_ipv6(packet, link, &connection),
+    match connection {
+        None => by_size::<EGRESS, 0>(packet, link, time, 0, [0; 0]),
+        Some(connection) => match connection.ipv4() {
+            Some(tuples) => {
+                let flags = FLAG_NAT_IPV4 | connection.clash;
+                by_size::<EGRESS, { NAT_IPV4_LEN / 8 }>(packet, link, time, flags, tuples);
+            }
+            None => capture_translated_ipv6(packet, link, time, &connection),
+        },
+    }
+    // Once on a packet's way is often enough.
+    if EGRESS && NETNS.load() != 0 {
+        look_at_counters(packet, time);
     }
 }
 
 /// Not in line, so that the path of the others is short.
 #[inline(never)]
-fn capture_translated_ipv6(packet: &TcContext, link: Link, connection: &Connection) {
-    by_size::<true, { NAT_LEN / 8 }>(packet, link, FLAG_NAT | connection.clash, connection.whole());
+fn capture_translated_ipv6(packet: &TcContext, link: Link, time: u64, connection: &Connection) {
+    let flags = FLAG_NAT | connection.clash;
+    by_size::<true, { NAT_LEN / 8 }>(packet, link, time, flags, connection.whole());
 }
 
 /// Reserves the smallest class of record that holds the frame.
@@ -147,6 +160,7 @@ fn capture_translated_ipv6(packet: &TcContext, link: Link, connection: &Connecti
 fn by_size<const EGRESS: bool, const NAT_WORDS: usize>(
     packet: &TcContext,
     link: Link,
+    time: u64,
     flags: u32,
     tuples: [u64; NAT_WORDS],
 ) {
@@ -154,12 +168,12 @@ fn by_size<const EGRESS: bool, const NAT_WORDS: usize>(
     macro_rules! smallest_of {
         ($($class:literal)*) => {
             $(if frame <= CLASSES[$class] as u32 {
-                return write::<EGRESS, NAT_WORDS, { CLASSES[$class] }>(packet, link, frame, flags, tuples);
+                return write::<EGRESS, NAT_WORDS, { CLASSES[$class] }>(packet, link, time, frame, flags, tuples);
             })*
         };
     }
     smallest_of!(0 1 2 3 4 5 6);
-    write::<EGRESS, NAT_WORDS, { CLASSES[7] }>(packet, link, frame, flags, tuples);
+    write::<EGRESS, NAT_WORDS, { CLASSES[7] }>(packet, link, time, frame, flags, tuples);
 }
 
 /// A record as it lies in the ring.
@@ -174,6 +188,7 @@ struct Record<const NAT_WORDS: usize, const FRAME: usize> {
 fn write<const EGRESS: bool, const NAT_WORDS: usize, const FRAME: usize>(
     packet: &TcContext,
     link: Link,
+    time: u64,
     frame_len: u32,
     mut flags: u32,
     tuples: [u64; NAT_WORDS],
@@ -191,8 +206,6 @@ fn write<const EGRESS: bool, const NAT_WORDS: usize, const FRAME: usize>(
     if link == Link::RawIp {
         flags |= FLAG_RAW_IP;
     }
-    // SAFETY: the helper only reads a clock.
-    let time = unsafe { bpf_ktime_get_ns() };
     // SAFETY: `record` is reserved memory of that type; the helpers write at most the sizes of the fields, and the
     // kernel's verifier checks both.
     let copied = unsafe {
@@ -214,10 +227,6 @@ fn write<const EGRESS: bool, const NAT_WORDS: usize, const FRAME: usize>(
         return count_lost(packet, skb.ifindex, EGRESS);
     }
     entry.submit(BPF_RB_NO_WAKEUP);
-    // Once on a packet's way is often enough.
-    if EGRESS && NETNS.load() != 0 {
-        look_at_counters(packet, time);
-    }
 }
 
 /// Takes note, every so often, that conntrack's counters grew by what no dropped packet claimed: those who fail to
@@ -279,17 +288,27 @@ fn bump(key: &LostKey) -> bool {
 /// and miss the octets that lie in fragments.)
 struct Skb<'a> {
     packet: &'a TcContext,
-    head: [u8; HEAD],
+    head: &'a Head,
 }
+
+/// Aligned, so that what moves it moves words.
+#[repr(C, align(8))]
+struct Head([u8; HEAD]);
 
 /// Ethernet, IPv4 and the first octets of UDP or TCP; no DNS packet is shorter.
 const HEAD: usize = 40;
 
-impl<'a> Skb<'a> {
+impl Head {
     /// `None` for a packet that is too short to be DNS.
     #[inline(always)]
-    fn new(packet: &'a TcContext) -> Option<Self> {
-        packet.load(0).ok().map(|head| Self { packet, head })
+    fn of(packet: &TcContext) -> Option<Self> {
+        let mut head = MaybeUninit::<Self>::uninit();
+        // SAFETY: the helper writes as many octets as there are, all of them where it does not fail.
+        unsafe {
+            let to = head.as_mut_ptr().cast::<c_void>();
+            let failed = bpf_skb_load_bytes(packet.as_ptr(), 0, to, HEAD as u32) != 0;
+            if failed { None } else { Some(head.assume_init()) }
+        }
     }
 }
 
@@ -297,7 +316,7 @@ macro_rules! read {
     ($self:ident, $at:ident, $type:ty, $octets:expr) => {{
         let at = $at as usize;
         if at <= HEAD - size_of::<$type>() {
-            let octets: [u8; size_of::<$type>()] = $octets(&$self.head, at);
+            let octets: [u8; size_of::<$type>()] = $octets(&$self.head.0, at);
             Some(<$type>::from_be_bytes(octets))
         } else {
             $self.packet.load::<$type>(at).ok().map(<$type>::from_be)
