@@ -131,7 +131,8 @@ fn is_ordinary_dns(packet: &TcContext) -> bool {
 fn capture<const EGRESS: bool>(packet: &TcContext, link: Link) {
     // SAFETY: the helper only reads a clock.
     let time = unsafe { bpf_ktime_get_ns() };
-    let connection = if EGRESS { Connection::translated(packet) } else { None };
+    let mut room = translation::Room::uninit();
+    let connection = if EGRESS { Connection::translated(packet, &mut room) } else { None };
     match connection {
         None => by_size::<EGRESS, 0>(packet, link, time, 0, [0; 0]),
         Some(connection) => match connection.ipv4() {
@@ -150,7 +151,7 @@ fn capture<const EGRESS: bool>(packet: &TcContext, link: Link) {
 
 /// Not in line, so that the path of the others is short.
 #[inline(never)]
-fn capture_translated_ipv6(packet: &TcContext, link: Link, time: u64, connection: &Connection) {
+fn capture_translated_ipv6(packet: &TcContext, link: Link, time: u64, connection: &Connection<'_>) {
     let flags = FLAG_NAT | connection.clash;
     by_size::<true, { NAT_LEN / 8 }>(packet, link, time, flags, connection.whole());
 }

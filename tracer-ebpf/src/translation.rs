@@ -30,25 +30,27 @@ const REPLY: usize = 7;
 const STATUS: usize = 12;
 const AF_INET: u64 = 2;
 
+/// Room for what is read of a connection: the caller's, because the stack has room for one copy alone.
+pub type Room = MaybeUninit<[u64; WORDS]>;
+
 /// A translated connection, as conntrack holds it.
-pub struct Connection {
-    words: [u64; WORDS],
+pub struct Connection<'a> {
+    words: &'a [u64; WORDS],
     /// [`FLAG_CLASH`] or 0.
     pub clash: u32,
 }
 
-impl Connection {
+impl<'a> Connection<'a> {
     /// The packet's connection, where conntrack translates it: then the addresses here differ from those at the packet's
     /// other hops.
     ///
     /// The context of a tc program is the `sk_buff` itself at run time, so its `_nfct` can be read without a kfunc.
     #[inline(always)]
-    pub fn translated(packet: &TcContext) -> Option<Self> {
+    pub fn translated(packet: &TcContext, room: &'a mut Room) -> Option<Self> {
         let nfct = SKB_NFCT.load();
         if nfct == u32::MAX {
             return None;
         }
-        let mut words = MaybeUninit::<[u64; WORDS]>::uninit();
         // SAFETY: bpf_probe_read_kernel takes any address, and fails rather than faults; it then fills what it was given with
         // zeros.
         let (nfct, words) = unsafe {
@@ -59,11 +61,11 @@ impl Connection {
                 return None;
             }
             read_kernel_into(
-                words.as_mut_ptr().cast::<c_void>(),
+                room.as_mut_ptr().cast::<c_void>(),
                 size_of::<[u64; WORDS]>() as u32,
                 (connection + u64::from(CT_TUPLE.load())) as *const c_void,
             );
-            (nfct, words.assume_init())
+            (nfct, room.assume_init_ref())
         };
         let status = words[STATUS];
         let is_clash = status & IPS_NAT_CLASH != 0 && nfct & !NFCT_POINTER < IP_CT_IS_REPLY;
