@@ -42,7 +42,7 @@ use translation::Connection;
 
 /// Records for user space; the loader sets the size.
 #[map]
-static FRAMES: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+static FRAMES: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 /// Frames lost because the ring was full.
 #[map]
 static LOST: PerCpuHashMap<LostKey, u64> = PerCpuHashMap::with_max_entries(4096, 0);
