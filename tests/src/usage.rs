@@ -52,6 +52,26 @@ fn cpu_of_stat(text: &str) -> Option<f64> {
     Some((ticks()? + ticks()?) / USER_HZ)
 }
 
+/// What is resident of a process now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// All of it (`VmRSS`), in KiB: files that it maps and rings, too, and these twice.
+    pub resident_kib: u64,
+    /// What it allocated (`RssAnon`), in KiB.
+    pub anonymous_kib: u64,
+}
+
+/// The memory of a process, without its descendants'.
+///
+/// # Errors
+/// It is gone.
+pub fn memory(pid: u32) -> Result<Memory> {
+    let path = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let field = |name| kib_of_status(&text, name).with_context(|| format!("no {name} in {path}"));
+    Ok(Memory { resident_kib: field("VmRSS:")?, anonymous_kib: field("RssAnon:")? })
+}
+
 fn peak_kib(pid: u32) -> Option<u64> {
     kib_of_status(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "VmHWM:")
 }

@@ -78,8 +78,20 @@ fn by_clsact_killed_and_started_again() -> Result<Outcome> {
     ensure!(left.0 > 3 && left.1 == 2 * left.0, "{left:?} left by the killed one");
     let next = Tracer::stream(lab.node(), &["--hook", "clsact"])?;
     ensure!(clsact(&lab)? == left, "{:?} while the next one runs", clsact(&lab)?);
+    // One that lives keeps what is its own.
+    let beside = Tracer::stream(lab.node(), &["--hook", "clsact"])?;
+    ensure!(clsact(&lab)? == (left.0, 2 * left.1), "{:?} while two run", clsact(&lab)?);
+    beside.finish()?;
+    ensure!(clsact(&lab)? == left, "{:?} when one of two has ended", clsact(&lab)?);
     next.finish()?;
     ensure!(clsact(&lab)? == (0, 0), "left behind: {:?}", clsact(&lab)?);
+    // One that uses tcx takes away what was left, too.
+    let mut killed = Tracer::stream(lab.node(), &["--hook", "clsact"])?;
+    killed.process().signal(Signal::KILL)?;
+    killed.process().wait(Duration::from_secs(5))?;
+    ensure!(clsact(&lab)? == left, "{:?} left by the second killed one", clsact(&lab)?);
+    Tracer::stream(lab.node(), &["--hook", "auto"])?.finish()?;
+    ensure!(clsact(&lab)? == (0, 0), "left behind by the default hook: {:?}", clsact(&lab)?);
     Ok(Outcome::Measured(format!("{} filters left by a kill, none after the next start", left.1)))
 }
 

@@ -96,9 +96,8 @@ pub fn capture(packet: &TcContext, link: Link, egress: bool) {
             frame_len: packet.len(),
             captured,
             segment_size: 0,
-            vlan_tci: skb.vlan_tci as u16,
+            cpu: bpf_get_smp_processor_id() as u16,
             flags,
-            cpu: bpf_get_smp_processor_id(),
             reserved: 0,
         });
         bpf_skb_load_bytes(packet.as_ptr(), 0, (&raw mut (*record).frame).cast::<c_void>(), captured)

@@ -15,14 +15,15 @@ mod conntrack;
 #[macro_use]
 mod offsets;
 mod ports;
+mod translation;
 
 use aya_ebpf::{
     EbpfContext as _, Global,
     bindings::TC_ACT_UNSPEC,
     btf_maps::ArrayOfMaps,
     helpers::{
-        bpf_get_smp_processor_id, bpf_probe_read_kernel,
-        generated::{bpf_ktime_get_ns, bpf_probe_read_kernel as read_kernel_into, bpf_skb_load_bytes},
+        bpf_get_smp_processor_id,
+        generated::{bpf_ktime_get_ns, bpf_skb_load_bytes},
     },
     macros::{btf_map, classifier, map},
     maps::{LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
@@ -30,16 +31,18 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::warn;
 use connect::Watched;
-use core::ffi::c_void;
+use core::{ffi::c_void, mem::MaybeUninit};
 use dnspath_ebpf::{
-    Baseline, Bytes, CLASSES, DROP, ENTERED, FLAG_CLASH, FLAG_EGRESS, FLAG_NAT, FLAG_RAW_IP, FragmentKey,
-    Fragments, INSERT_FAILED, Interest, LOST_ELSEWHERE, Link, LostKey, MAX_BASELINES, NAT_LEN, RecordHeader,
-    UNCLAIMED_FOR_GOOD, UNCLAIMED_SINCE, classify,
+    Baseline, Bytes, CLASSES, DROP, ENTERED, FLAG_EGRESS, FLAG_NAT, FLAG_NAT_IPV4, FLAG_RAW_IP, FragmentKey,
+    Fragments, INSERT_FAILED, Interest, LOST_ELSEWHERE, Link, LostKey, MAX_BASELINES, NAT_IPV4_LEN, NAT_LEN,
+    Ports as _, RecordHeader, UNCLAIMED_FOR_GOOD, UNCLAIMED_SINCE, classify,
 };
+use ports::DnsPorts;
+use translation::Connection;
 
 /// Records for user space; the loader sets the size.
 #[map]
-static FRAMES: RingBuf = RingBuf::with_byte_size(16 << 20, 0);
+static FRAMES: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 /// Frames lost because the ring was full.
 #[map]
 static LOST: PerCpuHashMap<LostKey, u64> = PerCpuHashMap::with_max_entries(4096, 0);
@@ -58,91 +61,120 @@ static COUNTERS: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
 /// Inode number of the namespace this instance is attached in; 0 where there is no drop probe to refresh for.
 #[unsafe(no_mangle)]
 static NETNS: Global<u32> = Global::new(0);
-/// Offset of `sk_buff._nfct`; `u32::MAX` where the kernel has none or its BTF does not tell.
-#[unsafe(no_mangle)]
-static SKB_NFCT: Global<u32> = Global::new(u32::MAX);
-/// Offset of `nf_conn.status`.
-#[unsafe(no_mangle)]
-static CT_STATUS: Global<u32> = Global::new(0);
-/// Offset of `nf_conn.tuplehash[0].tuple`.
-#[unsafe(no_mangle)]
-static CT_TUPLE: Global<u32> = Global::new(0);
-
-/// `IPS_SRC_NAT | IPS_DST_NAT` (nf_conntrack_common.h).
-const IPS_NAT: u64 = 0x30;
-/// An entry for replies alone, because another has its tuple; Linux 5.7 and later.
-const IPS_NAT_CLASH: u64 = 1 << 12;
-/// Low bits of `sk_buff._nfct` hold `enum ip_conntrack_info`.
-const NFCT_POINTER: u64 = !7;
-/// Its values from here on are of packets in the reply direction.
-const IP_CT_IS_REPLY: u64 = 3;
 /// How often a CPU looks at the counters: often enough to see what nobody claims.
 const LOOK_EVERY: u64 = 1_000_000;
+const IPPROTO_UDP: u8 = 17;
 /// The reader comes by time: a wake-up for each record would cost more than the record.
 const BPF_RB_NO_WAKEUP: u64 = 1;
 
 /// What an interface with an Ethernet header receives.
 #[classifier]
+#[inline(always)]
 fn dnspath_eth_in(packet: TcContext) -> i32 {
     trace::<false>(&packet, Link::Ethernet)
 }
 
 /// What an interface with an Ethernet header sends.
 #[classifier]
+#[inline(always)]
 fn dnspath_eth_out(packet: TcContext) -> i32 {
     trace::<true>(&packet, Link::Ethernet)
 }
 
 /// What an interface without a link header receives.
 #[classifier]
+#[inline(always)]
 fn dnspath_ip_in(packet: TcContext) -> i32 {
     trace::<false>(&packet, Link::RawIp)
 }
 
 /// What an interface without a link header sends.
 #[classifier]
+#[inline(always)]
 fn dnspath_ip_out(packet: TcContext) -> i32 {
     trace::<true>(&packet, Link::RawIp)
 }
 
 #[inline(always)]
 fn trace<const EGRESS: bool>(packet: &TcContext, link: Link) -> i32 {
-    if let Some(octets) = Skb::new(packet) {
-        match classify(&octets, link, &Watched, &DnsFragments) {
-            Interest::Dns => capture::<EGRESS>(packet, link),
-            Interest::Connect => connect::capture(packet, link, EGRESS),
-            Interest::None => {}
-        }
+    if link == Link::Ethernet && is_ordinary_dns(packet) {
+        capture::<EGRESS>(packet, link);
+        return TC_ACT_UNSPEC;
+    }
+    let Some(head) = Head::of(packet) else { return TC_ACT_UNSPEC };
+    match classify(&Skb { packet, head: &head }, link, &Watched, &DnsFragments) {
+        Interest::Dns => capture::<EGRESS>(packet, link),
+        Interest::Connect => connect::capture(packet, link, EGRESS),
+        Interest::None => {}
     }
     TC_ACT_UNSPEC
 }
 
-/// Reserves the smallest class of record that holds the frame.
+/// Whether a frame is nearly every DNS packet there is, read where it lies: UDP, whole, over IPv4 without options behind an
+/// Ethernet header. `classify` would say the same; it says what all others are.
+#[inline(always)]
+fn is_ordinary_dns(packet: &TcContext) -> bool {
+    let (start, end) = (packet.data(), packet.data_end());
+    if start + HEAD > end {
+        return false;
+    }
+    // SAFETY: the octets lie before `data_end`, as the kernel's verifier checks as well.
+    let head = unsafe { &*(start as *const [u8; HEAD]) };
+    let port = |at: usize| DnsPorts.contains(u16::from_be_bytes([head[at], head[at + 1]]));
+    let is_ipv4 = [head[12], head[13], head[14]] == [0x08, 0x00, 0x45];
+    let is_whole = [head[20] & 0x3f, head[21]] == [0, 0];
+    is_ipv4 && is_whole && head[23] == IPPROTO_UDP && (port(34) || port(36))
+}
+
+/// Takes the frame, with the addresses before or after their translation.
 #[inline(always)]
 fn capture<const EGRESS: bool>(packet: &TcContext, link: Link) {
-    let tuples = if EGRESS { translated_connection(packet) } else { None };
-    match tuples {
-        Some(connection) => by_size::<EGRESS, { NAT_LEN / 8 }>(packet, link, connection),
-        None => by_size::<EGRESS, 0>(packet, link, Connection { tuples: 0, clash: 0 }),
+    // SAFETY: the helper only reads a clock.
+    let time = unsafe { bpf_ktime_get_ns() };
+    let mut room = translation::Room::uninit();
+    let connection = if EGRESS { Connection::translated(packet, &mut room) } else { None };
+    match connection {
+        None => by_size::<EGRESS, 0>(packet, link, time, 0, [0; 0]),
+        Some(connection) => match connection.ipv4() {
+            Some(tuples) => {
+                let flags = FLAG_NAT_IPV4 | connection.clash;
+                by_size::<EGRESS, { NAT_IPV4_LEN / 8 }>(packet, link, time, flags, tuples);
+            }
+            None => capture_translated_ipv6(packet, link, time, &connection),
+        },
+    }
+    // Once on a packet's way is often enough.
+    if EGRESS && NETNS.load() != 0 {
+        look_at_counters(packet, time);
     }
 }
 
+/// Not in line, so that the path of the others is short.
+#[inline(never)]
+fn capture_translated_ipv6(packet: &TcContext, link: Link, time: u64, connection: &Connection<'_>) {
+    let flags = FLAG_NAT | connection.clash;
+    by_size::<true, { NAT_LEN / 8 }>(packet, link, time, flags, connection.whole());
+}
+
+/// Reserves the smallest class of record that holds the frame.
 #[inline(always)]
 fn by_size<const EGRESS: bool, const NAT_WORDS: usize>(
     packet: &TcContext,
     link: Link,
-    connection: Connection,
+    time: u64,
+    flags: u32,
+    tuples: [u64; NAT_WORDS],
 ) {
     let frame = packet.len();
     macro_rules! smallest_of {
         ($($class:literal)*) => {
             $(if frame <= CLASSES[$class] as u32 {
-                return write::<EGRESS, NAT_WORDS, { CLASSES[$class] }>(packet, link, frame, connection);
+                return write::<EGRESS, NAT_WORDS, { CLASSES[$class] }>(packet, link, time, frame, flags, tuples);
             })*
         };
     }
     smallest_of!(0 1 2 3 4 5 6);
-    write::<EGRESS, NAT_WORDS, { CLASSES[7] }>(packet, link, frame, connection);
+    write::<EGRESS, NAT_WORDS, { CLASSES[7] }>(packet, link, time, frame, flags, tuples);
 }
 
 /// A record as it lies in the ring.
@@ -157,8 +189,10 @@ struct Record<const NAT_WORDS: usize, const FRAME: usize> {
 fn write<const EGRESS: bool, const NAT_WORDS: usize, const FRAME: usize>(
     packet: &TcContext,
     link: Link,
+    time: u64,
     frame_len: u32,
-    connection: Connection,
+    mut flags: u32,
+    tuples: [u64; NAT_WORDS],
 ) {
     // SAFETY: `skb` is the context the kernel called the program with.
     let skb = unsafe { &*packet.skb.skb };
@@ -167,15 +201,12 @@ fn write<const EGRESS: bool, const NAT_WORDS: usize, const FRAME: usize>(
     };
     let record = entry.as_mut_ptr();
     let captured = bounds::within::<HEAD, FRAME>(frame_len.into()) as u32;
-    let mut flags = if EGRESS { FLAG_EGRESS } else { 0 };
+    if EGRESS {
+        flags |= FLAG_EGRESS;
+    }
     if link == Link::RawIp {
         flags |= FLAG_RAW_IP;
     }
-    if NAT_WORDS > 0 {
-        flags |= FLAG_NAT | connection.clash;
-    }
-    // SAFETY: the helper only reads a clock.
-    let time = unsafe { bpf_ktime_get_ns() };
     // SAFETY: `record` is reserved memory of that type; the helpers write at most the sizes of the fields, and the
     // kernel's verifier checks both.
     let copied = unsafe {
@@ -185,18 +216,11 @@ fn write<const EGRESS: bool, const NAT_WORDS: usize, const FRAME: usize>(
             frame_len,
             captured,
             segment_size: skb.gso_size as u16,
-            vlan_tci: skb.vlan_tci as u16,
+            cpu: bpf_get_smp_processor_id() as u16,
             flags,
-            cpu: bpf_get_smp_processor_id(),
             reserved: 0,
         });
-        if NAT_WORDS > 0 {
-            read_kernel_into(
-                (&raw mut (*record).tuples).cast::<c_void>(),
-                NAT_LEN as u32,
-                connection.tuples as *const c_void,
-            );
-        }
+        (&raw mut (*record).tuples).write(tuples);
         bpf_skb_load_bytes(packet.as_ptr(), 0, (&raw mut (*record).frame).cast::<c_void>(), captured)
     };
     if copied != 0 {
@@ -204,18 +228,6 @@ fn write<const EGRESS: bool, const NAT_WORDS: usize, const FRAME: usize>(
         return count_lost(packet, skb.ifindex, EGRESS);
     }
     entry.submit(BPF_RB_NO_WAKEUP);
-    if NETNS.load() != 0 {
-        look_at_counters(packet, time);
-    }
-}
-
-/// What of a packet's connection goes into its record.
-#[derive(Clone, Copy)]
-struct Connection {
-    /// Address of its tuples.
-    tuples: u64,
-    /// [`FLAG_CLASH`] or 0.
-    clash: u32,
 }
 
 /// Takes note, every so often, that conntrack's counters grew by what no dropped packet claimed: those who fail to
@@ -249,31 +261,6 @@ fn look_at_counters(packet: &TcContext, now: u64) {
     }
 }
 
-/// The packet's connection, where conntrack translates it: then the addresses here differ from those at
-/// the packet's other hops.
-///
-/// The context of a tc program is the `sk_buff` itself at run time, so its `_nfct` can be read without a kfunc.
-#[inline(always)]
-fn translated_connection(packet: &TcContext) -> Option<Connection> {
-    let nfct = SKB_NFCT.load();
-    if nfct == u32::MAX {
-        return None;
-    }
-    // SAFETY: bpf_probe_read_kernel takes any address, and fails rather than faults.
-    unsafe {
-        let nfct = bpf_probe_read_kernel((packet.as_ptr() as u64 + u64::from(nfct)) as *const u64).ok()?;
-        let connection = nfct & NFCT_POINTER;
-        if connection == 0 {
-            return None;
-        }
-        let status = bpf_probe_read_kernel((connection + u64::from(CT_STATUS.load())) as *const u64).ok()?;
-        let is_clash = status & IPS_NAT_CLASH != 0 && nfct & !NFCT_POINTER < IP_CT_IS_REPLY;
-        let clash = if is_clash { FLAG_CLASH } else { 0 };
-        let tuples = connection + u64::from(CT_TUPLE.load());
-        (status & IPS_NAT != 0).then_some(Connection { tuples, clash })
-    }
-}
-
 /// Counts a frame that found no room, and logs the first one of each CPU and vantage.
 #[inline(never)]
 fn count_lost(packet: &TcContext, ifindex: u32, egress: bool) {
@@ -302,17 +289,27 @@ fn bump(key: &LostKey) -> bool {
 /// and miss the octets that lie in fragments.)
 struct Skb<'a> {
     packet: &'a TcContext,
-    head: [u8; HEAD],
+    head: &'a Head,
 }
+
+/// Aligned, so that what moves it moves words.
+#[repr(C, align(8))]
+struct Head([u8; HEAD]);
 
 /// Ethernet, IPv4 and the first octets of UDP or TCP; no DNS packet is shorter.
 const HEAD: usize = 40;
 
-impl<'a> Skb<'a> {
+impl Head {
     /// `None` for a packet that is too short to be DNS.
     #[inline(always)]
-    fn new(packet: &'a TcContext) -> Option<Self> {
-        packet.load(0).ok().map(|head| Self { packet, head })
+    fn of(packet: &TcContext) -> Option<Self> {
+        let mut head = MaybeUninit::<Self>::uninit();
+        // SAFETY: the helper writes as many octets as there are, all of them where it does not fail.
+        unsafe {
+            let to = head.as_mut_ptr().cast::<c_void>();
+            let failed = bpf_skb_load_bytes(packet.as_ptr(), 0, to, HEAD as u32) != 0;
+            if failed { None } else { Some(head.assume_init()) }
+        }
     }
 }
 
@@ -320,7 +317,7 @@ macro_rules! read {
     ($self:ident, $at:ident, $type:ty, $octets:expr) => {{
         let at = $at as usize;
         if at <= HEAD - size_of::<$type>() {
-            let octets: [u8; size_of::<$type>()] = $octets(&$self.head, at);
+            let octets: [u8; size_of::<$type>()] = $octets(&$self.head.0, at);
             Some(<$type>::from_be_bytes(octets))
         } else {
             $self.packet.load::<$type>(at).ok().map(<$type>::from_be)

@@ -24,7 +24,7 @@ use core::ffi::c_void;
 
 /// Of the same size as dnspath's.
 #[map]
-static RECORDS: RingBuf = RingBuf::with_byte_size(16 << 20, 0);
+static RECORDS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 /// Frames lost because the ring was full.
 #[map]
 static MISSED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);

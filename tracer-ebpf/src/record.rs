@@ -1,5 +1,5 @@
-//! The layout of one ring record: a [`RecordHeader`], the two conntrack tuples where [`FLAG_NAT`] is set, then the
-//! captured bytes of the frame.
+//! The layout of one ring record: a [`RecordHeader`], the two conntrack tuples where [`FLAG_NAT`] or [`FLAG_NAT_IPV4`] is set,
+//! then the captured bytes of the frame.
 
 use core::mem::size_of;
 
@@ -17,12 +17,10 @@ pub struct RecordHeader {
     pub captured: u32,
     /// `skb->gso_size`: payload octets of each segment in a frame that holds several; 0 otherwise.
     pub segment_size: u16,
-    /// `skb->vlan_tci` where the tag is metadata; 0 otherwise.
-    pub vlan_tci: u16,
+    /// The CPU that saw it.
+    pub cpu: u16,
     /// `FLAG_*` bits.
     pub flags: u32,
-    /// The CPU that saw it.
-    pub cpu: u32,
     /// Keeps the size a multiple of eight; 0.
     pub reserved: u32,
 }
@@ -32,6 +30,9 @@ pub const HEADER_LEN: usize = size_of::<RecordHeader>();
 /// Octets of the tuples behind the header where [`FLAG_NAT`] is set: `nf_conn.tuplehash[0].tuple`, the
 /// `hnnode` between, and `tuplehash[1].tuple`, as they are in the kernel.
 pub const NAT_LEN: usize = 96;
+/// Octets of the tuples where [`FLAG_NAT_IPV4`] is set: source and destination address of the first, of the second, source
+/// and destination port of the first, of the second; in network byte order.
+pub const NAT_IPV4_LEN: usize = 24;
 /// The most octets of one frame that are kept; a 64 KiB GSO frame fits.
 pub const MAX_CAPTURED: usize = 66_000;
 /// Sizes, in octets of frame, that records are reserved in: the smallest that holds the frame is taken.
@@ -41,12 +42,14 @@ pub const CLASSES: [usize; 8] = [96, 160, 288, 544, 1_568, 4_128, 16_416, MAX_CA
 pub const FLAG_EGRESS: u32 = 1;
 /// The frame has no link header.
 pub const FLAG_RAW_IP: u32 = 2;
-/// Two conntrack tuples stand between header and frame.
+/// Two conntrack tuples stand between header and frame, [`NAT_LEN`] octets.
 pub const FLAG_NAT: u32 = 4;
 /// The connection was entered for replies alone, because another had its tuple: conntrack resolved a clash.
 pub const FLAG_CLASH: u32 = 8;
 /// The frame is none of DNS: a TCP connection begins or is refused.
 pub const FLAG_CONNECT: u32 = 16;
+/// Two conntrack tuples of IPv4 stand between header and frame, [`NAT_IPV4_LEN`] octets.
+pub const FLAG_NAT_IPV4: u32 = 32;
 
 /// Counters of the per-CPU array `COUNTS`.
 pub const COUNTS: u32 = 2;
@@ -72,5 +75,5 @@ pub struct FragmentKey {
     pub id: u32,
 }
 
-const _: () = assert!(HEADER_LEN == 40);
+const _: () = assert!(HEADER_LEN == 32);
 const _: () = assert!(size_of::<FragmentKey>() == 36);

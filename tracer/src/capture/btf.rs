@@ -41,7 +41,7 @@ struct Part {
     strings: usize,
     strings_len: usize,
     /// Offset of each type's record; in the first part index 0 is type 1.
-    types: Vec<usize>,
+    types: Vec<u32>,
 }
 
 /// A type's record, or a member's: which part it is in, and where.
@@ -119,7 +119,7 @@ impl Btf {
         let mut types = Vec::new();
         let mut at = types_at;
         while at < end {
-            types.push(at);
+            types.push(u32::try_from(at).map_err(|_| at)?);
             let info = u32_at(&data, at + 4).ok_or(at)?;
             at += TYPE + tail_len(info);
         }
@@ -182,12 +182,11 @@ impl Btf {
         is_kind: impl Fn(u32) -> bool + 'a,
     ) -> impl Iterator<Item = (At, u32)> + 'a {
         let all = self.parts.iter().enumerate();
-        all.flat_map(|(part, types)| types.types.iter().map(move |&at| At { part, at })).filter_map(
-            move |at| {
+        all.flat_map(|(part, types)| types.types.iter().map(move |&at| At { part, at: at as usize }))
+            .filter_map(move |at| {
                 let info = self.word(at.plus(4))?;
                 (is_kind(kind(info)) && self.is_named(at, name)).then_some((at, info))
-            },
-        )
+            })
     }
 
     /// The member's offset in bits.
@@ -218,7 +217,7 @@ impl Btf {
         let mut index = (id as usize).checked_sub(1)?;
         for (part, types) in self.parts.iter().enumerate() {
             match types.types.get(index) {
-                Some(&at) => return Some(At { part, at }),
+                Some(&at) => return Some(At { part, at: at as usize }),
                 None => index -= types.types.len(),
             }
         }

@@ -1,6 +1,8 @@
 //! What this kernel and node let dnspath see: found out by trying.
 
-use super::{Btf, Capture, CaptureError, ClashMethod, Hook, Netns, Notes, Options, privileges};
+use super::{
+    Btf, Capture, CaptureError, ClashMethod, Hook, Netns, Notes, Options, privileges, program::MOST_BY_TCX,
+};
 use crate::model::{Check, Direction, InterfaceKind, Vantages};
 use std::time::Duration;
 
@@ -75,7 +77,12 @@ fn attachment(options: &Options, monotonic_now: impl Fn() -> u64) -> Vec<Check> 
     let of_drops = drops(&capture);
     let foreign = capture.foreign_program().map(str::to_owned);
     capture.stop();
-    let trial = format!("{attached} interfaces by {} in {} ms", facts.hook, took.as_millis());
+    let mut trial = format!("{attached} interfaces by {} in {} ms", facts.hook, took.as_millis());
+    if facts.too_many_for_tcx {
+        trial.push_str(&format!(
+            " (tcx would take 30 ms for each; up to {MOST_BY_TCX} it is used, and leaves nothing when dnspath is killed)"
+        ));
+    }
     let problems = notes.take_fresh();
     let mut checks = Vec::new();
     checks.push(match (attached, problems.first()) {

@@ -5,13 +5,11 @@
 //! not loaded yet, and reads what was lost.
 
 use super::{
-    btf::Btf,
     counters::{self, CpuCounters},
     netns::{self, Netns},
     notes::Notes,
-    offsets,
+    offsets::Kernel,
     program::{globals_of_ports, with_causes},
-    reasons::Reasons,
     symbols::Symbols,
 };
 use aya::{
@@ -72,7 +70,6 @@ pub(super) struct DropProbe {
     pub(super) ring: RingBuf<MapData>,
     pub(super) baselines: Arc<Baselines>,
     pub(super) facts: DropFacts,
-    pub(super) reasons: Reasons,
     pub(super) symbols: Symbols,
     lost: Arc<AtomicU64>,
     stop: Option<mpsc::Sender<()>>,
@@ -84,14 +81,18 @@ struct Loaded {
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
     baselines: Baselines,
-    reasons: Reasons,
     symbols: Symbols,
 }
 
 impl DropProbe {
     /// Loads and attaches; the error says why nothing of the kind can be seen here.
-    pub(super) fn start(ports: &[u16], namespaces: &[Netns], notes: &Notes) -> Result<Self, String> {
-        let Loaded { mut ebpf, ring, mut baselines, reasons, symbols } = load(ports)?;
+    pub(super) fn start(
+        ports: &[u16],
+        namespaces: &[Netns],
+        kernel: &Kernel,
+        notes: &Notes,
+    ) -> Result<Self, String> {
+        let Loaded { mut ebpf, ring, mut baselines, symbols } = load(ports, kernel)?;
         // In this order: growth after the baseline was taken is the probe's to claim.
         take_baselines(&mut baselines, namespaces)?;
         let program: &mut RawTracePoint = program(&mut ebpf, "dnspath_drop")?;
@@ -102,8 +103,11 @@ impl DropProbe {
             Ok(()) => ClashMethod::Confirm,
             Err(reason) => ClashMethod::Counters(reason),
         };
-        let facts =
-            DropFacts { method: method.clone(), reasons: reasons.known(), places: !symbols.is_empty() };
+        let facts = DropFacts {
+            method: method.clone(),
+            reasons: kernel.reasons.known(),
+            places: !symbols.is_empty(),
+        };
         let lost = Arc::new(AtomicU64::new(0));
         let (stop, stopped) = mpsc::channel();
         let keeper = Keeper { ebpf, method, lost: Arc::clone(&lost), notes: notes.clone() };
@@ -115,7 +119,6 @@ impl DropProbe {
             ring,
             baselines: Arc::new(baselines),
             facts,
-            reasons,
             symbols,
             lost,
             stop: Some(stop),
@@ -144,22 +147,22 @@ impl Drop for DropProbe {
     }
 }
 
-fn load(ports: &[u16]) -> Result<Loaded, String> {
-    let mut btf = Btf::of_kernel().map_err(|error| error.to_string())?;
-    // Where conntrack is built in, or not loaded yet, the kernel's own BTF is all there is.
-    let _ = btf.add_module("nf_conntrack");
-    let translation = offsets::of_translation(&btf)?;
-    let counters = offsets::of_counters(&btf)?;
-    let drops = offsets::of_drops(&btf)?;
+fn load(ports: &[u16], kernel: &Kernel) -> Result<Loaded, String> {
+    let told = [&kernel.translation, &kernel.counters, &kernel.drops];
+    let mut offsets = Vec::new();
+    for some in told {
+        offsets.extend(some.as_ref().map_err(Clone::clone)?);
+    }
     let symbols = Symbols::of_kernel();
     let (rule, hook) = (symbols.code_of("nft_do_chain"), symbols.code_of("nf_hook_slow"));
     let all_ports = globals_of_ports(ports);
     let mut loader = EbpfLoader::new();
     loader
+        .btf(None)
         .override_global("PORTS", all_ports.as_slice(), true)
         .override_global("RULE_CODE", rule.as_slice(), true)
         .override_global("HOOK_CODE", hook.as_slice(), true);
-    for (name, offset) in translation.iter().chain(&counters).chain(&drops) {
+    for (name, offset) in &offsets {
         loader.override_global(name, offset, true);
     }
     let mut ebpf = loader.load(OBJECT).map_err(|error| with_causes(&error))?;
@@ -170,7 +173,7 @@ fn load(ports: &[u16]) -> Result<Loaded, String> {
         .map_err(|error| with_causes(&error))?;
     let baselines = Baselines::try_from(ebpf.take_map("BASELINES").ok_or_else(|| missing("BASELINES"))?)
         .map_err(|error| with_causes(&error))?;
-    Ok(Loaded { ebpf, ring, baselines, reasons: Reasons::of(&btf), symbols })
+    Ok(Loaded { ebpf, ring, baselines, symbols })
 }
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, String>

@@ -45,22 +45,24 @@ use dnspath_ebpf::{FATE_CLASH_RESOLVED, FATE_INSERT_FAILED, FATE_TABLE_FULL};
 use drops::{CONFIRM, DropProbe};
 use loopbacks::Loopbacks;
 use namespace::{Namespace, Settings};
+use offsets::Kernel;
 use record::{DropRecord, Record};
 use std::{collections::HashMap, io, sync::Arc};
 
-/// Octets of a ring: 16 MiB hold a tenth of a second at a million packets a second.
-pub const DEFAULT_RING_OCTETS: u32 = 16 << 20;
+/// Octets of a ring, twice that in resident memory: the kernel maps it two times in a row. A record has 160 octets in the
+/// mean, so 4 MiB hold 26,000: 58 ms at 450,000 DNS packets a second, and the reader comes every 10.
+pub const DEFAULT_RING_OCTETS: u32 = 4 << 20;
 /// How many DNS ports can be watched at once.
 pub const MAX_PORTS: usize = dnspath_ebpf::MAX_PORTS;
 
 /// How packets are hooked.
 ///
 /// Each attachment by tcx, and each detachment, takes a grace period of RCU under the kernel's RTNL lock (4 jiffies
-/// here: 15 ms; `tcx_entry_sync`), so 250 interfaces take 8 s; by clsact they take a tenth of a second. What a killed
-/// process leaves is the other side of the bargain.
+/// here: 15 ms; `tcx_entry_sync`), so 250 interfaces take 8 s; by clsact they take a third of a second. What a killed
+/// process leaves, until the next one starts, is the other side of the bargain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Hook {
-    /// tcx where the kernel has it, else clsact.
+    /// tcx for up to 32 interfaces where the kernel has it, else clsact.
     #[default]
     Auto,
     /// A clsact qdisc with a filter: any kernel.
@@ -205,7 +207,8 @@ impl Capture {
     ) -> Result<Self, CaptureError> {
         privileges::require(options.namespaces.iter().any(|netns| *netns != Netns::Own))?;
         privileges::lift_memory_lock();
-        let drops = DropProbe::start(&options.ports, &options.namespaces, notes);
+        let kernel = Arc::new(Kernel::read());
+        let drops = DropProbe::start(&options.ports, &options.namespaces, &kernel, notes);
         let settings = Settings {
             netns: Netns::Own,
             shown_as: None,
@@ -214,6 +217,7 @@ impl Capture {
             ring_octets: options.ring_octets,
             connects: options.connects,
             hook: options.hook,
+            kernel,
             baselines: drops.as_ref().ok().map(|probe| Arc::clone(&probe.baselines)),
             vantages: vantages.clone(),
             notes: notes.clone(),
@@ -329,14 +333,14 @@ impl Capture {
 
     fn drain_drops(&mut self, each: &mut impl FnMut(&Frame<'_>)) {
         let Ok(probe) = &mut self.drops else { return };
+        let names = &self.settings.kernel.reasons;
         for _ in 0..MOST_IN_ONE_DRAIN {
             let Some(item) = probe.ring.next() else { break };
             let Some(record) = DropRecord::parse(&item) else {
                 self.broken_records += 1;
                 continue;
             };
-            let (reason, mut place) =
-                (probe.reasons.name(record.reason), probe.symbols.function_at(record.place));
+            let (reason, mut place) = (names.name(record.reason), probe.symbols.function_at(record.place));
             let fate = match record.fate {
                 FATE_CLASH_RESOLVED => Fate::ClashResolved,
                 FATE_INSERT_FAILED => Fate::InsertFailed,

@@ -11,6 +11,7 @@ use super::{
     links::{Interfaces, Link, ways_out},
     netns::Netns,
     notes::Notes,
+    offsets::Kernel,
     program::{Facts, Program, with_causes},
 };
 use crate::model::{Conntrack, Direction, Vantage, VantageId, Vantages};
@@ -54,6 +55,7 @@ pub(super) struct Settings {
     /// Whether the beginnings of connections are captured.
     pub(super) connects: bool,
     pub(super) hook: Hook,
+    pub(super) kernel: Arc<Kernel>,
     /// What the drop probe shares with the classifiers.
     pub(super) baselines: Option<Arc<Baselines>>,
     pub(super) vantages: Vantages,
@@ -139,12 +141,22 @@ impl Namespace {
         let shared = Arc::new(Shared::default());
         let inode = settings.inode();
         let shown_as = settings.shown_as.clone();
+        // Here and not in the thread: what loading takes (25 MB, for the kernel's types) is free for the caller again, and
+        // would otherwise stay with an allocator's arena that nobody else uses.
+        let loaded = Program::load(
+            &settings.ports,
+            settings.ring_octets,
+            settings.connects,
+            settings.hook,
+            &settings.kernel,
+            settings.baselines.as_deref().zip(inode),
+        )?;
         let (report, started) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("dnspath-netns".into())
             .spawn({
                 let shared = Arc::clone(&shared);
-                move || Watcher::run(settings, shared, &report)
+                move || Watcher::run(settings, loaded, shared, &report)
             })
             .map_err(|source| CaptureError::Thread { source })?;
         let gone = || CaptureError::Load { reason: "the thread that attaches ended early".into() };
@@ -188,20 +200,18 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn run(settings: Settings, shared: Arc<Shared>, report: &mpsc::Sender<Started>) {
+    fn run(
+        settings: Settings,
+        (mut program, facts): (Program, Facts),
+        shared: Arc<Shared>,
+        report: &mpsc::Sender<Started>,
+    ) {
         let started = settings.netns.enter().and_then(|()| {
-            let (program, facts) = Program::load(
-                &settings.ports,
-                settings.ring_octets,
-                settings.connects,
-                settings.hook,
-                settings.baselines.as_deref().zip(settings.inode()),
-            )?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            Ok((program, facts, runtime.map_err(|source| CaptureError::Thread { source })?))
+            runtime.map_err(|source| CaptureError::Thread { source })
         });
-        let (mut program, facts, runtime) = match started {
-            Ok(started) => started,
+        let runtime = match started {
+            Ok(runtime) => runtime,
             Err(error) => {
                 // The receiver is gone only when the whole start was given up.
                 let _ = report.send(Err(error));
@@ -214,7 +224,7 @@ impl Watcher {
         runtime.block_on(watcher.watch(facts, report));
     }
 
-    async fn watch(&mut self, facts: Facts, report: &mpsc::Sender<Started>) {
+    async fn watch(&mut self, mut facts: Facts, report: &mpsc::Sender<Started>) {
         let (connection, handle, mut news) = match new_multicast_connection(&[MulticastGroup::Link]) {
             Ok(opened) => opened,
             Err(source) => {
@@ -223,7 +233,10 @@ impl Watcher {
             }
         };
         tokio::spawn(connection);
-        let foreign = self.foreign_program(&handle).await;
+        let there = self.wanted(&handle).await;
+        let named = there.iter().map(|link| (link.index, link.name.as_str()));
+        let foreign = blind::foreign_program(&handle, named).await;
+        self.program.prepare(&there, &mut facts);
         let start = match self.sync(&handle).await {
             Ok(links) => self.require_interfaces(&links).and_then(|()| self.program.take_ring()),
             Err(error) => Err(error),
@@ -272,12 +285,12 @@ impl Watcher {
         }
     }
 
-    /// Looks for eBPF programs of others, before there are any of this tool.
-    async fn foreign_program(&self, handle: &Handle) -> Option<String> {
-        let messages: Vec<LinkMessage> = handle.link().get().execute().try_collect().await.ok()?;
-        let links: Vec<Link> = messages.iter().filter_map(Link::from_message).collect();
-        let watched = links.iter().filter(|link| self.settings.interfaces.wants(link));
-        blind::foreign_program(handle, watched.map(|link| (link.index, link.name.as_str()))).await
+    /// The interfaces to watch that are there; none where they cannot be listed, which [`Self::sync`] tells.
+    async fn wanted(&self, handle: &Handle) -> Vec<Link> {
+        let messages: Vec<LinkMessage> =
+            handle.link().get().execute().try_collect().await.unwrap_or_default();
+        let links = messages.iter().filter_map(Link::from_message);
+        links.filter(|link| self.settings.interfaces.wants(link)).collect()
     }
 
     /// Lists all interfaces, attaches the new ones, forgets those that are gone.

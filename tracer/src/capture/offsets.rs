@@ -1,6 +1,7 @@
 //! Where the kernel side finds what it reads in the kernel's structs: globals of its objects, from BTF.
 
-use super::{btf::Btf, record::TUPLE_STRIDE};
+use super::{btf::Btf, reasons::Reasons, record::TUPLE_STRIDE};
+use dnspath_ebpf::NAT_LEN;
 
 /// Names of globals and their values.
 pub(super) type Offsets = Vec<(&'static str, u32)>;
@@ -13,6 +14,37 @@ const HEADERS_LEN: u32 = 64;
 const STAT_LEN: u32 = 16;
 /// Octets of `struct bpf_array` that are copied to find its `pptrs`.
 const SCRATCH_LEN: u32 = 48 * 8;
+
+/// What the kernel's BTF tells, for all objects: it is read once, and its 5 MB are given back.
+#[derive(Debug)]
+pub(super) struct Kernel {
+    pub(super) translation: Result<Offsets, String>,
+    pub(super) counters: Result<Offsets, String>,
+    pub(super) drops: Result<Offsets, String>,
+    pub(super) reasons: Reasons,
+}
+
+impl Kernel {
+    /// Of the running kernel; where it has no BTF, each says so.
+    pub(super) fn read() -> Self {
+        match Btf::of_kernel() {
+            Ok(mut btf) => {
+                // Where conntrack is built in, or not loaded yet, the kernel's own BTF is all there is.
+                let _ = btf.add_module("nf_conntrack");
+                Self {
+                    translation: of_translation(&btf),
+                    counters: of_counters(&btf),
+                    drops: of_drops(&btf),
+                    reasons: Reasons::of(&btf),
+                }
+            }
+            Err(error) => {
+                let none = || Err(error.to_string());
+                Self { translation: none(), counters: none(), drops: none(), reasons: Reasons::default() }
+            }
+        }
+    }
+}
 
 /// Finds offsets, and says which is missing.
 struct Finder<'a>(&'a Btf);
@@ -50,22 +82,22 @@ impl Finder<'_> {
     }
 }
 
-/// What both objects read conntrack's tuples by: for the classifiers.
-pub(super) fn of_translation(btf: &Btf) -> Result<Offsets, String> {
+/// What both objects read conntrack's tuples by.
+fn of_translation(btf: &Btf) -> Result<Offsets, String> {
     let find = Finder(btf);
     let stride = btf.size_of("nf_conntrack_tuple_hash").unwrap_or(0);
     if stride as usize != TUPLE_STRIDE {
         return Err(format!("struct nf_conntrack_tuple_hash has {stride} octets here, not {TUPLE_STRIDE}"));
     }
-    Ok(vec![
-        ("SKB_NFCT", find.along(&[("sk_buff", "_nfct")])?),
-        ("CT_STATUS", find.along(&[("nf_conn", "status")])?),
-        ("CT_TUPLE", find.along(&[("nf_conn", "tuplehash"), ("nf_conntrack_tuple_hash", "tuple")])?),
-    ])
+    let tuple = find.along(&[("nf_conn", "tuplehash"), ("nf_conntrack_tuple_hash", "tuple")])?;
+    if find.along(&[("nf_conn", "status")])? != tuple + NAT_LEN as u32 {
+        return Err("nf_conn.status does not follow its tuples here".into());
+    }
+    Ok(vec![("SKB_NFCT", find.along(&[("sk_buff", "_nfct")])?), ("CT_TUPLE", tuple)])
 }
 
 /// How conntrack's counters are read: for both objects.
-pub(super) fn of_counters(btf: &Btf) -> Result<Offsets, String> {
+fn of_counters(btf: &Btf) -> Result<Offsets, String> {
     let find = Finder(btf);
     let (stat, [insert_failed, drop]) =
         find.window("ip_conntrack_stat", [("insert_failed", 4), ("drop", 4)], STAT_LEN)?;
@@ -85,7 +117,7 @@ pub(super) fn of_counters(btf: &Btf) -> Result<Offsets, String> {
 }
 
 /// What the drop probe reads besides.
-pub(super) fn of_drops(btf: &Btf) -> Result<Offsets, String> {
+fn of_drops(btf: &Btf) -> Result<Offsets, String> {
     let find = Finder(btf);
     let (headers, [protocol, network_header, mac_header, tail, head]) = find.window(
         "sk_buff",
@@ -112,6 +144,7 @@ pub(super) fn of_drops(btf: &Btf) -> Result<Offsets, String> {
         ("SK_NET", find.along(&[("sock", "__sk_common"), ("sock_common", "skc_net")])?),
         ("DEV_IFINDEX", find.along(&[("net_device", "ifindex")])?),
         ("DEV_NAME", find.along(&[("net_device", "name")])?),
+        ("CT_STATUS", find.along(&[("nf_conn", "status")])?),
         ("CT_NET", find.along(&[("nf_conn", "ct_net")])?),
         (
             "CT_PPREV",

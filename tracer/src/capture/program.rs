@@ -1,6 +1,6 @@
 //! The kernel side: loading it, and attaching it to interfaces of the calling thread's namespace.
 
-use super::{CaptureError, Hook, btf::Btf, drops::Baselines, links::Link, offsets};
+use super::{CaptureError, Hook, drops::Baselines, links::Link, offsets::Kernel};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{ArrayOfMaps, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues, RingBuf},
@@ -12,7 +12,13 @@ use aya::{
 };
 use dnspath_ebpf::{CONNECTS_PASSED_OVER, COUNTS, ENCRYPTED_SEEN, LOST_ELSEWHERE, LostKey, MAX_PORTS};
 use rustix::io::Errno;
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr, UnixDatagram},
+    },
+};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/dnspath-kernel"));
 
@@ -22,10 +28,16 @@ const ETHERNET: [&str; 2] = ["dnspath_eth_in", "dnspath_eth_out"];
 const RAW_IP: [&str; 2] = ["dnspath_ip_in", "dnspath_ip_out"];
 const DIRECTIONS: [TcAttachType; 2] = [TcAttachType::Ingress, TcAttachType::Egress];
 
+/// Bound, in a network namespace, by the one dnspath that uses clsact there: it goes with its process, so whoever can bind it
+/// knows that filters found there are leftovers of one that was killed.
+const CLSACT_IS_MINE: &[u8] = b"dnspath-clsact";
+
 /// The loaded kernel side, and what it is attached to.
 pub(super) struct Program {
     ebpf: Ebpf,
     hook: Hook,
+    /// [`CLSACT_IS_MINE`], once it was asked for and no other dnspath has it.
+    clsact: Option<UnixDatagram>,
     attached: HashMap<u32, Attached>,
     /// Interfaces whose clsact qdisc is this tool's own.
     own_qdiscs: Vec<u32>,
@@ -41,14 +53,18 @@ struct Attached {
 pub struct Facts {
     /// How packets are hooked: `tcx` or `clsact`.
     pub hook: &'static str,
+    /// tcx would have been used for fewer interfaces.
+    pub too_many_for_tcx: bool,
     /// Why the kernel's translation of addresses cannot be read, where it cannot.
     pub no_nat: Option<String>,
 }
 
+/// Interfaces that are there at the start, up to which tcx is used where the choice is left open: they take a second.
+pub(super) const MOST_BY_TCX: usize = 32;
 /// The part of the ring that beginnings of connections may fill; the rest is for DNS.
 const CONNECTS_SHARE: u32 = 4;
 /// What the loader sets for kernels that do not tell the offsets of translation.
-const NO_TRANSLATION: [(&str, u32); 3] = [("SKB_NFCT", u32::MAX), ("CT_STATUS", 0), ("CT_TUPLE", 0)];
+const NO_TRANSLATION: [(&str, u32); 2] = [("SKB_NFCT", u32::MAX), ("CT_TUPLE", 0)];
 
 impl Program {
     /// Loads the kernel side. With the drop probe's baselines comes the inode number of the namespace.
@@ -60,23 +76,26 @@ impl Program {
         ring_octets: u32,
         connects: bool,
         hook: Hook,
+        kernel: &Kernel,
         baselines: Option<(&Baselines, u32)>,
     ) -> Result<(Self, Facts), CaptureError> {
-        let btf = Btf::of_kernel().map_err(|error| error.to_string());
-        let (mut offsets, no_nat) =
-            match btf.as_ref().map_err(Clone::clone).and_then(|btf| offsets::of_translation(btf)) {
-                Ok(offsets) => (offsets, None),
-                Err(reason) => (NO_TRANSLATION.to_vec(), Some(reason)),
-            };
+        let (mut offsets, no_nat) = match &kernel.translation {
+            Ok(offsets) => (offsets.clone(), None),
+            Err(reason) => (NO_TRANSLATION.to_vec(), Some(reason.clone())),
+        };
         // Whoever has baselines could read the counters' offsets, too.
-        let counters = baselines.and(btf.ok()).and_then(|btf| offsets::of_counters(&btf).ok());
+        let counters = baselines.and(kernel.counters.as_ref().ok());
         let netns = baselines.filter(|_| counters.is_some()).map_or(0, |(_, netns)| netns);
         offsets.push(("NETNS", netns));
         offsets.push(("CONNECT_ROOM", if connects { ring_octets / CONNECTS_SHARE } else { 0 }));
-        offsets.extend(counters.unwrap_or_default());
+        offsets.extend(counters.into_iter().flatten());
         let all_ports = globals_of_ports(ports);
         let mut loader = EbpfLoader::new();
-        loader.override_global("PORTS", all_ports.as_slice(), true).map_max_entries("FRAMES", ring_octets);
+        loader
+            // It was read for relocations, of which there are none: given back before more is allocated.
+            .btf(None)
+            .override_global("PORTS", all_ports.as_slice(), true)
+            .map_max_entries("FRAMES", ring_octets);
         for (name, offset) in &offsets {
             loader.override_global(name, offset, true);
         }
@@ -91,11 +110,30 @@ impl Program {
                 .map_err(|error| CaptureError::Load { reason: format!("{name}: {}", with_causes(&error)) })?;
         }
         make_lost_entry(&mut ebpf)?;
-        let hook = if hook == Hook::Auto { Hook::of_kernel() } else { hook };
         Ok((
-            Self { ebpf, hook, attached: HashMap::new(), own_qdiscs: Vec::new() },
-            Facts { hook: hook.as_str(), no_nat },
+            Self { ebpf, hook, clsact: None, attached: HashMap::new(), own_qdiscs: Vec::new() },
+            Facts { no_nat, ..Facts::default() },
         ))
+    }
+
+    /// Chooses the hook where that was left open, and takes away what a killed dnspath left at `links`, those that are there
+    /// now. The calling thread is in their namespace.
+    pub(super) fn prepare(&mut self, links: &[Link], facts: &mut Facts) {
+        let address = SocketAddr::from_abstract_name(CLSACT_IS_MINE);
+        self.clsact = address.and_then(|address| UnixDatagram::bind_addr(&address)).ok();
+        if self.hook == Hook::Auto {
+            self.hook = Hook::of_kernel();
+            // Beside one that uses it, slowly is better: the two would share the qdiscs.
+            if self.hook == Hook::Tcx && links.len() > MOST_BY_TCX && self.clsact.is_some() {
+                self.hook = Hook::Clsact;
+                facts.too_many_for_tcx = true;
+            }
+        }
+        facts.hook = self.hook.as_str();
+        if self.hook == Hook::Tcx && self.clsact.take().is_some() {
+            let left = links.iter().filter(|link| take_leftovers(&link.name));
+            self.own_qdiscs.extend(left.map(|link| link.index));
+        }
     }
 
     /// The ring of frames; it can be taken once.
@@ -140,8 +178,12 @@ impl Program {
     /// When the kernel refuses either; nothing stays attached then.
     pub(super) fn attach(&mut self, link: &Link) -> Result<(), ProgramError> {
         let programs = if link.ethernet { ETHERNET } else { RAW_IP };
-        if self.hook == Hook::Clsact && prepare_clsact(&link.name)? {
-            self.own_qdiscs.push(link.index);
+        if self.hook == Hook::Clsact {
+            let is_new = make_clsact(&link.name)?;
+            let has_leftovers = self.clsact.is_some() && !is_new && take_leftovers(&link.name);
+            if is_new || has_leftovers {
+                self.own_qdiscs.push(link.index);
+            }
         }
         let mut attached = Attached { programs, links: Vec::with_capacity(2) };
         for (direction, name) in programs.iter().enumerate() {
@@ -206,7 +248,8 @@ fn share_baselines(ebpf: &mut Ebpf, baselines: &Baselines) -> Result<(), Capture
 /// The ports as the kernel side has them.
 pub(super) fn globals_of_ports(ports: &[u16]) -> [u16; MAX_PORTS] {
     let mut all = [0; MAX_PORTS];
-    for (place, port) in all.iter_mut().zip(ports) {
+    // 0 ends them there.
+    for (place, port) in all.iter_mut().zip(ports.iter().filter(|port| **port != 0)) {
         *place = *port;
     }
     all
@@ -224,24 +267,28 @@ fn make_lost_entry(ebpf: &mut Ebpf) -> Result<(), CaptureError> {
         .map_err(|error| failed(with_causes(&error)))
 }
 
-/// Makes the qdisc where there is none, and takes away filters that a killed dnspath left in it. Tells whether the
-/// qdisc is this tool's own.
-fn prepare_clsact(interface: &str) -> Result<bool, ProgramError> {
-    let mut own = match tc::qdisc_add_clsact(interface) {
-        Ok(()) => true,
-        Err(TcError::AlreadyAttached) => false,
+/// Makes the qdisc where there is none, and tells whether it did.
+fn make_clsact(interface: &str) -> Result<bool, ProgramError> {
+    match tc::qdisc_add_clsact(interface) {
+        Ok(()) => Ok(true),
+        Err(TcError::AlreadyAttached) => Ok(false),
         Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(Errno::EXIST.raw_os_error()) => {
-            false
+            Ok(false)
         }
-        Err(error) => return Err(error.into()),
-    };
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Takes away the filters that a killed dnspath left, and tells whether there were any.
+fn take_leftovers(interface: &str) -> bool {
+    let mut any = false;
     for (direction, names) in DIRECTIONS.iter().zip([[ETHERNET[0], RAW_IP[0]], [ETHERNET[1], RAW_IP[1]]]) {
         for name in names {
             // An error means that there is no such filter: the ordinary case.
-            own |= tc::qdisc_detach_program(interface, *direction, name).is_ok();
+            any |= tc::qdisc_detach_program(interface, *direction, name).is_ok();
         }
     }
-    Ok(own)
+    any
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, CaptureError> {

@@ -3,7 +3,7 @@
 use crate::model::{Flow, NatTuple};
 use dnspath_ebpf::{
     DROP_HEADER_LEN, FLAG_CLASH, FLAG_CONNECT, FLAG_CONNECTION, FLAG_EGRESS, FLAG_ETHERNET, FLAG_NAT,
-    FLAG_RAW_IP, HEADER_LEN, NAT_LEN,
+    FLAG_NAT_IPV4, FLAG_RAW_IP, HEADER_LEN, NAT_IPV4_LEN, NAT_LEN,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -39,7 +39,16 @@ impl<'a> Record<'a> {
         let header = bytes.get(..HEADER_LEN)?;
         let word = |at: usize| Some(u32::from_ne_bytes(header.get(at..at + 4)?.try_into().ok()?));
         let flags = word(24)?;
-        let frame_at = if flags & FLAG_NAT == 0 { HEADER_LEN } else { HEADER_LEN + NAT_LEN };
+        let half = |at: usize| Some(u16::from_ne_bytes(header.get(at..at + 2)?.try_into().ok()?));
+        let (frame_at, nat) = if flags & FLAG_NAT_IPV4 != 0 {
+            let end = HEADER_LEN + NAT_IPV4_LEN;
+            (end, ipv4_nat_tuple(bytes.get(HEADER_LEN..end)?))
+        } else if flags & FLAG_NAT != 0 {
+            let end = HEADER_LEN + NAT_LEN;
+            (end, nat_tuple(bytes.get(HEADER_LEN..end)?))
+        } else {
+            (HEADER_LEN, None)
+        };
         let captured = word(16)? as usize;
         Some(Self {
             time: u64::from_ne_bytes(header.get(..8)?.try_into().ok()?),
@@ -47,11 +56,11 @@ impl<'a> Record<'a> {
             egress: flags & FLAG_EGRESS != 0,
             raw_ip: flags & FLAG_RAW_IP != 0,
             frame_len: word(12)?,
-            segment_size: u16::from_ne_bytes(header.get(20..22)?.try_into().ok()?),
-            nat: bytes.get(HEADER_LEN..frame_at).filter(|tuples| !tuples.is_empty()).and_then(nat_tuple),
+            segment_size: half(20)?,
+            nat,
             clash: flags & FLAG_CLASH != 0,
             connect: flags & FLAG_CONNECT != 0,
-            cpu: word(28)?,
+            cpu: half(22)?.into(),
             frame: bytes.get(frame_at..frame_at.checked_add(captured)?)?,
         })
     }
@@ -139,6 +148,19 @@ impl<'a> DropRecord<'a> {
     }
 }
 
+/// As [`dnspath_ebpf::FLAG_NAT_IPV4`] has them.
+fn ipv4_nat_tuple(tuples: &[u8]) -> Option<NatTuple> {
+    let end = |address_at: usize, port_at: usize| {
+        let address = <[u8; 4]>::try_from(tuples.get(address_at..address_at + 4)?).ok()?;
+        let port = u16::from_be_bytes(tuples.get(port_at..port_at + 2)?.try_into().ok()?);
+        Some(SocketAddr::from((address, port)))
+    };
+    Some(NatTuple {
+        original: Flow { source: end(0, 16)?, destination: end(4, 18)? },
+        reply: Flow { source: end(8, 20)?, destination: end(12, 22)? },
+    })
+}
+
 fn nat_tuple(tuples: &[u8]) -> Option<NatTuple> {
     Some(NatTuple { original: tuple(tuples)?, reply: tuple(tuples.get(TUPLE_STRIDE..)?)? })
 }
@@ -166,9 +188,13 @@ mod tests {
 
     fn record(flags: u32, captured: u32, rest: &[u8]) -> Vec<u8> {
         let mut bytes = 7_u64.to_ne_bytes().to_vec();
-        for word in [3_u32, 90, captured, 1_400, flags, 1, 0] {
+        for word in [3_u32, 90, captured] {
             bytes.extend(word.to_ne_bytes());
         }
+        for half in [1_400_u16, 1] {
+            bytes.extend(half.to_ne_bytes());
+        }
+        bytes.extend(flags.to_ne_bytes());
         bytes.resize(HEADER_LEN, 0);
         bytes.extend(rest);
         bytes
@@ -204,6 +230,28 @@ mod tests {
         assert_eq!(nat.original.destination.to_string(), "10.96.0.10:53");
         assert_eq!(nat.reply.source.to_string(), "10.1.0.2:4000");
         assert_eq!(record.frame, [42]);
+    }
+
+    #[test]
+    fn tuples_of_ipv4_take_a_quarter_of_the_room() {
+        let mut tuples = [10, 1, 0, 7, 10, 96, 0, 10, 10, 1, 0, 2, 10, 1, 0, 7].to_vec();
+        for port in [4_000_u16, 53, 5_353, 4_000] {
+            tuples.extend(port.to_be_bytes());
+        }
+        let expected = NatTuple {
+            original: Flow {
+                source: "10.1.0.7:4000".parse().unwrap(),
+                destination: "10.96.0.10:53".parse().unwrap(),
+            },
+            reply: Flow {
+                source: "10.1.0.2:5353".parse().unwrap(),
+                destination: "10.1.0.7:4000".parse().unwrap(),
+            },
+        };
+        tuples.push(42);
+        let bytes = record(FLAG_NAT_IPV4 | FLAG_CLASH, 1, &tuples);
+        let record = Record::parse(&bytes).unwrap();
+        assert_eq!((record.nat, record.clash, record.frame), (Some(expected), true, &[42][..]));
     }
 
     fn drop_record(flags: u16, packet: &[u8]) -> Vec<u8> {
@@ -258,10 +306,12 @@ mod tests {
 
     #[test]
     fn a_record_shorter_than_it_claims_is_refused_at_every_length() {
-        let whole = record(FLAG_NAT, 2, &[0; NAT_LEN + 2]);
-        assert!(Record::parse(&whole).is_some());
-        for length in 0..whole.len() {
-            assert_eq!(Record::parse(&whole[..length]), None, "{length}");
+        for (flag, tuples) in [(FLAG_NAT, NAT_LEN), (FLAG_NAT_IPV4, NAT_IPV4_LEN)] {
+            let whole = record(flag, 2, &vec![0; tuples + 2]);
+            assert!(Record::parse(&whole).is_some());
+            for length in 0..whole.len() {
+                assert_eq!(Record::parse(&whole[..length]), None, "{length}");
+            }
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Names of the kernel's functions by their addresses, from `/proc/kallsyms`.
 
-use std::fs;
+use std::{
+    fs::File,
+    io::{BufRead, BufReader},
+};
 
 /// A longer way from a function's start is into something that has no name here: a module that was loaded since.
 const LONGEST_FUNCTION: u64 = 64 << 10;
@@ -17,15 +20,21 @@ pub(super) struct Symbols {
 impl Symbols {
     /// Reads them; without CAP_SYSLOG the kernel may show every address as 0 (`kernel.kptr_restrict`).
     pub(super) fn of_kernel() -> Self {
-        // Names of other kernels' makers: hostile only in that they could be broken.
-        let text = fs::read("/proc/kallsyms").unwrap_or_default();
-        Self::parse(&String::from_utf8_lossy(&text))
+        File::open("/proc/kallsyms").map(|file| Self::read(BufReader::new(file))).unwrap_or_default()
     }
 
-    /// Lines of address, kind, name and, in brackets, module.
-    fn parse(text: &str) -> Self {
-        let mut symbols = Self::default();
-        for line in text.lines() {
+    /// Lines of address, kind, name and, in brackets, module; one after the other, because all together have 6 MB.
+    fn read(mut lines: impl BufRead) -> Self {
+        let (mut symbols, mut line) = (Self::default(), Vec::new());
+        loop {
+            line.clear();
+            match lines.read_until(b'\n', &mut line) {
+                Ok(1..) => {}
+                // Without the rest, what is there still names what it names.
+                Ok(0) | Err(_) => break,
+            }
+            // Names of other kernels' makers: hostile only in that they could be broken.
+            let Ok(line) = str::from_utf8(&line) else { continue };
             let mut words = line.split_ascii_whitespace();
             let (Some(address), Some(kind), Some(name)) = (words.next(), words.next(), words.next()) else {
                 continue;
@@ -96,7 +105,7 @@ broken
 
     #[test]
     fn an_address_belongs_to_the_function_before_it() {
-        let symbols = Symbols::parse(EXAMPLE);
+        let symbols = Symbols::read(EXAMPLE.as_bytes());
         let named = [0xfff, 0x1000, 0x10ff, 0x1150, 0x11ff, 0x1201, 0xffff_ffff_c000_1010]
             .map(|address| symbols.function_at(address));
         assert_eq!(
@@ -108,13 +117,13 @@ broken
 
     #[test]
     fn a_functions_code_ends_where_the_next_begins() {
-        let symbols = Symbols::parse(EXAMPLE);
+        let symbols = Symbols::read(EXAMPLE.as_bytes());
         assert_eq!(symbols.code_of("nf_hook_slow"), [0x1000, 0x1100]);
         assert_eq!(symbols.code_of("no_such"), [0, 0]);
     }
 
     #[test]
     fn hidden_addresses_leave_nothing() {
-        assert!(Symbols::parse("0000000000000000 T nf_hook_slow\n").is_empty());
+        assert!(Symbols::read(&b"0000000000000000 T nf_hook_slow\n"[..]).is_empty());
     }
 }

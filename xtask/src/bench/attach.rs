@@ -28,7 +28,7 @@ pub(crate) fn measure(extent: &Extent) -> Result<Vec<Table>> {
     }
     let lab = Lab::new(LabOptions { server: None, ..LabOptions::default() })?;
     add_links(&lab)?;
-    let mut hooks = vec!["clsact"];
+    let mut hooks = vec!["auto", "clsact"];
     if kernel_has_tcx()? {
         hooks.push("tcx");
     } else {

@@ -10,6 +10,7 @@ mod live;
 mod machine;
 mod memory;
 mod offline;
+mod soak;
 mod table;
 mod tools;
 
@@ -32,7 +33,7 @@ use table::Table;
 /// What to measure.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// What to measure; all of it where none is named
+    /// What to measure; all but the soak where none is named
     #[arg(value_enum)]
     parts: Vec<Part>,
 
@@ -43,6 +44,10 @@ pub(crate) struct Options {
     /// Seconds of load in each live measurement
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
+
+    /// Minutes of the soak
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    minutes: u32,
 
     /// How to print the tables
     #[arg(short, long, value_enum, default_value = "text")]
@@ -71,6 +76,8 @@ enum Part {
     Memory,
     /// Attaching to 250 interfaces
     Attach,
+    /// Memory under full load, minute by minute
+    Soak,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -83,6 +90,7 @@ enum Output {
 struct Extent {
     pairs: u32,
     seconds: u64,
+    minutes: u32,
     quick: bool,
 }
 
@@ -98,7 +106,8 @@ const PEERS: [(&str, &str); 7] = [
 ];
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let parts = if options.parts.is_empty() { Part::value_variants() } else { &options.parts };
+    let usual = Part::value_variants().iter().copied().filter(|part| *part != Part::Soak);
+    let parts = if options.parts.is_empty() { usual.collect() } else { options.parts.clone() };
     if let Some(document) = &options.write
         && !document.is_file()
     {
@@ -110,6 +119,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let extent = Extent {
         pairs: if options.quick { options.pairs.min(2) } else { options.pairs },
         seconds: if options.quick { options.seconds.min(2) } else { options.seconds },
+        minutes: options.minutes,
         quick: options.quick,
     };
     let mut tables = Vec::new();
@@ -156,6 +166,7 @@ impl Part {
             Self::Engine => engine::measure(extent),
             Self::Memory => memory::measure(extent),
             Self::Attach => attach::measure(extent),
+            Self::Soak => soak::measure(extent),
         }
         .with_context(|| format!("cannot measure: {name}"))
     }

@@ -28,7 +28,7 @@ pub(crate) enum Tool {
 
 /// Long enough to attach on a loaded machine, and to end there.
 const LIMIT: Duration = Duration::from_secs(60);
-/// Buffers of the tools on libpcap: as large as dnspath's ring. tcpdump takes KiB, Wireshark's programs MiB.
+/// Buffers of the tools on libpcap: four times dnspath's ring. tcpdump takes KiB, Wireshark's programs MiB.
 const BUFFER_KIB: &str = "16384";
 const BUFFER_MIB: &str = "16";
 const FILTER: &str = "port 53";
