@@ -14,9 +14,12 @@ use super::{
     culprit::Culprit,
     groups::{Code, Groups},
 };
-use crate::model::{Message, Name, Rcode, Timestamp};
+use crate::{
+    model::{Message, Name, Rcode, Timestamp},
+    stats::Table,
+};
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     net::IpAddr,
     time::Duration,
 };
@@ -41,7 +44,7 @@ struct Detail {
 #[derive(Debug, Default)]
 pub(super) struct ServerErrors {
     errors: Groups<(IpAddr, Rcode), Detail>,
-    answers: HashMap<IpAddr, u64, foldhash::fast::RandomState>,
+    answers: Table<IpAddr, u64>,
 }
 
 impl Rule for ServerErrors {
@@ -50,10 +53,8 @@ impl Rule for ServerErrors {
             return;
         }
         let (server, rcode) = (message.server.ip(), message.dns.rcode);
-        if let Some(count) = self.answers.get_mut(&server) {
+        if let Some(count) = self.answers.entry(server, MAX_SERVERS) {
             *count += 1;
-        } else if self.answers.len() < MAX_SERVERS {
-            self.answers.insert(server, 1);
         }
         if !matches!(rcode, Rcode::SERVFAIL | Rcode::REFUSED | Rcode::FORMERR | Rcode::NOTIMP) {
             return;
