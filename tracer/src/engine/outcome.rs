@@ -217,8 +217,8 @@ fn fill_suspicious(lookup: &mut Lookup) {
     if !questions(&lookup.steps).flat_map(|q| &q.answers).any(|a| a.empty_noerror) {
         return;
     }
-    let sibling_missing = questions(&lookup.steps)
-        .any(|q| of_question(q, false) == QuestionOutcome::Answered(Rcode::NXDOMAIN));
+    let sibling_missing =
+        questions(&lookup.steps).any(|q| of_question(q, false) == QuestionOutcome::Answered(Rcode::NXDOMAIN));
     for step in &lookup.steps {
         if step.name == lookup.name || !is_empty(step) {
             continue;

@@ -18,11 +18,7 @@ use crate::{
     model::{Message, Name, Rcode, Timestamp},
     stats::Table,
 };
-use std::{
-    collections::VecDeque,
-    net::IpAddr,
-    time::Duration,
-};
+use std::{collections::VecDeque, net::IpAddr, time::Duration};
 
 const CODE: Code = Code { code: "DP203", name: "server-errors" };
 /// A pair asked again once makes two to three.

@@ -127,10 +127,8 @@ fn stray(vantages: &Vantages, asked: &Transmission, answer: &Answer) -> Option<I
         return None;
     }
     let as_client_sent = first.source == asked.client && last.destination == asked.client;
-    (as_client_sent
-        && answer.dropped.is_none()
-        && is_same_interface(vantages, first.vantage, last.vantage))
-    .then_some(last.source.ip())
+    (as_client_sent && answer.dropped.is_none() && is_same_interface(vantages, first.vantage, last.vantage))
+        .then_some(last.source.ip())
 }
 
 fn is_same_interface(vantages: &Vantages, one: VantageId, other: VantageId) -> bool {

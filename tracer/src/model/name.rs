@@ -399,6 +399,16 @@ mod tests {
     }
 
     #[test]
+    fn the_first_labels_are_those_that_are_whole() {
+        let host = name("api.example.com");
+        for (octets, first) in [(0, "."), (3, "."), (4, "api"), (11, "api"), (12, "api.example")] {
+            assert_eq!(host.first_labels(octets), name(first), "{octets}");
+        }
+        assert_eq!(host.first_labels(usize::MAX), host);
+        assert_eq!(Name::ROOT.first_labels(7), Name::ROOT);
+    }
+
+    #[test]
     fn a_builder_serves_again_and_leaves_nothing_of_the_name_before() {
         let (mut builder, mut place) = (NameBuilder::new(), name("a.much.longer.name"));
         for text in ["www.example.com", "b", "."] {

@@ -259,7 +259,10 @@ impl Serialize for LookupView<'_> {
         map.serialize_entry("name", &Shown(&lookup.name))?;
         map.serialize_entry("result", lookup.result.as_str())?;
         map.serialize_entry("answered_by", &lookup.answered_by.as_ref().map(Shown))?;
-        map.serialize_entry("candidates", &List(|| lookup.steps.iter().map(|step: &Step| Shown(&step.name))))?;
+        map.serialize_entry(
+            "candidates",
+            &List(|| lookup.steps.iter().map(|step: &Step| Shown(&step.name))),
+        )?;
         map.serialize_entry("queries", &lookup.queries)?;
         map.serialize_entry("wasted_search_queries", &lookup.wasted_search_queries)?;
         map.serialize_entry(
