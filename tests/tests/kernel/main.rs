@@ -6,6 +6,7 @@ mod clashes;
 mod late;
 mod paths;
 mod pods;
+mod reasons;
 mod stage;
 
 use std::process::ExitCode;
@@ -44,7 +45,8 @@ fn main() -> ExitCode {
         ("clash_of_one_socket_to_two_servers_is_resolved", || {
             clashes::one_socket_is_resolved(40_022, "dns2")
         }),
-        ("nothing_was_lost_and_nothing_is_left", nothing_was_lost),
+        ("reason_of_a_query_that_falls_to_a_rule", reasons::of_a_query_that_falls_to_a_rule),
+        ("nothing_was_lost_and_what_is_not_seen_is_told", nothing_was_lost),
     ]);
     Stage::take_down();
     code
@@ -117,7 +119,8 @@ fn check_of_a_full_table() -> Result<Outcome> {
 
 fn nothing_was_lost() -> Result<Outcome> {
     on_stage(|stage| {
-        let told = stage.finish()?;
+        let (told, log) = stage.finish()?;
+        reasons::are_a_blind_spot_where_missing(&log, &told)?;
         for what in ["lost", "truncated", "malformed", "evicted"] {
             // What is not told did not happen.
             let count = told.coverage.get(what).copied().unwrap_or(0);
