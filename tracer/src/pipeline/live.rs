@@ -25,7 +25,7 @@ use crate::{
         Vantage, Vantages,
     },
     node,
-    output::{Format, Stream, Unit},
+    output::{Format, Stream, Unit, text::escape},
     trace::Origin,
     tui::{self, Feed, Limits, Request, SharedFeed},
 };
@@ -364,7 +364,7 @@ pub(super) struct Problems {
 impl Problems {
     pub(super) fn tell(&mut self, tick: &Tick) {
         for note in &tick.notes {
-            tell(note);
+            tell(&escape(note));
         }
         if tick.coverage.lost > self.lost {
             self.lost = tick.coverage.lost;

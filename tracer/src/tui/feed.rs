@@ -17,7 +17,7 @@ use crate::{
     findings::Findings,
     model::{
         BlindSpot, Connect, Lookup, LookupResult, Message, MessageKind, Misdirected, Observer, PacketDrop,
-        Question, QuestionId, Resolver, RuleCount, Timestamp, Vantages,
+        Question, QuestionId, Resolver, RuleCount, Timestamp, Vantages, pass_on,
     },
     output::ladder::Ladder,
     stats::{Role, Servers},
@@ -444,37 +444,5 @@ impl SharedFeed {
 }
 
 impl Observer for SharedFeed {
-    fn message(&mut self, message: &Message) {
-        self.lock().message(message);
-    }
-    fn question(&mut self, question: &Question) {
-        self.lock().question(question);
-    }
-    fn lookup(&mut self, lookup: &Lookup) {
-        self.lock().lookup(lookup);
-    }
-    fn packet_drop(&mut self, drop: &PacketDrop) {
-        self.lock().packet_drop(drop);
-    }
-    fn connect(&mut self, connect: &Connect) {
-        self.lock().connect(connect);
-    }
-    fn lost(&mut self, from: Timestamp, until: Timestamp, frames: u64) {
-        self.lock().lost(from, until, frames);
-    }
-    fn rules(&mut self, count: &RuleCount, time: Timestamp) {
-        self.lock().rules(count, time);
-    }
-    fn resides(&mut self, address: IpAddr, source: u16) {
-        self.lock().resides(address, source);
-    }
-    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
-        self.lock().blind_spot(spot, time);
-    }
-    fn misdirected(&mut self, frame: &Misdirected) {
-        self.lock().misdirected(frame);
-    }
-    fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
-        self.lock().resolver(resolver, time);
-    }
+    pass_on!(|shared| *shared.lock());
 }
