@@ -7,6 +7,7 @@
 use super::{
     found::{FindingRow, Found},
     kernel::Drops,
+    names::{NameRow, Names},
     pods::{PodRow, Pods},
     row::{Row, Setting},
     servers::{self, ServerRow},
@@ -67,6 +68,8 @@ pub struct Feed {
     told: u64,
     pods: Pods,
     pod_rows: Vec<Arc<PodRow>>,
+    looked_up: Names,
+    name_rows: Vec<Arc<NameRow>>,
     oldest: Option<Timestamp>,
     status: Status,
     newest: Timestamp,
@@ -126,6 +129,8 @@ impl Feed {
             told: 0,
             pods: Pods::default(),
             pod_rows: Vec::new(),
+            looked_up: Names::default(),
+            name_rows: Vec::new(),
             oldest: None,
             status: Status::default(),
             newest: Timestamp::EPOCH,
@@ -186,16 +191,22 @@ impl Feed {
         servers::rows(&self.servers)
     }
 
-    /// The findings and the pods, made anew where that is due at `now`.
-    pub(super) fn rows(&mut self, now: Timestamp) -> (&[Arc<FindingRow>], &[Arc<PodRow>]) {
+    /// How many names were looked up; `None` where some were forgotten.
+    pub(super) fn names_met(&self) -> Option<usize> {
+        self.looked_up.met()
+    }
+
+    /// The findings, the pods and the names, made anew where that is due at `now`.
+    pub(super) fn rows(&mut self, now: Timestamp) -> (&[Arc<FindingRow>], &[Arc<PodRow>], &[Arc<NameRow>]) {
         let span = (self.oldest.unwrap_or_default(), self.newest);
         let nobody = crate::model::Pods::default();
         let names = self.names.as_ref().unwrap_or(&nobody);
         if self.found.refresh(&self.findings, self.told, now, (&self.status.coverage, span), names) {
             let name = |client, time| Some(names.name_at(client, time)?.to_string());
             self.pod_rows = self.pods.rows(name);
+            self.name_rows = self.looked_up.rows();
         }
-        (self.found.rows(), &self.pod_rows)
+        (self.found.rows(), &self.pod_rows, &self.name_rows)
     }
 
     pub(super) const fn drops(&self) -> &Drops {
@@ -314,6 +325,7 @@ impl Observer for Feed {
         self.newest = self.newest.max(lookup.end());
         self.findings.lookup(lookup);
         self.pods.lookup(lookup);
+        self.looked_up.lookup(lookup);
         let kind = if is_unusual(lookup) { LaneKind::Unusual } else { LaneKind::Ordinary };
         if !self.wants(kind) {
             return;

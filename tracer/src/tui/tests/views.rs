@@ -70,6 +70,21 @@ fn each_finding_of_a_client_can_be_gone_to() {
 }
 
 #[test]
+fn enter_on_a_name_shows_its_lookups() {
+    let mut node = Node::new();
+    let mut screen = Screen::new(&node, 120, 30);
+    for host in ["one.example", "two.example"] {
+        let one = pair(&mut node, host, 3.0, 0.001);
+        tell(&mut screen.feed.lock(), &one);
+    }
+    screen.now = at(20.0);
+    let text = screen.keys("6");
+    assert!(text.contains("FAN-OUT") && text.contains("2 names"), "{text}");
+    let text = screen.press(KeyCode::Enter);
+    assert!(text.contains("/ name=one.example") && !text.contains("two.example"), "{text}");
+}
+
+#[test]
 fn enter_on_a_finding_whose_lookup_is_gone_shows_its_client_s() {
     let mut node = Node::new();
     let mut screen = Screen::new(&node, 120, 30);

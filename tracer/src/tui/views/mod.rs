@@ -1,10 +1,12 @@
-//! The views behind the tabs. To add one: a file with a [`View`], and a line in [`all`].
+//! The views behind the tabs. To add one: a file with a [`list::Listed`] or a [`View`], and a line in [`all`].
 
 mod findings;
 mod help;
 mod kernel;
 mod ladder;
+mod list;
 mod lookups;
+mod names;
 mod pods;
 mod servers;
 
@@ -12,17 +14,22 @@ pub(super) use findings::FindingScreen;
 pub(super) use help::Help;
 pub(super) use ladder::LadderScreen;
 
-use super::{column::Column, filter::FilterError, keys::Command, snapshot::Snapshot, theme::Theme};
+use super::{
+    column::Column, filter::FilterError, found::FindingRow, kernel::DropRow, keys::Command, names::NameRow,
+    pods::PodRow, servers::ServerRow, snapshot::Snapshot, theme::Theme,
+};
+use list::ListView;
 use ratatui::{Frame, layout::Rect};
 
 /// Every view, in the order of the tabs.
 pub(super) fn all() -> Vec<Box<dyn View>> {
     vec![
         Box::new(lookups::Lookups::new()),
-        Box::new(findings::FindingsView::new()),
-        Box::new(servers::ServersView::new()),
-        Box::new(pods::PodsView::new()),
-        Box::new(kernel::KernelView::new()),
+        Box::new(ListView::<FindingRow>::new()),
+        Box::new(ListView::<ServerRow>::new()),
+        Box::new(ListView::<PodRow>::new()),
+        Box::new(ListView::<DropRow>::new()),
+        Box::new(ListView::<NameRow>::new()),
     ]
 }
 
