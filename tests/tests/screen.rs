@@ -8,12 +8,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use dnspath_tests::clock::wait_until;
 use dnspath_tests::harness::{Outcome, run};
-use dnspath_tests::packet::{Link, inject};
+use dnspath_tests::packet::inject;
 use dnspath_tests::process::output_of;
 use dnspath_tests::requirements::find;
 use dnspath_tests::screen::{Screen, TerminalState};
 use dnspath_tests::storm::{Ends, mutations, storm};
-use dnspath_tests::topology::{VIP4, VIP6};
 use dnspath_tests::tracer::binary;
 use dnspath_tests::{Client, Lab, LabOptions};
 use rustix::process::{Pid, Signal, kill_process};
@@ -75,9 +74,10 @@ fn a_lookup_is_followed(columns: u16, lines: u16) -> Result<Outcome> {
     let lab = Lab::new(LabOptions::default())?;
     let web = lab.pod("web")?;
     let screen = Screen::start(lab.node(), columns, lines)?;
-    let before = open(&screen, "")?;
+    let recording = lab.node().files().join("screen.pcapng");
+    let before = open(&screen, &format!("-w {}", recording.display()))?;
     screen.wait_for("the header", |text| {
-        ["dnspath", " q/s", " lost 0"].iter().all(|words| text.contains(words))
+        ["dnspath", " q/s", " lost 0", "● rec 00:"].iter().all(|words| text.contains(words))
             && (columns < 100 || text.contains("veths"))
     })?;
     let answer = Client::Glibc.lookup(web, "payments.shop")?;
@@ -120,10 +120,12 @@ fn a_lookup_is_followed(columns: u16, lines: u16) -> Result<Outcome> {
     let servers =
         screen.wait_for("the servers", |text| text.contains("▸3 Servers") && text.contains("10.96.0.10"))?;
     ensure!(servers.contains("ANSWERED"), "no counts of the servers:\n{servers}");
+    screen.press(&["6"])?;
+    screen.wait_for("the names", |text| text.contains("▸6 Names") && text.contains("payments.shop"))?;
     screen.press(&["?"])?;
     screen.wait_for("the help", |text| text.contains("next view"))?;
     screen.press(&["?"])?;
-    screen.wait_for("the servers again", |text| text.contains("10.96.0.10"))?;
+    screen.wait_for("the names again", |text| text.contains("FAN-OUT"))?;
     screen.press(&["q"])?;
     given_back(&screen, &before, 0)?;
     Ok(Outcome::Measured(format!("{hops} hops in the ladder")))
@@ -224,11 +226,7 @@ fn a_storm_and_every_size() -> Result<Outcome> {
     }
     let lab = Lab::new(LabOptions::default())?;
     let web = lab.pod("web")?;
-    let cases = storm(Ends {
-        link: Link::to_gateway(web, lab.node())?,
-        pod: [web.ip4.into(), web.ip6.into()],
-        server: [VIP4.into(), VIP6.into()],
-    });
+    let cases = storm(Ends::of(&lab, "web")?);
     let frames: Vec<Vec<u8>> = cases.iter().flat_map(|case| case.frames.clone()).collect();
     let screen = Screen::start(lab.node(), 80, 24)?;
     let before = open(&screen, "")?;

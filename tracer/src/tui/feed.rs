@@ -15,7 +15,7 @@ use super::{
     text,
 };
 use crate::{
-    findings::Findings,
+    findings::{Findings, Source},
     model::{
         BlindSpot, Connect, Lookup, LookupResult, Message, MessageKind, Misdirected, Observer, PacketDrop,
         Question, QuestionId, Resolver, RuleCount, Timestamp, Vantages, pass_on,
@@ -159,6 +159,11 @@ impl Feed {
         self.status = other.status.clone();
         self.restarts = other.restarts + 1;
         self
+    }
+
+    /// Says which files are read together.
+    pub fn set_sources(&mut self, sources: Vec<Source>) {
+        self.findings.set_sources(sources);
     }
 
     /// The facts of the header, for the pipeline to fill in.

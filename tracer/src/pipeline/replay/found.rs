@@ -1,7 +1,7 @@
 //! The findings of a replay on its way, and when each was known first.
 
 use crate::{
-    findings::{Finding, Findings},
+    findings::{Finding, Findings, Source},
     model::{Coverage, Observer, Timestamp, Vantages, pass_on},
 };
 use std::{collections::HashSet, time::Duration};
@@ -19,6 +19,11 @@ pub(super) struct Watch {
     findings: Findings,
     /// Something was told since the rules were asked.
     fresh: bool,
+    /// Says which files are read together.
+    pub(super) fn set_sources(&mut self, sources: Vec<Source>) {
+        self.findings.set_sources(sources);
+    }
+
     /// When to ask the rules next.
     due: Timestamp,
 }

@@ -58,10 +58,9 @@ fn each_finding_of_a_client_can_be_gone_to() {
     let names = ["one.example", "two.example", "three.example"];
     let mut opened: Vec<&str> = Vec::new();
     for _ in 0..held.len() {
-        // Of the list, the line under the cursor has its whole text below.
         let text = screen.press(KeyCode::Enter);
         assert!(text.contains("DP104 lookup-failed"), "{text}");
-        opened.extend(names.iter().copied().filter(|name| text.contains(name)));
+        opened.extend(names.iter().copied().filter(|name| text.contains(&format!("lookup of {name} by"))));
         screen.press(KeyCode::Esc);
         screen.keys("j");
     }

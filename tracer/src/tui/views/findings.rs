@@ -1,6 +1,6 @@
 //! The findings, the worst first; enter shows one whole, enter again the lookup that shows it.
 
-use super::{LadderScreen, Opened, list::Listed};
+use super::{LadderScreen, Opened, list::Listed, scrolled};
 use crate::{
     findings::{Confidence, Severity},
     tui::{
@@ -153,17 +153,7 @@ impl FindingScreen {
     }
 
     pub(in crate::tui) fn update(&mut self, command: Command) {
-        let last = self.lines.saturating_sub(self.page);
-        self.top = match command {
-            Command::Up => self.top.saturating_sub(1),
-            Command::Down => self.top + 1,
-            Command::PageUp => self.top.saturating_sub(self.page),
-            Command::PageDown => self.top + self.page,
-            Command::Top => 0,
-            Command::Bottom => last,
-            _ => self.top,
-        }
-        .min(last);
+        self.top = scrolled(command, self.top, self.page, self.lines);
     }
 
     /// The lookup that shows it; else the lookups of its client.

@@ -71,3 +71,18 @@ pub(super) enum Opened {
 fn fields_of<R>(columns: &'static [Column<R>]) -> Vec<(&'static str, &'static str)> {
     columns.iter().map(|c| (c.key, c.about)).collect()
 }
+
+/// The first of `lines` lines on a screen of `page` of them, when it was `top` before the command.
+fn scrolled(command: Command, top: usize, page: usize, lines: usize) -> usize {
+    let last = lines.saturating_sub(page);
+    let to = match command {
+        Command::Up => top.saturating_sub(1),
+        Command::Down => top + 1,
+        Command::PageUp => top.saturating_sub(page),
+        Command::PageDown => top + page,
+        Command::Top => 0,
+        Command::Bottom => last,
+        _ => top,
+    };
+    to.min(last)
+}
