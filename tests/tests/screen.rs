@@ -42,11 +42,14 @@ fn why_not() -> Option<String> {
 }
 
 /// Starts dnspath in the terminal; returns once it shows its empty list, with what the terminal was set to before.
-fn open(screen: &Screen<'_>, environment: &str) -> Result<TerminalState> {
+fn open(screen: &Screen<'_>, environment: &str, arguments: &str) -> Result<TerminalState> {
     let before = screen.state()?;
     ensure!(before.flags.contains("alternate 0 cursor 1"), "an odd terminal: {}", before.flags);
     // The marker is not on the command's own line.
-    screen.type_line(&format!("clear; {environment} {}; echo end''ed with $?", binary()?.display()))?;
+    screen.type_line(&format!(
+        "clear; {environment} {} {arguments}; echo end''ed with $?",
+        binary()?.display()
+    ))?;
     screen.wait_for("the empty list", |text| text.contains("No DNS lookup so far."))?;
     Ok(before)
 }
@@ -75,7 +78,7 @@ fn a_lookup_is_followed(columns: u16, lines: u16) -> Result<Outcome> {
     let web = lab.pod("web")?;
     let screen = Screen::start(lab.node(), columns, lines)?;
     let recording = lab.node().files().join("screen.pcapng");
-    let before = open(&screen, &format!("-w {}", recording.display()))?;
+    let before = open(&screen, "", &format!("-w {}", recording.display()))?;
     screen.wait_for("the header", |text| {
         ["dnspath", " q/s", " lost 0", "● rec 00:"].iter().all(|words| text.contains(words))
             && (columns < 100 || text.contains("veths"))
@@ -137,7 +140,7 @@ fn ended_by(signal: Signal) -> Result<Outcome> {
     }
     let lab = Lab::new(LabOptions { server: None, ..LabOptions::default() })?;
     let screen = Screen::start(lab.node(), 80, 24)?;
-    let before = open(&screen, "")?;
+    let before = open(&screen, "", "")?;
     let pid = i32::try_from(screen.program()?).ok().and_then(Pid::from_raw).context("no such pid")?;
     kill_process(pid, signal).context("cannot send the signal")?;
     given_back(&screen, &before, 0)?;
@@ -150,7 +153,7 @@ fn a_closed_terminal_ends_it() -> Result<Outcome> {
     }
     let lab = Lab::new(LabOptions { server: None, ..LabOptions::default() })?;
     let screen = Screen::start(lab.node(), 80, 24)?;
-    open(&screen, "")?;
+    open(&screen, "", "")?;
     let directory = PathBuf::from(format!("/proc/{}", screen.program()?));
     ensure!(directory.exists(), "it does not run");
     drop(screen);
@@ -201,7 +204,7 @@ fn colours_are_left_out_where_asked_for() -> Result<Outcome> {
     for (environment, coloured) in
         [("", true), ("NO_COLOR=1", false), ("NO_COLOR=", true), ("TERM=dumb", false)]
     {
-        let before = open(&screen, environment)?;
+        let before = open(&screen, environment, "")?;
         // A lookup that fails stands out.
         Client::Glibc.lookup(lab.pod("web")?, "nothing.example.com.")?;
         screen.wait_for("the failed lookup", |text| text.contains("nxdomain"))?;
@@ -229,7 +232,7 @@ fn a_storm_and_every_size() -> Result<Outcome> {
     let cases = storm(Ends::of(&lab, "web")?);
     let frames: Vec<Vec<u8>> = cases.iter().flat_map(|case| case.frames.clone()).collect();
     let screen = Screen::start(lab.node(), 80, 24)?;
-    let before = open(&screen, "")?;
+    let before = open(&screen, "", "")?;
     // Questions that belong to no lookup too.
     screen.press(&["a"])?;
     inject(web, &frames)?;

@@ -46,7 +46,7 @@ fn main() -> ExitCode {
             clashes::one_socket_is_resolved(40_022, "dns2")
         }),
         ("reason_of_a_query_that_falls_to_a_rule", reasons::of_a_query_that_falls_to_a_rule),
-        ("nothing_was_lost_and_what_is_not_seen_is_told", nothing_was_lost),
+        ("nothing_was_lost_and_missing_reasons_are_told", nothing_was_lost),
     ]);
     Stage::take_down();
     code

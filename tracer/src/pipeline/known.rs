@@ -79,7 +79,8 @@ impl Known {
             let key = (resolver.pod.to_string(), resolver.container.clone());
             if self.resolvers.len() >= MOST_RESOLVERS && !self.resolvers.contains_key(&key) {
                 // Most likely of a pod that is gone.
-                let oldest = self.resolvers.iter().min_by_key(|(_, (_, read))| *read).map(|(key, _)| key.clone());
+                let oldest =
+                    self.resolvers.iter().min_by_key(|(_, (_, read))| *read).map(|(key, _)| key.clone());
                 oldest.and_then(|oldest| self.resolvers.remove(&oldest));
             }
             self.resolvers.insert(key, (Arc::clone(&resolver), time));

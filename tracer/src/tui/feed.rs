@@ -201,8 +201,8 @@ impl Feed {
         self.looked_up.met()
     }
 
-    /// The findings, the pods and the names, made anew where that is due at `now`.
-    pub(super) fn rows(&mut self, now: Timestamp) -> (&[Arc<FindingRow>], &[Arc<PodRow>], &[Arc<NameRow>]) {
+    /// Makes the lines of findings, pods and names anew, where that is due at `now`.
+    pub(super) fn refresh_rows(&mut self, now: Timestamp) {
         let span = (self.oldest.unwrap_or_default(), self.newest);
         let nobody = crate::model::Pods::default();
         let names = self.names.as_ref().unwrap_or(&nobody);
@@ -211,7 +211,18 @@ impl Feed {
             self.pod_rows = self.pods.rows(name);
             self.name_rows = self.looked_up.rows();
         }
-        (self.found.rows(), &self.pod_rows, &self.name_rows)
+    }
+
+    pub(super) fn finding_rows(&self) -> &[Arc<FindingRow>] {
+        self.found.rows()
+    }
+
+    pub(super) fn pod_rows(&self) -> &[Arc<PodRow>] {
+        &self.pod_rows
+    }
+
+    pub(super) fn name_rows(&self) -> &[Arc<NameRow>] {
+        &self.name_rows
     }
 
     pub(super) const fn drops(&self) -> &Drops {

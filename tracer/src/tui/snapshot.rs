@@ -64,10 +64,10 @@ impl Snapshot {
             changed |= lane.copy_to(copy);
             *sampled = lane.sampled();
         }
-        let (findings, pods, names) = feed.rows(now);
-        self.findings = findings.to_vec();
-        self.pods = pods.to_vec();
-        self.names = names.to_vec();
+        feed.refresh_rows(now);
+        self.findings = feed.finding_rows().to_vec();
+        self.pods = feed.pod_rows().to_vec();
+        self.names = feed.name_rows().to_vec();
         self.names_met = feed.names_met();
         self.servers = feed.servers();
         feed.drops().copy_to(&mut self.drops);

@@ -19,11 +19,6 @@ pub(super) struct Watch {
     findings: Findings,
     /// Something was told since the rules were asked.
     fresh: bool,
-    /// Says which files are read together.
-    pub(super) fn set_sources(&mut self, sources: Vec<Source>) {
-        self.findings.set_sources(sources);
-    }
-
     /// When to ask the rules next.
     due: Timestamp,
 }
@@ -52,6 +47,11 @@ impl Watch {
     /// A watch over files that start then; `vantages` names the places of their hops.
     pub(super) fn from(start: Timestamp, vantages: &Vantages) -> Self {
         Self { findings: Findings::new(vantages.clone()), fresh: false, due: start + STEP }
+    }
+
+    /// Says which files are read together.
+    pub(super) fn set_sources(&mut self, sources: Vec<Source>) {
+        self.findings.set_sources(sources);
     }
 
     /// When to ask the rules next: reading is not to go further before.
