@@ -134,16 +134,16 @@ impl Pods {
         }
     }
 
-    /// All lines; those of one name are one.
+    /// All lines; those of one name are one. A line's key is the place of its first client, which stays.
     pub(super) fn rows(&self, name: impl Fn(IpAddr, Timestamp) -> Option<String>) -> Vec<Arc<PodRow>> {
-        let mut rows: Vec<(Option<Box<str>>, Vec<IpAddr>, Counts)> = Vec::new();
+        let mut rows: Vec<(u64, Option<Box<str>>, Vec<IpAddr>, Counts)> = Vec::new();
         let mut known: HashMap<Box<str>, usize> = HashMap::new();
-        for (address, counts) in &self.all {
+        for ((address, counts), key) in self.all.iter().zip(0..) {
             let who: Option<Box<str>> =
                 name(*address, counts.last).map(|name| text::escape(&name).into_owned().into());
             let row = who.as_ref().and_then(|who| known.get(who)).and_then(|place| rows.get_mut(*place));
             match row {
-                Some((_, addresses, all)) => {
+                Some((_, _, addresses, all)) => {
                     addresses.push(*address);
                     all.merge(counts);
                 }
@@ -151,16 +151,15 @@ impl Pods {
                     if let Some(who) = &who {
                         known.insert(who.clone(), rows.len());
                     }
-                    rows.push((who, vec![*address], counts.clone()));
+                    rows.push((key, who, vec![*address], counts.clone()));
                 }
             }
         }
         if self.others.lookups > 0 {
-            rows.push((Some("all others".into()), Vec::new(), self.others.clone()));
+            rows.push((u64::MAX, Some("all others".into()), Vec::new(), self.others.clone()));
         }
         rows.into_iter()
-            .enumerate()
-            .map(|(key, (who, addresses, counts))| Arc::new(self.row(key as u64, who, &addresses, counts)))
+            .map(|(key, who, addresses, counts)| Arc::new(self.row(key, who, &addresses, counts)))
             .collect()
     }
 
@@ -185,5 +184,29 @@ impl Pods {
             search: shown.search.clone(),
             nameserver: shown.nameserver.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::findings::testing::direct;
+
+    /// The cursor would move to another pod.
+    #[test]
+    fn a_line_keeps_its_key_when_two_before_it_become_one() {
+        let mut pods = Pods::default();
+        for last in 1..=3 {
+            let mut one = direct("web", 1);
+            one.client = IpAddr::from([10, 0, 0, last]);
+            pods.lookup(&one);
+        }
+        let keys = |rows: Vec<Arc<PodRow>>| -> Vec<(String, u64)> {
+            rows.iter().map(|row| (row.who.to_string(), row.key)).collect()
+        };
+        let before = keys(pods.rows(|_, _| None));
+        let is_third = |address: IpAddr| address == IpAddr::from([10, 0, 0, 3]);
+        let after = keys(pods.rows(|address, _| (!is_third(address)).then(|| "shop/web".into())));
+        assert_eq!(after, [("shop/web".to_owned(), before[0].1), before[2].clone()]);
     }
 }
