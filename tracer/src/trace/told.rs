@@ -9,7 +9,10 @@
 //! ipvs; because IPVS balances services here; unseen which backend was chosen; advice …`. Packet rules are `dnspath: rules;
 //! counted at 1795176000.412000000; netns node-7; count 20003; duplicates 19999; times 20000; rule -t nat -A …`.
 
-use super::note::{PREFIX, SEPARATOR};
+use super::{
+    note::{PREFIX, SEPARATOR},
+    text,
+};
 use crate::model::{BlindSpot, Libc, News, PodName, Resolver, RuleCount, Timestamp};
 use std::{fmt::Write as _, net::IpAddr, sync::Arc};
 
@@ -141,9 +144,9 @@ fn rules<'a>(parts: impl Iterator<Item = &'a str>) -> Option<News> {
         match key {
             "counted" => counted_at = Some(time_of(value.strip_prefix("at ")?)?),
             "netns" => counted.netns = plain(value)?,
-            "count" => counted.rules = value.parse().ok()?,
-            "duplicates" => counted.duplicates = value.parse().ok()?,
-            "times" => times = value.parse().ok()?,
+            "count" => counted.rules = text::count(value)?,
+            "duplicates" => counted.duplicates = text::count(value)?,
+            "times" => times = text::count(value)?,
             "rule" => counted.worst = Some((plain(value)?, times)),
             _ => {}
         }

@@ -136,14 +136,14 @@ impl Pods {
 
     /// All lines; those of one name are one. A line's key is the place of its first client, which stays.
     pub(super) fn rows(&self, name: impl Fn(IpAddr, Timestamp) -> Option<String>) -> Vec<Arc<PodRow>> {
-        let mut rows: Vec<(u64, Option<Box<str>>, Vec<IpAddr>, Counts)> = Vec::new();
+        let mut rows: Vec<(Option<Box<str>>, Vec<IpAddr>, Counts)> = Vec::new();
         let mut known: HashMap<Box<str>, usize> = HashMap::new();
-        for ((address, counts), key) in self.all.iter().zip(0..) {
+        for (address, counts) in &self.all {
             let who: Option<Box<str>> =
                 name(*address, counts.last).map(|name| text::escape(&name).into_owned().into());
             let row = who.as_ref().and_then(|who| known.get(who)).and_then(|place| rows.get_mut(*place));
             match row {
-                Some((_, _, addresses, all)) => {
+                Some((_, addresses, all)) => {
                     addresses.push(*address);
                     all.merge(counts);
                 }
@@ -151,24 +151,23 @@ impl Pods {
                     if let Some(who) = &who {
                         known.insert(who.clone(), rows.len());
                     }
-                    rows.push((key, who, vec![*address], counts.clone()));
+                    rows.push((who, vec![*address], counts.clone()));
                 }
             }
         }
         if self.others.lookups > 0 {
-            rows.push((u64::MAX, Some("all others".into()), Vec::new(), self.others.clone()));
+            rows.push((Some("all others".into()), Vec::new(), self.others.clone()));
         }
-        rows.into_iter()
-            .map(|(key, who, addresses, counts)| Arc::new(self.row(key, who, &addresses, counts)))
-            .collect()
+        rows.into_iter().map(|(who, addresses, counts)| Arc::new(self.row(who, &addresses, counts))).collect()
     }
 
-    fn row(&self, key: u64, who: Option<Box<str>>, addresses: &[IpAddr], counts: Counts) -> PodRow {
+    fn row(&self, who: Option<Box<str>>, addresses: &[IpAddr], counts: Counts) -> PodRow {
         let setting = addresses.iter().find_map(|address| self.settings.get(address)).map(|known| &**known);
         let nothing = Setting::default();
         let shown = setting.unwrap_or(&nothing);
+        let place = addresses.first().and_then(|first| self.places.get(first));
         PodRow {
-            key,
+            key: place.map_or(u64::MAX, |place| *place as u64),
             named: who.is_some() && !addresses.is_empty(),
             who: who.unwrap_or_else(|| addresses.first().map_or_else(String::new, IpAddr::to_string).into()),
             addresses: addresses.iter().map(|address| SocketAddr::new(*address, 0)).collect(),
