@@ -378,7 +378,7 @@ mod tests {
             Some(("-t nat -A POSTROUTING -m comment --comment \"a; b\\n\" -j MASQUERADE".to_owned(), 7));
         for counted in [
             RuleCount { netns: "node-7".into(), rules: 12, duplicates: 6, worst },
-            RuleCount { netns: "\u{1b}; rule x".into(), rules: u64::MAX, ..RuleCount::default() },
+            RuleCount { netns: "\u{1b}; rule x".into(), rules: text::MOST_COUNTED, ..RuleCount::default() },
             RuleCount::default(),
         ] {
             let comment = of_rules(&counted, at(1_795_176_000_412_000_000));
