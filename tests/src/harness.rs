@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
@@ -62,6 +63,35 @@ pub fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> ExitCode {
 /// The test's own.
 pub fn caught(test: impl FnOnce() -> Result<Outcome>) -> Result<Outcome> {
     catch_unwind(AssertUnwindSafe(test)).unwrap_or_else(|_| Err(anyhow!("panicked")))
+}
+
+/// What several tests share, made by the first of them.
+#[derive(Debug)]
+pub struct Shared<T>(OnceLock<Result<Result<T, String>>>);
+
+impl<T> Shared<T> {
+    /// Nothing is made yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(OnceLock::new())
+    }
+
+    /// What `make` gave the first time; the inner `Err` is the reason why it is left out.
+    ///
+    /// # Errors
+    /// Making it failed.
+    pub fn get(&self, make: impl FnOnce() -> Result<Result<T, String>>) -> Result<Result<&T, String>> {
+        match self.0.get_or_init(make) {
+            Ok(made) => Ok(made.as_ref().map_err(Clone::clone)),
+            Err(e) => Err(anyhow!("what the tests share failed: {e:#}")),
+        }
+    }
+}
+
+impl<T> Default for Shared<T> {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 fn say(line: &str) {

@@ -54,10 +54,18 @@ impl LiveReport {
     /// # Errors
     /// There is no binary, or it does not get ready; the message has what it said.
     pub fn start(directory: &Path, arguments: &[&str]) -> Result<Self> {
+        Self::start_plain(directory, &[&["--lookups"], arguments].concat())
+    }
+
+    /// As [`LiveReport::start`], without the lookups.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_plain(directory: &Path, arguments: &[&str]) -> Result<Self> {
         let (ready, output) = (directory.join("report.ready"), directory.join("report.json"));
         let stdout = File::create(&output).context("cannot create the report's file")?;
         let mut command = bound_command(binary()?);
-        command.args(["report", "-o", "json", "--lookups", "--duration", "1h", "--ready-file"]).arg(&ready);
+        command.args(["report", "-o", "json", "--duration", "1h", "--ready-file"]).arg(&ready);
         command.args(arguments);
         let log = directory.join("report.log");
         let mut process = Process::spawn_with_stdout("dnspath report", &mut command, stdout.into(), &log)?;
@@ -72,13 +80,21 @@ impl LiveReport {
     ///
     /// # Errors
     /// It does not end, or what it printed is not JSON.
-    pub fn finish(mut self) -> Result<Value> {
+    pub fn finish(self) -> Result<Value> {
+        Ok(self.finish_with_status()?.1)
+    }
+
+    /// Interrupts it and returns its exit status and its report.
+    ///
+    /// # Errors
+    /// As [`LiveReport::finish`].
+    pub fn finish_with_status(mut self) -> Result<(i32, Value)> {
         let status = self.process.stop(Signal::INT, Duration::from_secs(10))?;
-        if !matches!(status.code(), Some(0 | 1)) {
+        let Some(code @ (0 | 1)) = status.code() else {
             bail!("dnspath report ended with {status}: {}", self.process.log()?.trim());
-        }
+        };
         let text = std::fs::read_to_string(&self.output).context("cannot read the report")?;
-        serde_json::from_str(&text).context("the live report is not JSON")
+        Ok((code, serde_json::from_str(&text).context("the live report is not JSON")?))
     }
 }
 

@@ -96,10 +96,18 @@ pub fn why_no_lab() -> Option<String> {
 /// # Errors
 /// Its release cannot be read.
 pub fn kernel_has_tcx() -> anyhow::Result<bool> {
+    kernel_is_since((6, 6))
+}
+
+/// Whether the running kernel is of this release, major and minor number, or a later one.
+///
+/// # Errors
+/// Its release cannot be read.
+pub fn kernel_is_since(since: (u32, u32)) -> anyhow::Result<bool> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
     match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor) >= (6, 6)),
+        (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor) >= since),
         _ => anyhow::bail!("not a kernel release: {release}"),
     }
 }

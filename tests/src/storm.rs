@@ -5,7 +5,11 @@ mod network;
 
 use std::net::{IpAddr, SocketAddr};
 
+use anyhow::Result;
+
+use crate::lab::Lab;
 use crate::packet::{self, Ipv4, Link, UDP};
+use crate::topology::{VIP4, VIP6};
 
 /// One frame and what is to be told of it.
 #[derive(Clone, Debug)]
@@ -33,6 +37,18 @@ pub struct Ends {
     pub pod: [IpAddr; 2],
     /// The server's addresses: IPv4, IPv6.
     pub server: [IpAddr; 2],
+}
+
+impl Ends {
+    /// A pod of a lab, and its DNS service.
+    ///
+    /// # Errors
+    /// The lab has no such pod, or the pod's link cannot be read.
+    pub fn of(lab: &Lab, pod: &str) -> Result<Self> {
+        let pod = lab.pod(pod)?;
+        let link = Link::to_gateway(pod, lab.node())?;
+        Ok(Self { link, pod: [pod.ip4.into(), pod.ip6.into()], server: [VIP4.into(), VIP6.into()] })
+    }
 }
 
 /// All cases.

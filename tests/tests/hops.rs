@@ -9,12 +9,11 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use dnspath_tests::harness::{Outcome, run};
+use dnspath_tests::harness::{Outcome, Shared, run};
 use dnspath_tests::lab::Pod;
 use dnspath_tests::process::{bound_command, output_of};
 use dnspath_tests::report::{report, report_json};
@@ -55,12 +54,8 @@ struct Session {
 
 /// The session, made once for all tests; `Err` is the reason why it is left out.
 fn session() -> Result<Result<&'static Session, String>> {
-    static SESSION: OnceLock<Result<Result<Session, String>>> = OnceLock::new();
-    match SESSION.get_or_init(make) {
-        Ok(Ok(session)) => Ok(Ok(session)),
-        Ok(Err(reason)) => Ok(Err(reason.clone())),
-        Err(e) => Err(anyhow!("the session failed: {e:#}")),
-    }
+    static SESSION: Shared<Session> = Shared::new();
+    SESSION.get(make)
 }
 
 fn make() -> Result<Result<Session, String>> {

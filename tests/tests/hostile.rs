@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use dnspath_tests::capture::Capture;
 use dnspath_tests::harness::{Outcome, run};
-use dnspath_tests::packet::{Link, inject};
+use dnspath_tests::packet::inject;
 use dnspath_tests::process::{bound_command, output_of, run as run_command, run_with_input};
 use dnspath_tests::query::{Qtype, query};
 use dnspath_tests::requirements::find;
@@ -122,12 +122,7 @@ const MUTATIONS: usize = 20_000;
 /// A lab, and the storm from its pod `web` to the service.
 fn storm_lab() -> Result<(Lab, Vec<Case>)> {
     let lab = Lab::new(LabOptions::default())?;
-    let web = lab.pod("web")?;
-    let cases = storm(Ends {
-        link: Link::to_gateway(web, lab.node())?,
-        pod: [web.ip4.into(), web.ip6.into()],
-        server: [VIP4.into(), VIP6.into()],
-    });
+    let cases = storm(Ends::of(&lab, "web")?);
     Ok((lab, cases))
 }
 

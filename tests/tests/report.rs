@@ -7,11 +7,10 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::OnceLock;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use dnspath_tests::capture::{Capture, WireMessage, pair, read_messages};
-use dnspath_tests::harness::{Outcome, run};
+use dnspath_tests::harness::{Outcome, Shared, run};
 use dnspath_tests::lab::resolv_conf;
 use dnspath_tests::query::Qtype;
 use dnspath_tests::report::{LiveReport, clients, report, report_json, same};
@@ -67,12 +66,8 @@ struct Session {
 
 /// The session, made once for all tests; `Err` is the reason why it is left out.
 fn session() -> Result<Result<&'static Session, String>> {
-    static SESSION: OnceLock<Result<Result<Session, String>>> = OnceLock::new();
-    match SESSION.get_or_init(make) {
-        Ok(Ok(session)) => Ok(Ok(session)),
-        Ok(Err(reason)) => Ok(Err(reason.clone())),
-        Err(e) => Err(anyhow!("the session failed: {e:#}")),
-    }
+    static SESSION: Shared<Session> = Shared::new();
+    SESSION.get(make)
 }
 
 fn make() -> Result<Result<Session, String>> {

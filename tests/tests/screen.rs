@@ -8,12 +8,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use dnspath_tests::clock::wait_until;
 use dnspath_tests::harness::{Outcome, run};
-use dnspath_tests::packet::{Link, inject};
+use dnspath_tests::packet::inject;
 use dnspath_tests::process::output_of;
 use dnspath_tests::requirements::find;
 use dnspath_tests::screen::{Screen, TerminalState};
 use dnspath_tests::storm::{Ends, mutations, storm};
-use dnspath_tests::topology::{VIP4, VIP6};
 use dnspath_tests::tracer::binary;
 use dnspath_tests::{Client, Lab, LabOptions};
 use rustix::process::{Pid, Signal, kill_process};
@@ -43,11 +42,14 @@ fn why_not() -> Option<String> {
 }
 
 /// Starts dnspath in the terminal; returns once it shows its empty list, with what the terminal was set to before.
-fn open(screen: &Screen<'_>, environment: &str) -> Result<TerminalState> {
+fn open(screen: &Screen<'_>, environment: &str, arguments: &str) -> Result<TerminalState> {
     let before = screen.state()?;
     ensure!(before.flags.contains("alternate 0 cursor 1"), "an odd terminal: {}", before.flags);
     // The marker is not on the command's own line.
-    screen.type_line(&format!("clear; {environment} {}; echo end''ed with $?", binary()?.display()))?;
+    screen.type_line(&format!(
+        "clear; {environment} {} {arguments}; echo end''ed with $?",
+        binary()?.display()
+    ))?;
     screen.wait_for("the empty list", |text| text.contains("No DNS lookup so far."))?;
     Ok(before)
 }
@@ -75,9 +77,10 @@ fn a_lookup_is_followed(columns: u16, lines: u16) -> Result<Outcome> {
     let lab = Lab::new(LabOptions::default())?;
     let web = lab.pod("web")?;
     let screen = Screen::start(lab.node(), columns, lines)?;
-    let before = open(&screen, "")?;
+    let recording = lab.node().files().join("screen.pcapng");
+    let before = open(&screen, "", &format!("-w {}", recording.display()))?;
     screen.wait_for("the header", |text| {
-        ["dnspath", " q/s", " lost 0"].iter().all(|words| text.contains(words))
+        ["dnspath", " q/s", " lost 0", "● rec "].iter().all(|words| text.contains(words))
             && (columns < 100 || text.contains("veths"))
     })?;
     let answer = Client::Glibc.lookup(web, "payments.shop")?;
@@ -120,10 +123,12 @@ fn a_lookup_is_followed(columns: u16, lines: u16) -> Result<Outcome> {
     let servers =
         screen.wait_for("the servers", |text| text.contains("▸3 Servers") && text.contains("10.96.0.10"))?;
     ensure!(servers.contains("ANSWERED"), "no counts of the servers:\n{servers}");
+    screen.press(&["6"])?;
+    screen.wait_for("the names", |text| text.contains("▸6 Names") && text.contains("payments.shop"))?;
     screen.press(&["?"])?;
     screen.wait_for("the help", |text| text.contains("next view"))?;
     screen.press(&["?"])?;
-    screen.wait_for("the servers again", |text| text.contains("10.96.0.10"))?;
+    screen.wait_for("the names again", |text| text.contains("FAN-OUT"))?;
     screen.press(&["q"])?;
     given_back(&screen, &before, 0)?;
     Ok(Outcome::Measured(format!("{hops} hops in the ladder")))
@@ -135,7 +140,7 @@ fn ended_by(signal: Signal) -> Result<Outcome> {
     }
     let lab = Lab::new(LabOptions { server: None, ..LabOptions::default() })?;
     let screen = Screen::start(lab.node(), 80, 24)?;
-    let before = open(&screen, "")?;
+    let before = open(&screen, "", "")?;
     let pid = i32::try_from(screen.program()?).ok().and_then(Pid::from_raw).context("no such pid")?;
     kill_process(pid, signal).context("cannot send the signal")?;
     given_back(&screen, &before, 0)?;
@@ -148,7 +153,7 @@ fn a_closed_terminal_ends_it() -> Result<Outcome> {
     }
     let lab = Lab::new(LabOptions { server: None, ..LabOptions::default() })?;
     let screen = Screen::start(lab.node(), 80, 24)?;
-    open(&screen, "")?;
+    open(&screen, "", "")?;
     let directory = PathBuf::from(format!("/proc/{}", screen.program()?));
     ensure!(directory.exists(), "it does not run");
     drop(screen);
@@ -199,7 +204,7 @@ fn colours_are_left_out_where_asked_for() -> Result<Outcome> {
     for (environment, coloured) in
         [("", true), ("NO_COLOR=1", false), ("NO_COLOR=", true), ("TERM=dumb", false)]
     {
-        let before = open(&screen, environment)?;
+        let before = open(&screen, environment, "")?;
         // A lookup that fails stands out.
         Client::Glibc.lookup(lab.pod("web")?, "nothing.example.com.")?;
         screen.wait_for("the failed lookup", |text| text.contains("nxdomain"))?;
@@ -224,14 +229,10 @@ fn a_storm_and_every_size() -> Result<Outcome> {
     }
     let lab = Lab::new(LabOptions::default())?;
     let web = lab.pod("web")?;
-    let cases = storm(Ends {
-        link: Link::to_gateway(web, lab.node())?,
-        pod: [web.ip4.into(), web.ip6.into()],
-        server: [VIP4.into(), VIP6.into()],
-    });
+    let cases = storm(Ends::of(&lab, "web")?);
     let frames: Vec<Vec<u8>> = cases.iter().flat_map(|case| case.frames.clone()).collect();
     let screen = Screen::start(lab.node(), 80, 24)?;
-    let before = open(&screen, "")?;
+    let before = open(&screen, "", "")?;
     // Questions that belong to no lookup too.
     screen.press(&["a"])?;
     inject(web, &frames)?;

@@ -61,9 +61,11 @@ impl Stage {
         Ok(lines)
     }
 
-    /// Ends dnspath; what it told.
-    pub(crate) fn finish(&mut self) -> Result<Told> {
-        self.tracer.take().context("dnspath does not run")?.finish()
+    /// Ends dnspath; what it told, and what it had said on standard error.
+    pub(crate) fn finish(&mut self) -> Result<(Told, String)> {
+        let tracer = self.tracer.take().context("dnspath does not run")?;
+        let log = tracer.log()?;
+        Ok((tracer.finish()?, log))
     }
 
     /// Takes everything down.
@@ -95,7 +97,7 @@ pub(crate) fn on_quiet_stage(test: impl FnOnce(&mut Stage) -> Result<Outcome>) -
 pub(crate) fn on_stage(test: impl FnOnce(&mut Stage) -> Result<Outcome>) -> Result<Outcome> {
     on_quiet_stage(|stage| {
         if stage.tracer.is_none() {
-            let units = ["--unit", "message", "--unit", "drop"];
+            let units = ["--unit", "message", "--unit", "drop", "--unit", "finding"];
             stage.tracer = Some(Tracer::stream(stage.lab.node(), &units)?);
         }
         test(stage)

@@ -227,7 +227,43 @@ impl Finding {
             _ => 1,
         }
     }
+
+    /// Those of its subjects that stay as they are while it goes on; others grow. Two findings of one code that have the
+    /// same ones are about the same thing.
+    pub(crate) fn identity(&self) -> impl Iterator<Item = &(&'static str, String)> {
+        // Behind a client its pod comes when that is known.
+        let is_pod = |place: usize, key: &str| place == 0 && key == "pod";
+        let of_identity = move |(place, (key, _)): &(usize, &(&'static str, String))| {
+            is_pod(*place, key) || IDENTIFYING.contains(key)
+        };
+        self.subject.iter().enumerate().filter(of_identity).map(|(_, subject)| subject)
+    }
 }
+
+/// The keys of subjects that say what a finding is about, and not how far it has gone.
+const IDENTIFYING: [&str; 21] = [
+    "address",
+    "cause",
+    "client",
+    "fault",
+    "found",
+    "from",
+    "last_seen",
+    "message",
+    "messages",
+    "name",
+    "netns",
+    "outcome",
+    "place",
+    "port",
+    "rcode",
+    "reason",
+    "result",
+    "server",
+    "service",
+    "suffix",
+    "what",
+];
 
 /// The subject of a finding that stands for several.
 const OTHERS: &str = "others";

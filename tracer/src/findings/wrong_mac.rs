@@ -25,6 +25,8 @@ const MOST_FRAMES: usize = 4_096;
 struct Detail {
     /// Sent to, and the receiver's own.
     macs: Option<(MacAddress, MacAddress)>,
+    /// Sent to, of a frame that was dropped on arrival.
+    dropped_for: Option<MacAddress>,
     sent: u64,
     dropped: u64,
     answers: u64,
@@ -74,11 +76,12 @@ impl Rule for WrongMac {
         let address = drop.flow.destination.ip();
         let Some(detail) = self.groups.charge(address, 1, loss.cost(), drop.time, [evidence]) else { return };
         detail.dropped += 1;
+        detail.dropped_for = drop.destination_mac.or(detail.dropped_for);
     }
 
     fn findings(&self) -> Vec<Finding> {
         self.groups.findings(|address, group| {
-            let Detail { macs, sent, dropped, answers } = group.detail;
+            let Detail { macs, dropped_for, sent, dropped, answers } = group.detail;
             let mut finding = group.tally.finding(CODE, Severity::Error, Confidence::High);
             // The same frame may have been seen leaving and been dropped on arrival.
             finding.count = sent.max(dropped);
@@ -91,16 +94,28 @@ impl Rule for WrongMac {
                     let answers = if answers > 0 { format!(", {answers} of them answers") } else { String::new() };
                     format!("{frames} for {address} went to {to}{answers}, but its own MAC address is {own}")
                 }
-                None => format!("dropped on arrival, as for another MAC address: {frames} for {address}"),
+                None => {
+                    finding.subject.extend(dropped_for.map(|to| ("sent_to", to.to_string())));
+                    let to = dropped_for.map_or_else(String::new, |to| format!(" ({to})"));
+                    format!("dropped on arrival, as for another MAC address{to}: {frames} for {address}")
+                }
             };
             if macs.is_some() && dropped > 0 {
                 finding.summary.push_str(&format!("; {dropped} were dropped on arrival (OTHERHOST)"));
             }
             finding.blames = vec![Culprit::WrongMac(*address)];
-            finding.advice = format!(
-                "A stale or fixed neighbour entry: `ip neigh show {address}` on the node (and in the sender's pod), then `ip neigh \
-                 del`; where it comes back, two pods have one address, or a network plug-in writes it."
-            );
+            finding.advice = match macs {
+                Some(_) => format!(
+                    "A stale or fixed neighbour entry: `ip neigh show {address}` on the node (and in the sender's pod), then `ip neigh \
+                     del`; where it comes back, two pods have one address, or a network plug-in writes it."
+                ),
+                // A service's address, for one, is nobody's on the link: frames for it go to the gateway.
+                None => format!(
+                    "A stale or fixed neighbour entry of the sender: `ip route get {address}` in its namespace tells the neighbour \
+                     that this goes through (behind `via`; without one it is {address} itself), `ip neigh` the entry; then `ip neigh \
+                     del`. Where it comes back, two of them have one address, or a network plug-in writes it."
+                ),
+            };
             Some(finding)
         })
     }
@@ -109,8 +124,8 @@ impl Rule for WrongMac {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::findings::testing::{answer_lost, ask, at, drop_of, losses};
-    use crate::model::{DnsMessage, Fate, Flags, Flow, Rtype, VantageId};
+    use crate::findings::testing::{SERVER, answer_lost, ask, at, drop_of, losses, lost};
+    use crate::model::{DnsMessage, Fate, Flags, Flow, PacketDrop, Rtype, VantageId};
 
     fn frame(number: u64) -> Misdirected {
         let asked = drop_of(Fate::Dropped, at(0)).asked();
@@ -134,6 +149,24 @@ mod tests {
         let left = rule.findings();
         let arrived = answer_lost(ask("web", Rtype::A, 0).address("10.1.1.1"), "OTHERHOST", "ip_rcv");
         insta::assert_debug_snapshot!([left, losses::<WrongMac>(&[arrived], &[])]);
+    }
+
+    /// A service's address has no neighbour entry: the gateway's is wrong.
+    #[test]
+    fn a_frame_dropped_on_its_way_to_a_gateway_leads_to_the_senders_route() {
+        let mut question = lost(ask("web", Rtype::A, 0), Fate::Dropped, "OTHERHOST", "ip_rcv");
+        let sent = &mut question.transmissions[0];
+        let mut drop = PacketDrop::clone(&sent.dropped.take().unwrap());
+        (drop.flow, drop.destination_mac) = (drop.asked(), Some(MacAddress([2, 0, 0, 0, 0, 9])));
+        sent.dropped = Some(drop.into());
+        let found = losses::<WrongMac>(&[question], &[]);
+        let [finding] = found.as_slice() else { panic!("{found:?}") };
+        let said = format!(
+            "dropped on arrival, as for another MAC address (02:00:00:00:00:09): 1 frame for {SERVER}"
+        );
+        assert_eq!(finding.summary, said);
+        assert!(finding.advice.contains(&format!("`ip route get {SERVER}`")), "{}", finding.advice);
+        assert!(finding.subject.contains(&("sent_to", "02:00:00:00:00:09".into())), "{:?}", finding.subject);
     }
 
     #[test]

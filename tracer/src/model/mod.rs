@@ -33,6 +33,7 @@ pub use kernel::{Conntrack, DropMark, Fate, Misdirected, PacketDrop, Rival};
 pub use lookup::{Family, Lookup, LookupResult, Step};
 pub use name::{Name, NameBuilder, NameError};
 pub use news::News;
+pub(crate) use observer::pass_on;
 pub use observer::{Coverage, Eviction, Observer};
 pub use pods::{PodName, Pods};
 pub use question::{

@@ -48,6 +48,41 @@ pub trait Observer {
     fn evicted(&mut self, _eviction: Eviction) {}
 }
 
+/// Implements every method of [`Observer`] by telling others, in this order: `pass_on!(|it| it.first, it.second)`.
+/// What is written once cannot forget an event.
+macro_rules! pass_on {
+    (|$it:ident| $($to:expr),+ $(,)?) => {
+        $crate::model::pass_on! { @each [|$it| $($to),+]
+            message(message: &$crate::model::Message);
+            question(question: &$crate::model::Question);
+            lookup(lookup: &$crate::model::Lookup);
+            packet_drop(drop: &$crate::model::PacketDrop);
+            misdirected(frame: &$crate::model::Misdirected);
+            connect(connect: &$crate::model::Connect);
+            blind_spot(spot: &$crate::model::BlindSpot, time: $crate::model::Timestamp);
+            resolver(resolver: &$crate::model::Resolver, time: $crate::model::Timestamp);
+            lost(from: $crate::model::Timestamp, until: $crate::model::Timestamp, frames: u64);
+            rules(count: &$crate::model::RuleCount, time: $crate::model::Timestamp);
+            resides(address: std::net::IpAddr, source: u16);
+            evicted(eviction: $crate::model::Eviction);
+        }
+    };
+    (@each $others:tt $($event:ident $arguments:tt;)+) => {
+        $($crate::model::pass_on! { @one $others $event $arguments $arguments })+
+    };
+    (@one [|$it:ident| $($to:expr),+] $event:ident ($($name:ident: $kind:ty),+) $arguments:tt) => {
+        #[inline]
+        fn $event(&mut self, $($name: $kind),+) {
+            let $it = self;
+            $($crate::model::pass_on! { @tell $to, $event $arguments })+
+        }
+    };
+    (@tell $to:expr, $event:ident ($($name:ident: $kind:ty),+)) => {
+        $crate::model::Observer::$event(&mut $to, $($name),+);
+    };
+}
+pub(crate) use pass_on;
+
 /// Nobody listens.
 impl Observer for () {}
 
@@ -56,162 +91,24 @@ impl<O: Observer> Observer for Option<O> {
     fn wants_messages(&self) -> bool {
         self.as_ref().is_some_and(O::wants_messages)
     }
-    fn message(&mut self, message: &Message) {
-        if let Some(observer) = self {
-            observer.message(message);
-        }
-    }
-    fn question(&mut self, question: &Question) {
-        if let Some(observer) = self {
-            observer.question(question);
-        }
-    }
-    fn lookup(&mut self, lookup: &Lookup) {
-        if let Some(observer) = self {
-            observer.lookup(lookup);
-        }
-    }
-    fn packet_drop(&mut self, drop: &PacketDrop) {
-        if let Some(observer) = self {
-            observer.packet_drop(drop);
-        }
-    }
-    fn misdirected(&mut self, frame: &Misdirected) {
-        if let Some(observer) = self {
-            observer.misdirected(frame);
-        }
-    }
-    fn connect(&mut self, connect: &Connect) {
-        if let Some(observer) = self {
-            observer.connect(connect);
-        }
-    }
-    fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
-        if let Some(observer) = self {
-            observer.resolver(resolver, time);
-        }
-    }
-    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
-        if let Some(observer) = self {
-            observer.blind_spot(spot, time);
-        }
-    }
-    fn lost(&mut self, from: Timestamp, until: Timestamp, frames: u64) {
-        if let Some(observer) = self {
-            observer.lost(from, until, frames);
-        }
-    }
-    fn rules(&mut self, count: &RuleCount, time: Timestamp) {
-        if let Some(observer) = self {
-            observer.rules(count, time);
-        }
-    }
-    fn resides(&mut self, address: IpAddr, source: u16) {
-        if let Some(observer) = self {
-            observer.resides(address, source);
-        }
-    }
-    fn evicted(&mut self, eviction: Eviction) {
-        if let Some(observer) = self {
-            observer.evicted(eviction);
-        }
-    }
+    pass_on!(|it| match it {
+        Some(one) => one,
+        None => return,
+    });
 }
 
 impl<A: Observer, B: Observer> Observer for (A, B) {
     fn wants_messages(&self) -> bool {
         self.0.wants_messages() || self.1.wants_messages()
     }
-    fn message(&mut self, message: &Message) {
-        self.0.message(message);
-        self.1.message(message);
-    }
-    fn question(&mut self, question: &Question) {
-        self.0.question(question);
-        self.1.question(question);
-    }
-    fn lookup(&mut self, lookup: &Lookup) {
-        self.0.lookup(lookup);
-        self.1.lookup(lookup);
-    }
-    fn packet_drop(&mut self, drop: &PacketDrop) {
-        self.0.packet_drop(drop);
-        self.1.packet_drop(drop);
-    }
-    fn misdirected(&mut self, frame: &Misdirected) {
-        self.0.misdirected(frame);
-        self.1.misdirected(frame);
-    }
-    fn connect(&mut self, connect: &Connect) {
-        self.0.connect(connect);
-        self.1.connect(connect);
-    }
-    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
-        self.0.blind_spot(spot, time);
-        self.1.blind_spot(spot, time);
-    }
-    fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
-        self.0.resolver(resolver, time);
-        self.1.resolver(resolver, time);
-    }
-    fn lost(&mut self, from: Timestamp, until: Timestamp, frames: u64) {
-        self.0.lost(from, until, frames);
-        self.1.lost(from, until, frames);
-    }
-    fn rules(&mut self, count: &RuleCount, time: Timestamp) {
-        self.0.rules(count, time);
-        self.1.rules(count, time);
-    }
-    fn resides(&mut self, address: IpAddr, source: u16) {
-        self.0.resides(address, source);
-        self.1.resides(address, source);
-    }
-    fn evicted(&mut self, eviction: Eviction) {
-        self.0.evicted(eviction);
-        self.1.evicted(eviction);
-    }
+    pass_on!(|both| both.0, both.1);
 }
 
 impl<O: Observer + ?Sized> Observer for &mut O {
     fn wants_messages(&self) -> bool {
         (**self).wants_messages()
     }
-    fn message(&mut self, message: &Message) {
-        (**self).message(message);
-    }
-    fn question(&mut self, question: &Question) {
-        (**self).question(question);
-    }
-    fn lookup(&mut self, lookup: &Lookup) {
-        (**self).lookup(lookup);
-    }
-    fn packet_drop(&mut self, drop: &PacketDrop) {
-        (**self).packet_drop(drop);
-    }
-    fn misdirected(&mut self, frame: &Misdirected) {
-        (**self).misdirected(frame);
-    }
-    fn connect(&mut self, connect: &Connect) {
-        (**self).connect(connect);
-    }
-    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
-        (**self).blind_spot(spot, time);
-    }
-    fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
-        (**self).resolver(resolver, time);
-    }
-    fn lost(&mut self, from: Timestamp, until: Timestamp, frames: u64) {
-        (**self).lost(from, until, frames);
-    }
-    fn rules(&mut self, count: &RuleCount, time: Timestamp) {
-        (**self).rules(count, time);
-    }
-    fn resides(&mut self, address: IpAddr, source: u16) {
-        (**self).resides(address, source);
-    }
-    fn evicted(&mut self, eviction: Eviction) {
-        (**self).evicted(eviction);
-    }
+    pass_on!(|it| **it);
 }
 
 /// What was seen, lost, truncated, evicted: shown on every screen and in every file.

@@ -2,7 +2,7 @@
 
 use super::{
     json::{outcome, rcode, role},
-    text::{TimeOfDay, human},
+    text::{TimeOfDay, escape, human},
 };
 use crate::{
     findings::{Finding, cause},
@@ -164,7 +164,7 @@ pub(super) fn finding(line: &mut impl Write, finding: &Finding) -> io::Result<()
         finding.severity,
         finding.code,
         finding.name,
-        finding.summary
+        escape(&finding.summary)
     )
 }
 

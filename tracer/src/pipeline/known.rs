@@ -87,9 +87,13 @@ impl Known {
         for resolver in self.waiting.try_iter() {
             let resolver = Arc::new(resolver);
             let key = (resolver.pod.to_string(), resolver.container.clone());
-            if self.resolvers.len() < MOST_RESOLVERS || self.resolvers.contains_key(&key) {
-                self.resolvers.insert(key, (Arc::clone(&resolver), time));
+            if self.resolvers.len() >= MOST_RESOLVERS && !self.resolvers.contains_key(&key) {
+                // Most likely of a pod that is gone.
+                let oldest =
+                    self.resolvers.iter().min_by_key(|(_, (_, read))| *read).map(|(key, _)| key.clone());
+                oldest.and_then(|oldest| self.resolvers.remove(&oldest));
             }
+            self.resolvers.insert(key, (Arc::clone(&resolver), time));
             fresh.push(News::Resolver(resolver, time));
         }
         for spot in self.blind_waiting.drain(..) {
@@ -126,5 +130,32 @@ impl Known {
         let services = self.services.values();
         all.extend(services.map(|(service, time)| News::Service(Arc::clone(service), *time)));
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::PodName;
+
+    /// On a node whose pods come and go for days, a file that begins later has those that are there.
+    #[test]
+    fn the_newest_resolvers_are_kept() {
+        let (mut known, _found, sender) = Known::new(Pods::new());
+        let of_pod = |number: usize| Resolver {
+            pod: PodName { namespace: "shop".into(), name: format!("web-{number}") },
+            ..Resolver::default()
+        };
+        for number in 0..MOST_RESOLVERS + 10 {
+            sender.send(of_pod(number)).unwrap();
+            known.fresh(Timestamp::from_nanos(number as u64));
+        }
+        let told = known.all();
+        let has = |number| {
+            let name = of_pod(number).pod;
+            told.iter().any(|news| matches!(news, News::Resolver(resolver, _) if resolver.pod == name))
+        };
+        assert_eq!(told.len(), MOST_RESOLVERS);
+        assert_eq!([has(0), has(9), has(10), has(MOST_RESOLVERS + 9)], [false, false, true, true]);
     }
 }

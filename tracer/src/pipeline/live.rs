@@ -25,7 +25,7 @@ use crate::{
         Vantage, Vantages,
     },
     node,
-    output::{Format, Stream, Unit},
+    output::{Format, Stream, Unit, text::escape},
     trace::Origin,
     tui::{self, Feed, Limits, Request, SharedFeed},
 };
@@ -72,6 +72,8 @@ pub(super) struct Tick {
     coverage: Coverage,
     attached: usize,
     notes: Vec<String>,
+    /// How long it is being recorded.
+    recording: Option<Duration>,
     /// What conntrack counted since the start, CPU by CPU; empty where it cannot be read.
     pub(super) conntrack_per_cpu: Vec<Conntrack>,
 }
@@ -216,7 +218,7 @@ impl Live {
                     flight.save_if_asked(now, self.capture.lost(), || self.known.all());
                 }
                 loss.read(self.capture.lost(), now, out);
-                tick(out, &self.tick())?;
+                tick(out, &self.tick(now))?;
                 next_tick = now + TICK;
             }
             if self.stop.requested() || self.until.is_some_and(|until| now >= until) {
@@ -233,7 +235,7 @@ impl Live {
         self.drain(ended, out);
         self.session.finish(out);
         loss.read(self.capture.lost(), ended, out);
-        let last = self.tick();
+        let last = self.tick(ended);
         tick(out, &last)?;
         let counts = Counts::of(&self.capture);
         let recorded = self.recorder.take().map(|recorder| recorder.finish(ended, &counts));
@@ -273,7 +275,8 @@ impl Live {
         }
     }
 
-    fn tick(&self) -> Tick {
+    fn tick(&self, now: Timestamp) -> Tick {
+        let recorder = self.recorder.as_ref().filter(|recorder| recorder.is_running());
         Tick {
             coverage: Coverage {
                 conntrack: self.capture.conntrack(),
@@ -281,6 +284,7 @@ impl Live {
             },
             attached: self.capture.attached(),
             notes: self.notes.take_fresh(),
+            recording: recorder.map(|_| now.since(self.started)),
             conntrack_per_cpu: self.capture.conntrack_per_cpu(),
         }
     }
@@ -365,7 +369,7 @@ pub(super) struct Problems {
 impl Problems {
     pub(super) fn tell(&mut self, tick: &Tick) {
         for note in &tick.notes {
-            tell(note);
+            tell(&escape(note));
         }
         if tick.coverage.lost > self.lost {
             self.lost = tick.coverage.lost;
@@ -535,7 +539,8 @@ pub fn tui(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
                 status.interfaces = interfaces(&vantages, tick.attached);
                 // Blind spots stand among the findings; up here they would take the lookups' room for good.
                 let shown = tick.notes.iter().filter(|note| !note.starts_with(NOT_SEEN));
-                status.notes.extend(shown.cloned());
+                status.warn(shown.cloned());
+                status.recording = tick.recording.map(|elapsed| tui::Recording { elapsed });
                 Ok(())
             });
             // The screen has nothing more to show once nobody reads.

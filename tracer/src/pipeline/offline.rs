@@ -16,7 +16,7 @@ use crate::{
     engine::{Config, SearchList},
     findings::Source,
     model::{Coverage, News, Observer, Pods, Timestamp, Vantages},
-    output::{ClockView, Stream},
+    output::{ClockView, Stream, text::escape},
     trace::{MergedReader, Told, TraceError},
 };
 use anyhow::{Context, bail};
@@ -167,8 +167,7 @@ pub(super) fn sources(reader: &MergedReader, clocks: &[Clock]) -> Vec<Source> {
 /// The file's name without its folder, as it can be shown: paths may hold anything.
 fn base_name(path: &str) -> String {
     let name = Path::new(path).file_name().map_or(path.into(), |name| name.to_string_lossy());
-    let escaped = |c: char| if c.is_control() { c.escape_default().collect() } else { c.to_string() };
-    name.chars().map(escaped).collect()
+    escape(&name).into_owned()
 }
 
 /// The clocks that are worth a word: those that differ, and those that could not be compared though they should.

@@ -195,7 +195,13 @@ impl Window {
     /// Whether `time` is in it.
     #[must_use]
     pub fn contains(&self, time: Timestamp) -> bool {
-        self.since.is_none_or(|since| time >= since) && self.until.is_none_or(|until| time <= until)
+        self.since.is_none_or(|since| time >= since) && !self.is_over(time)
+    }
+
+    /// Whether `time` is behind it. What was known of the node before a window is true in it, and not what came later.
+    #[must_use]
+    pub fn is_over(&self, time: Timestamp) -> bool {
+        self.until.is_some_and(|until| time > until)
     }
 }
 
@@ -448,11 +454,13 @@ impl<O: Observer> Observer for Selected<'_, O> {
         }
     }
     fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
-        self.observer.blind_spot(spot, time);
+        if !self.selection.window.is_over(time) {
+            self.observer.blind_spot(spot, time);
+        }
     }
     fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
         let admits = &self.selection.pod_filter;
-        if admits.admits_all() || admits.admits(&resolver.pod) {
+        if !self.selection.window.is_over(time) && (admits.admits_all() || admits.admits(&resolver.pod)) {
             self.observer.resolver(resolver, time);
         }
     }
@@ -460,7 +468,9 @@ impl<O: Observer> Observer for Selected<'_, O> {
         self.observer.lost(from, until, frames);
     }
     fn rules(&mut self, count: &RuleCount, time: Timestamp) {
-        self.observer.rules(count, time);
+        if !self.selection.window.is_over(time) {
+            self.observer.rules(count, time);
+        }
     }
     fn resides(&mut self, address: IpAddr, source: u16) {
         self.observer.resides(address, source);

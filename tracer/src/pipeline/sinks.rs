@@ -6,17 +6,11 @@ use crate::{
         options::{ExitStatus, ReportOptions},
     },
     findings::{Findings, Source, name_pods},
-    model::{
-        BlindSpot, Connect, Coverage, Eviction, Lookup, Message, Misdirected, Observer, PacketDrop, Pods,
-        Question, Resolver, RuleCount, Timestamp, Vantages,
-    },
+    model::{Coverage, Observer, Pods, Timestamp, Vantages, pass_on},
     output::{Baseline, ClockView, Known, LookupLog, Page, Report, Stream, Unit},
     stats::Stats,
 };
-use std::{
-    io::{self, BufWriter, Write},
-    net::IpAddr,
-};
+use std::io::{self, BufWriter, Write};
 
 /// Lines, and the findings that come last: only then are they whole.
 pub(super) struct StreamSinks<W> {
@@ -53,65 +47,7 @@ impl<W: Write> Observer for StreamSinks<W> {
     fn wants_messages(&self) -> bool {
         self.findings.is_some() || self.stream.wants_messages()
     }
-    fn message(&mut self, message: &Message) {
-        self.stream.message(message);
-        if let Some(findings) = &mut self.findings {
-            findings.message(message);
-        }
-    }
-    fn question(&mut self, question: &Question) {
-        self.stream.question(question);
-        if let Some(findings) = &mut self.findings {
-            findings.question(question);
-        }
-    }
-    fn lookup(&mut self, lookup: &Lookup) {
-        self.stream.lookup(lookup);
-        if let Some(findings) = &mut self.findings {
-            findings.lookup(lookup);
-        }
-    }
-    fn packet_drop(&mut self, drop: &PacketDrop) {
-        self.stream.packet_drop(drop);
-        if let Some(findings) = &mut self.findings {
-            findings.packet_drop(drop);
-        }
-    }
-    fn misdirected(&mut self, frame: &Misdirected) {
-        if let Some(findings) = &mut self.findings {
-            findings.misdirected(frame);
-        }
-    }
-    fn connect(&mut self, connect: &Connect) {
-        if let Some(findings) = &mut self.findings {
-            findings.connect(connect);
-        }
-    }
-    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
-        if let Some(findings) = &mut self.findings {
-            findings.blind_spot(spot, time);
-        }
-    }
-    fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
-        if let Some(findings) = &mut self.findings {
-            findings.resolver(resolver, time);
-        }
-    }
-    fn lost(&mut self, from: Timestamp, until: Timestamp, frames: u64) {
-        if let Some(findings) = &mut self.findings {
-            findings.lost(from, until, frames);
-        }
-    }
-    fn rules(&mut self, count: &RuleCount, time: Timestamp) {
-        if let Some(findings) = &mut self.findings {
-            findings.rules(count, time);
-        }
-    }
-    fn resides(&mut self, address: IpAddr, source: u16) {
-        if let Some(findings) = &mut self.findings {
-            findings.resides(address, source);
-        }
-    }
+    pass_on!(|sinks| sinks.stream, sinks.findings);
 }
 
 /// What a report is made of.
@@ -143,39 +79,7 @@ impl Before {
 }
 
 impl Observer for Before {
-    fn message(&mut self, message: &Message) {
-        self.stats.message(message);
-        self.findings.message(message);
-    }
-    fn question(&mut self, question: &Question) {
-        self.stats.question(question);
-        self.findings.question(question);
-        self.known.question(question);
-    }
-    fn lookup(&mut self, lookup: &Lookup) {
-        self.stats.lookup(lookup);
-        self.findings.lookup(lookup);
-        self.known.lookup(lookup);
-    }
-    fn packet_drop(&mut self, drop: &PacketDrop) {
-        self.stats.packet_drop(drop);
-        self.findings.packet_drop(drop);
-    }
-    fn connect(&mut self, connect: &Connect) {
-        self.findings.connect(connect);
-    }
-    fn lost(&mut self, from: Timestamp, until: Timestamp, frames: u64) {
-        self.findings.lost(from, until, frames);
-    }
-    fn rules(&mut self, count: &RuleCount, time: Timestamp) {
-        self.findings.rules(count, time);
-    }
-    fn resides(&mut self, address: IpAddr, source: u16) {
-        self.findings.resides(address, source);
-    }
-    fn misdirected(&mut self, frame: &Misdirected) {
-        self.findings.misdirected(frame);
-    }
+    pass_on!(|before| before.stats, before.findings, before.known);
 }
 
 /// What a source says of itself at its end.
@@ -264,50 +168,5 @@ impl ReportSinks {
 }
 
 impl Observer for ReportSinks {
-    fn message(&mut self, message: &Message) {
-        self.stats.message(message);
-        self.findings.message(message);
-    }
-    fn question(&mut self, question: &Question) {
-        self.stats.question(question);
-        self.findings.question(question);
-        self.known.question(question);
-        self.page.question(question);
-    }
-    fn lookup(&mut self, lookup: &Lookup) {
-        self.stats.lookup(lookup);
-        self.findings.lookup(lookup);
-        self.known.lookup(lookup);
-        self.page.lookup(lookup);
-        self.log.lookup(lookup);
-    }
-    fn packet_drop(&mut self, drop: &PacketDrop) {
-        self.stats.packet_drop(drop);
-        self.findings.packet_drop(drop);
-    }
-    fn misdirected(&mut self, frame: &Misdirected) {
-        self.findings.misdirected(frame);
-        self.page.misdirected(frame);
-    }
-    fn connect(&mut self, connect: &Connect) {
-        self.findings.connect(connect);
-    }
-    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
-        self.findings.blind_spot(spot, time);
-    }
-    fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
-        self.findings.resolver(resolver, time);
-    }
-    fn lost(&mut self, from: Timestamp, until: Timestamp, frames: u64) {
-        self.findings.lost(from, until, frames);
-    }
-    fn rules(&mut self, count: &RuleCount, time: Timestamp) {
-        self.findings.rules(count, time);
-    }
-    fn resides(&mut self, address: IpAddr, source: u16) {
-        self.findings.resides(address, source);
-    }
-    fn evicted(&mut self, eviction: Eviction) {
-        self.stats.evicted(eviction);
-    }
+    pass_on!(|sinks| sinks.stats, sinks.findings, sinks.known, sinks.page, sinks.log);
 }

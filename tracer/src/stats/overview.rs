@@ -37,7 +37,8 @@ impl Observer for Overview {
         bucket.lookups += 1;
         bucket.failed += u64::from(lookup.result.is_failure());
         let without = u64::from(!matches!(lookup.result, LookupResult::Ok | LookupResult::Incomplete));
-        let share = Share { lookups: 1, without, queries: u64::from(lookup.queries), took: lookup.duration };
+        let (queries, took) = (u64::from(lookup.queries), lookup.duration);
+        let share = Share { lookups: 1, without, queries, took, ..Share::default() };
         self.clients.add(&lookup.client, share);
         self.names.add(&lookup.name, share);
     }

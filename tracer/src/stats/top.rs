@@ -14,6 +14,10 @@ pub struct Share {
     pub without: u64,
     /// Query messages.
     pub queries: u64,
+    /// Answers, where who counts them looks at these.
+    pub answers: u64,
+    /// Of them, those NXDOMAIN.
+    pub nxdomain: u64,
     /// How long these lookups took, together.
     pub took: Duration,
 }
@@ -43,6 +47,8 @@ impl<K: Clone + Eq + Hash + Ord> Top<K> {
         share.lookups += one.lookups;
         share.without += one.without;
         share.queries += one.queries;
+        share.answers += one.answers;
+        share.nxdomain += one.nxdomain;
         share.took = share.took.saturating_add(one.took);
     }
 

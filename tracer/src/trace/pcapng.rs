@@ -153,7 +153,7 @@ impl Section {
     /// Drops that the file itself tells of. Statistics and packet blocks tell of the same drops.
     pub(super) fn lost(&self) -> u64 {
         let current: u64 = self.interfaces.iter().map(|interface| interface.dropped).sum();
-        self.dropped_between.max(self.dropped_before.saturating_add(current))
+        self.dropped_between.max(self.dropped_before.saturating_add(current)).min(text::MOST_COUNTED)
     }
 
     /// The drops of this section's interfaces.
@@ -192,7 +192,8 @@ impl Section {
     }
 
     fn begin(&mut self, body: Block<'_>) {
-        self.dropped_before += self.interfaces.iter().map(|interface| interface.dropped).sum::<u64>();
+        let dropped = self.interfaces.iter().map(|interface| interface.dropped).sum();
+        self.dropped_before = self.dropped_before.saturating_add(dropped);
         self.interfaces.clear();
         self.recorded_before = self.recorded();
         self.recorded = None;
@@ -229,7 +230,7 @@ impl Section {
     fn count(&mut self, statistics: RawStatistics<'_>) {
         let Some(interface) = self.interfaces.get_mut(statistics.interface) else { return };
         // Counted from the start of the capture: the last one says it all.
-        interface.dropped = interface.dropped.max(statistics.dropped);
+        interface.dropped = interface.dropped.max(statistics.dropped.min(text::MOST_COUNTED));
         let of_session = || {
             let (started, ended) =
                 (interface.clock.time(statistics.started?), interface.clock.time(statistics.ended?));

@@ -4,7 +4,10 @@
 //! `dnspath: recording; conntrack insert_failed 1 clash_resolve 3 …`; the last one says `recorded` in place of
 //! `recording`.
 
-use super::note::{PREFIX, SEPARATOR};
+use super::{
+    note::{PREFIX, SEPARATOR},
+    text,
+};
 use crate::model::{Conntrack, Timestamp, VantageId};
 use std::fmt::Write as _;
 
@@ -85,7 +88,7 @@ impl Recorded {
                 let counts: &mut Conntrack = conntrack.get_or_insert_default();
                 while let (Some(name), Some(value)) = (words.next(), words.next()) {
                     if let Some((_, counter)) = COUNTERS.iter().find(|(known, _)| *known == name) {
-                        *counter(counts) = value.parse().ok()?;
+                        *counter(counts) = text::count(value)?;
                     }
                 }
             }
@@ -156,6 +159,9 @@ mod tests {
         assert_eq!(read(b"dnspath: \xff"), None);
         let odd = read(b"dnspath: recording; weather fine; conntrack later 7 drop 2 found").unwrap();
         assert_eq!(odd.conntrack, Some(Conntrack { drop: 2, ..Conntrack::default() }));
+        // A sum of such counts is none that overflows.
+        let wild = read(b"dnspath: recording; conntrack entries 18446744073709551615").unwrap();
+        assert_eq!(wild.conntrack.map(|counted| counted.entries), Some(text::MOST_COUNTED));
     }
 
     #[test]

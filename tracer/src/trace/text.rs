@@ -4,6 +4,14 @@
 /// their namespaces' 63; other programs put more there.
 pub(super) const MAX_TEXT: usize = 384;
 
+/// A file that counts more than this is wrong, and sums of its counts would overflow.
+pub(super) const MOST_COUNTED: u64 = 1 << 40;
+
+/// A count as a comment has it.
+pub(super) fn count(text: &str) -> Option<u64> {
+    text.parse::<u64>().ok().map(|count| count.min(MOST_COUNTED))
+}
+
 /// Text of a file as it may be shown: bounded, control characters escaped.
 pub(super) fn printable(bytes: &[u8]) -> String {
     escaped(String::from_utf8_lossy(bytes).chars(), MAX_TEXT)
@@ -48,6 +56,12 @@ mod tests {
         assert_eq!(printable(b"\x1b[31m"), "\\u{1b}[31m");
         assert_eq!(printable(&[b'x'; 60_000]).len(), MAX_TEXT);
         assert_eq!(one_part("a; b\n"), "a, b\\n");
+    }
+
+    #[test]
+    fn counts_are_bounded() {
+        assert_eq!(count("18446744073709551615"), Some(MOST_COUNTED));
+        assert_eq!((count("7"), count("-1"), count("")), (Some(7), None, None));
     }
 
     proptest! {

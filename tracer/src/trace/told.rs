@@ -11,7 +11,10 @@
 //! `dnspath: service; found at 1795176000.412000000; address 10.96.0.10:53; name kube-system/kube-dns:dns; backends
 //! 10.244.0.2:53 10.244.0.3:53`; the record beside it is for other programs.
 
-use super::note::{PREFIX, SEPARATOR};
+use super::{
+    note::{PREFIX, SEPARATOR},
+    text,
+};
 use crate::model::{BlindSpot, Libc, News, PodName, Resolver, RuleCount, Service, Timestamp};
 use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr, sync::Arc};
 
@@ -182,9 +185,9 @@ fn rules<'a>(parts: impl Iterator<Item = &'a str>) -> Option<News> {
         match key {
             "counted" => counted_at = Some(time_of(value.strip_prefix("at ")?)?),
             "netns" => counted.netns = plain(value)?,
-            "count" => counted.rules = value.parse().ok()?,
-            "duplicates" => counted.duplicates = value.parse().ok()?,
-            "times" => times = value.parse().ok()?,
+            "count" => counted.rules = text::count(value)?,
+            "duplicates" => counted.duplicates = text::count(value)?,
+            "times" => times = text::count(value)?,
             "rule" => counted.worst = Some((plain(value)?, times)),
             _ => {}
         }
@@ -416,7 +419,7 @@ mod tests {
             Some(("-t nat -A POSTROUTING -m comment --comment \"a; b\\n\" -j MASQUERADE".to_owned(), 7));
         for counted in [
             RuleCount { netns: "node-7".into(), rules: 12, duplicates: 6, worst },
-            RuleCount { netns: "\u{1b}; rule x".into(), rules: u64::MAX, ..RuleCount::default() },
+            RuleCount { netns: "\u{1b}; rule x".into(), rules: text::MOST_COUNTED, ..RuleCount::default() },
             RuleCount::default(),
         ] {
             let comment = of_rules(&counted, at(1_795_176_000_412_000_000));

@@ -25,6 +25,38 @@ pub(super) struct Column<R: 'static> {
     pub(super) tone: fn(&R) -> Tone,
 }
 
+/// Nothing stands out.
+pub(super) const fn plain<R>(_: &R) -> Tone {
+    Tone::Plain
+}
+
+impl<R> Column<R> {
+    /// A number.
+    pub(super) const fn count(
+        key: &'static str,
+        title: &'static str,
+        about: &'static str,
+        width: u16,
+        priority: u8,
+        value: fn(&R) -> Value<'_>,
+    ) -> Self {
+        let width = Width::Fixed(width);
+        Self { key, title, about, width, priority, kind: Kind::Count, value, tone: plain }
+    }
+
+    /// Text.
+    pub(super) const fn text(
+        key: &'static str,
+        title: &'static str,
+        about: &'static str,
+        width: Width,
+        priority: u8,
+        value: fn(&R) -> Value<'_>,
+    ) -> Self {
+        Self { key, title, about, width, priority, kind: Kind::Text, value, tone: plain }
+    }
+}
+
 /// The columns a cell takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Width {

@@ -7,6 +7,7 @@
 use super::{
     found::{FindingRow, Found},
     kernel::Drops,
+    names::{NameRow, Names},
     pods::{PodRow, Pods},
     row::{Row, Setting},
     servers::{self, ServerRow},
@@ -14,10 +15,10 @@ use super::{
     text,
 };
 use crate::{
-    findings::Findings,
+    findings::{Findings, Source},
     model::{
         BlindSpot, Connect, Lookup, LookupResult, Message, MessageKind, Misdirected, Observer, PacketDrop,
-        Question, QuestionId, Resolver, RuleCount, Timestamp, Vantages,
+        Question, QuestionId, Resolver, RuleCount, Timestamp, Vantages, pass_on,
     },
     output::ladder::Ladder,
     stats::{Role, Servers},
@@ -67,6 +68,8 @@ pub struct Feed {
     told: u64,
     pods: Pods,
     pod_rows: Vec<Arc<PodRow>>,
+    looked_up: Names,
+    name_rows: Vec<Arc<NameRow>>,
     oldest: Option<Timestamp>,
     status: Status,
     newest: Timestamp,
@@ -126,6 +129,8 @@ impl Feed {
             told: 0,
             pods: Pods::default(),
             pod_rows: Vec::new(),
+            looked_up: Names::default(),
+            name_rows: Vec::new(),
             oldest: None,
             status: Status::default(),
             newest: Timestamp::EPOCH,
@@ -154,6 +159,11 @@ impl Feed {
         self.status = other.status.clone();
         self.restarts = other.restarts + 1;
         self
+    }
+
+    /// Says which files are read together.
+    pub fn set_sources(&mut self, sources: Vec<Source>) {
+        self.findings.set_sources(sources);
     }
 
     /// The facts of the header, for the pipeline to fill in.
@@ -192,16 +202,33 @@ impl Feed {
         servers::rows(&self.servers, name)
     }
 
-    /// The findings and the pods, made anew where that is due at `now`.
-    pub(super) fn rows(&mut self, now: Timestamp) -> (&[Arc<FindingRow>], &[Arc<PodRow>]) {
+    /// How many names were looked up; `None` where some were forgotten.
+    pub(super) fn names_met(&self) -> Option<usize> {
+        self.looked_up.met()
+    }
+
+    /// Makes the lines of findings, pods and names anew, where that is due at `now`.
+    pub(super) fn refresh_rows(&mut self, now: Timestamp) {
         let span = (self.oldest.unwrap_or_default(), self.newest);
         let nobody = crate::model::Pods::default();
         let names = self.names.as_ref().unwrap_or(&nobody);
         if self.found.refresh(&self.findings, self.told, now, (&self.status.coverage, span), names) {
             let name = |client, time| Some(names.name_at(client, time)?.to_string());
             self.pod_rows = self.pods.rows(name);
+            self.name_rows = self.looked_up.rows();
         }
-        (self.found.rows(), &self.pod_rows)
+    }
+
+    pub(super) fn finding_rows(&self) -> &[Arc<FindingRow>] {
+        self.found.rows()
+    }
+
+    pub(super) fn pod_rows(&self) -> &[Arc<PodRow>] {
+        &self.pod_rows
+    }
+
+    pub(super) fn name_rows(&self) -> &[Arc<NameRow>] {
+        &self.name_rows
     }
 
     pub(super) const fn drops(&self) -> &Drops {
@@ -320,6 +347,7 @@ impl Observer for Feed {
         self.newest = self.newest.max(lookup.end());
         self.findings.lookup(lookup);
         self.pods.lookup(lookup);
+        self.looked_up.lookup(lookup);
         let kind = if is_unusual(lookup) { LaneKind::Unusual } else { LaneKind::Ordinary };
         if !self.wants(kind) {
             return;
@@ -450,37 +478,5 @@ impl SharedFeed {
 }
 
 impl Observer for SharedFeed {
-    fn message(&mut self, message: &Message) {
-        self.lock().message(message);
-    }
-    fn question(&mut self, question: &Question) {
-        self.lock().question(question);
-    }
-    fn lookup(&mut self, lookup: &Lookup) {
-        self.lock().lookup(lookup);
-    }
-    fn packet_drop(&mut self, drop: &PacketDrop) {
-        self.lock().packet_drop(drop);
-    }
-    fn connect(&mut self, connect: &Connect) {
-        self.lock().connect(connect);
-    }
-    fn lost(&mut self, from: Timestamp, until: Timestamp, frames: u64) {
-        self.lock().lost(from, until, frames);
-    }
-    fn rules(&mut self, count: &RuleCount, time: Timestamp) {
-        self.lock().rules(count, time);
-    }
-    fn resides(&mut self, address: IpAddr, source: u16) {
-        self.lock().resides(address, source);
-    }
-    fn blind_spot(&mut self, spot: &BlindSpot, time: Timestamp) {
-        self.lock().blind_spot(spot, time);
-    }
-    fn misdirected(&mut self, frame: &Misdirected) {
-        self.lock().misdirected(frame);
-    }
-    fn resolver(&mut self, resolver: &Resolver, time: Timestamp) {
-        self.lock().resolver(resolver, time);
-    }
+    pass_on!(|shared| *shared.lock());
 }

@@ -7,6 +7,7 @@ use crate::{
     output::text::human,
 };
 use std::{
+    collections::HashSet,
     hash::{BuildHasher, Hash, Hasher},
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -19,7 +20,7 @@ const EVERY: Duration = Duration::from_millis(500);
 /// One line of the findings view.
 #[derive(Debug)]
 pub(super) struct FindingRow {
-    /// Of its code and subject: stays while it is told.
+    /// Of its code and of what it is about: its own, and stays while it is told.
     pub(super) key: u64,
     /// Its place, from 1.
     pub(super) rank: u64,
@@ -71,7 +72,16 @@ impl Found {
         let mut findings = rules.ranked(seen.0, seen.1);
         name_pods(&mut findings, pods);
         let unexplained = findings.into_iter().filter(|finding| finding.explained_by.is_none());
-        self.rows = unexplained.zip(1..).map(|(finding, rank)| Arc::new(row(finding, rank))).collect();
+        // Of those that are about the same, each is a line of its own all the same.
+        let mut keys = HashSet::new();
+        let row = |(finding, rank)| {
+            let mut row = row(finding, rank);
+            while !keys.insert(row.key) {
+                row.key = row.key.wrapping_add(1);
+            }
+            Arc::new(row)
+        };
+        self.rows = unexplained.zip(1..).map(row).collect();
         true
     }
 
@@ -83,8 +93,7 @@ impl Found {
 fn row(finding: Finding, rank: u64) -> FindingRow {
     let mut hasher = foldhash::fast::FixedState::default().build_hasher();
     finding.code.hash(&mut hasher);
-    // The first of its subjects says whom or what it is about; others grow as it goes on.
-    finding.subject.first().hash(&mut hasher);
+    finding.identity().for_each(|subject| subject.hash(&mut hasher));
     let addresses = finding.subject.iter().flat_map(|(key, value)| {
         value.split(' ').filter_map(move |word| Some((*key, word.parse::<IpAddr>().ok()?)))
     });

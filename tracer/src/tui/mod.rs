@@ -13,6 +13,7 @@ mod found;
 mod header;
 mod kernel;
 mod keys;
+mod names;
 mod pods;
 mod row;
 mod servers;

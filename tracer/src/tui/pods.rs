@@ -134,7 +134,7 @@ impl Pods {
         }
     }
 
-    /// All lines; those of one name are one.
+    /// All lines; those of one name are one. A line's key is the place of its first client, which stays.
     pub(super) fn rows(&self, name: impl Fn(IpAddr, Timestamp) -> Option<String>) -> Vec<Arc<PodRow>> {
         let mut rows: Vec<(Option<Box<str>>, Vec<IpAddr>, Counts)> = Vec::new();
         let mut known: HashMap<Box<str>, usize> = HashMap::new();
@@ -158,18 +158,16 @@ impl Pods {
         if self.others.lookups > 0 {
             rows.push((Some("all others".into()), Vec::new(), self.others.clone()));
         }
-        rows.into_iter()
-            .enumerate()
-            .map(|(key, (who, addresses, counts))| Arc::new(self.row(key as u64, who, &addresses, counts)))
-            .collect()
+        rows.into_iter().map(|(who, addresses, counts)| Arc::new(self.row(who, &addresses, counts))).collect()
     }
 
-    fn row(&self, key: u64, who: Option<Box<str>>, addresses: &[IpAddr], counts: Counts) -> PodRow {
+    fn row(&self, who: Option<Box<str>>, addresses: &[IpAddr], counts: Counts) -> PodRow {
         let setting = addresses.iter().find_map(|address| self.settings.get(address)).map(|known| &**known);
         let nothing = Setting::default();
         let shown = setting.unwrap_or(&nothing);
+        let place = addresses.first().and_then(|first| self.places.get(first));
         PodRow {
-            key,
+            key: place.map_or(u64::MAX, |place| *place as u64),
             named: who.is_some() && !addresses.is_empty(),
             who: who.unwrap_or_else(|| addresses.first().map_or_else(String::new, IpAddr::to_string).into()),
             addresses: addresses.iter().map(|address| SocketAddr::new(*address, 0)).collect(),
@@ -185,5 +183,29 @@ impl Pods {
             search: shown.search.clone(),
             nameserver: shown.nameserver.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::findings::testing::direct;
+
+    /// The cursor would move to another pod.
+    #[test]
+    fn a_line_keeps_its_key_when_two_before_it_become_one() {
+        let mut pods = Pods::default();
+        for last in 1..=3 {
+            let mut one = direct("web", 1);
+            one.client = IpAddr::from([10, 0, 0, last]);
+            pods.lookup(&one);
+        }
+        let keys = |rows: Vec<Arc<PodRow>>| -> Vec<(String, u64)> {
+            rows.iter().map(|row| (row.who.to_string(), row.key)).collect()
+        };
+        let before = keys(pods.rows(|_, _| None));
+        let is_third = |address: IpAddr| address == IpAddr::from([10, 0, 0, 3]);
+        let after = keys(pods.rows(|address, _| (!is_third(address)).then(|| "shop/web".into())));
+        assert_eq!(after, [("shop/web".to_owned(), before[0].1), before[2].clone()]);
     }
 }

@@ -4,6 +4,7 @@ use super::{
     feed::{Feed, Shown},
     found::FindingRow,
     kernel::DropRow,
+    names::NameRow,
     pods::PodRow,
     row::Row,
     servers::ServerRow,
@@ -27,6 +28,10 @@ pub struct Snapshot {
     pub(super) findings: Vec<Arc<FindingRow>>,
     pub(super) servers: Vec<Arc<ServerRow>>,
     pub(super) pods: Vec<Arc<PodRow>>,
+    /// Those that cost most queries.
+    pub(super) names: Vec<Arc<NameRow>>,
+    /// How many there are; `None`: very many.
+    pub(super) names_met: Option<usize>,
     /// Drops and clashes, the newest last.
     pub(super) drops: VecDeque<Arc<DropRow>>,
     /// How many there were.
@@ -59,9 +64,11 @@ impl Snapshot {
             changed |= lane.copy_to(copy);
             *sampled = lane.sampled();
         }
-        let (findings, pods) = feed.rows(now);
-        self.findings = findings.to_vec();
-        self.pods = pods.to_vec();
+        feed.refresh_rows(now);
+        self.findings = feed.finding_rows().to_vec();
+        self.pods = feed.pod_rows().to_vec();
+        self.names = feed.name_rows().to_vec();
+        self.names_met = feed.names_met();
         self.servers = feed.servers();
         feed.drops().copy_to(&mut self.drops);
         self.drops_told = feed.drops().told();

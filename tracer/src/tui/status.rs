@@ -6,6 +6,9 @@ use crate::{
 };
 use std::time::Duration;
 
+/// Warnings kept: a session may go on for months.
+const MOST_NOTES: usize = 64;
+
 /// Facts about the session that only the pipeline knows; it fills them in as they change.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
@@ -63,6 +66,12 @@ pub struct Said {
 }
 
 impl Status {
+    /// Adds warnings; of very many the oldest go.
+    pub fn warn(&mut self, notes: impl IntoIterator<Item = String>) {
+        self.notes.extend(notes);
+        self.notes.drain(..self.notes.len().saturating_sub(MOST_NOTES));
+    }
+
     /// Says something on the screen's last line.
     pub fn say(&mut self, text: impl Into<String>) {
         self.said = Said { serial: self.said.serial + 1, text: text.into() };

@@ -1,7 +1,7 @@
-use super::*;
+use super::{text::BLIND_SPOTS, *};
 use crate::{
     findings::{Findings, testing::*},
-    model::{Family, Fate, Lookup, LookupResult, Observer, RetransmissionKind, Rtype, Service},
+    model::{BlindSpot, Family, Fate, Lookup, LookupResult, Observer, RetransmissionKind, Rtype, Service},
 };
 use std::net::SocketAddr;
 
@@ -110,6 +110,35 @@ fn many_findings_stay_few_lines() {
     assert!(text.starts_with("300 warnings: "), "{text}");
     assert!(text.contains("and 298 more of this kind with a count of 1,788"), "{text}");
     assert!(text.lines().count() <= 40, "{text}");
+}
+
+#[test]
+fn each_blind_spot_is_told() {
+    let mut session = session(&[direct("web", 1)]);
+    for number in 0..14 {
+        let spot =
+            BlindSpot::new(&format!("{number:02}"), format!("found {number}"), "much", "Look elsewhere.");
+        session.findings.blind_spot(&spot, at(0));
+    }
+    let (text, _) = printed(&session, false);
+    assert!(text.starts_with("Nothing wrong found (14 notes): "), "{text}");
+    for number in 0..BLIND_SPOTS {
+        assert!(text.contains(&format!("    found {number}; not seen: much.\n")), "{number}: {text}");
+    }
+    assert!(text.contains("and 2 more of this kind with a count of 2"), "{text}");
+    assert_eq!(text.matches("Look elsewhere").count(), 1, "{text}");
+}
+
+/// What a file says of a session is unescaped when it is read.
+#[test]
+fn words_of_a_file_are_escaped() {
+    let mut session = session(&[direct("web", 1)]);
+    let spot = BlindSpot::new("a\x1b[2J", "\u{9b}31mfound\u{202e}", "b\nc", "\x1b]0;title\x07");
+    session.findings.blind_spot(&spot, at(0));
+    let (text, _) = printed(&session, false);
+    assert!(text.contains(r"    \u{9b}31mfound\u{202e}; not seen: b\u{a}c."), "{text}");
+    assert!(text.contains(r"    -> \u{1b}]0;title\u{7}"), "{text}");
+    assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::{
     model::LookupResult,
     output::{
         drops::ConntrackView,
-        text::{DateTime, TimeOfDay, count, human},
+        text::{DateTime, TimeOfDay, count, escape, human},
     },
     stats::Totals,
 };
@@ -17,6 +17,9 @@ const WIDTH: usize = 110;
 const INDENT: &str = "    ";
 /// Servers listed; the JSON report has them all.
 const SERVERS: usize = 5;
+/// Blind spots: no two of them are of a kind, and there is no worst one.
+const BLIND_SPOT: &str = "DP902";
+pub(super) const BLIND_SPOTS: usize = 12;
 /// Frame numbers shown for an example.
 const FRAMES: usize = 6;
 /// An answer as slow as this is worth a word in the verdict.
@@ -248,7 +251,9 @@ fn codes<'a>(findings: impl Iterator<Item = &'a Finding>) -> Vec<OfCode<'a>> {
 impl Report<'_> {
     fn say(&self, text: &mut String, of: &OfCode<'_>) {
         let Some(worst) = of.findings.first() else { return };
+        let each = worst.code == BLIND_SPOT;
         let examples = match worst.severity {
+            _ if each => BLIND_SPOTS,
             Severity::Error => 3,
             Severity::Warning => 2,
             Severity::Info => 1,
@@ -263,7 +268,8 @@ impl Report<'_> {
             if !finding.cost.is_zero() || !finding.symptoms.is_empty() {
                 wrapped(text, INDENT, &format!("{INDENT}   "), &consequences(finding));
             }
-            if advised != Some(&finding.advice) && (finding.severity > Severity::Info || advised.is_none()) {
+            let advises = each || finding.severity > Severity::Info || advised.is_none();
+            if advises && advised != Some(&finding.advice) && !finding.advice.is_empty() {
                 wrapped(text, &format!("{INDENT}-> "), &format!("{INDENT}   "), &finding.advice);
                 advised = Some(&finding.advice);
             }
@@ -305,7 +311,7 @@ impl Report<'_> {
             }
             if let (Some((source, _)), true) = (of_source.first(), self.sources.len() > 1) {
                 let name = self.sources.get(usize::from(*source)).map_or("?", String::as_str);
-                let _ = write!(shown, " of {}", clean(name));
+                let _ = write!(shown, " of {}", escape(name));
             }
         }
         if more {
@@ -353,16 +359,9 @@ fn end(from: crate::model::Timestamp, to: crate::model::Timestamp) -> String {
     }
 }
 
-/// Paths may hold anything: control characters are escaped.
-fn clean(source: &str) -> String {
-    source
-        .chars()
-        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
-        .collect()
-}
-
+/// Paths may hold anything.
 pub(super) fn sources(sources: &[String]) -> String {
-    let mut shown = sources.iter().take(SOURCES).map(|source| clean(source)).collect::<Vec<_>>().join(", ");
+    let mut shown = sources.iter().take(SOURCES).map(|source| escape(source)).collect::<Vec<_>>().join(", ");
     if sources.len() > SOURCES {
         let _ = write!(shown, " and {} more", sources.len() - SOURCES);
     }
@@ -392,12 +391,12 @@ fn line(text: &mut String, content: std::fmt::Arguments<'_>) {
     let _ = writeln!(text, "{content}");
 }
 
-/// Words of `content` on lines of at most [`WIDTH`] columns; a word that is longer has its own line.
+/// Words of `content`, escaped, on lines of at most [`WIDTH`] columns; a word that is longer has its own line.
 fn wrapped(text: &mut String, first: &str, further: &str, content: &str) {
     let mut column = first.chars().count();
     let mut start = true;
     text.push_str(first);
-    for word in content.split(' ') {
+    for word in escape(content).split(' ') {
         let length = word.chars().count();
         if !start && column + 1 + length > WIDTH {
             text.push('\n');

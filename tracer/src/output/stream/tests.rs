@@ -50,6 +50,14 @@ fn telling_everything(stream: &mut impl Observer) {
     }
 }
 
+/// What a file says of its session is unescaped when it is read.
+#[test]
+fn foreign_words_are_escaped_in_lines_of_text() {
+    let finding = Finding { summary: "a\u{9b}2Jb\nc\u{202e}".into(), ..testing::finding("DP902") };
+    let text = printed(Format::Text, Unit::Finding, |stream| stream.finding(&finding));
+    assert!(text.contains(r"a\u{9b}2Jb\u{a}c\u{202e}"), "{text}");
+}
+
 #[test]
 fn lookups() {
     let lines = both(Unit::Lookup, |stream| {

@@ -189,6 +189,11 @@ impl Recorder {
         self.has_failed
     }
 
+    /// Whether frames are still taken.
+    pub(super) const fn is_running(&self) -> bool {
+        !self.has_failed && !self.is_full
+    }
+
     /// That the recording has ended and the session goes on: told once.
     pub(super) fn news(&mut self) -> Option<&'static str> {
         let news = match (self.has_failed, self.is_full) {

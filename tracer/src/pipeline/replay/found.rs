@@ -1,10 +1,10 @@
 //! The findings of a replay on its way, and when each was known first.
 
 use crate::{
-    findings::{Finding, Findings},
-    model::{Connect, Coverage, Lookup, Message, Misdirected, Observer, Question, Timestamp, Vantages},
+    findings::{Finding, Findings, Source},
+    model::{Coverage, Observer, Timestamp, Vantages, pass_on},
 };
-use std::{collections::HashSet, net::IpAddr, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
 /// The rules are asked at most this often, in the files' time.
 const STEP: Duration = Duration::from_millis(100);
@@ -49,9 +49,20 @@ impl Watch {
         Self { findings: Findings::new(vantages.clone()), fresh: false, due: start + STEP }
     }
 
+    /// Says which files are read together.
+    pub(super) fn set_sources(&mut self, sources: Vec<Source>) {
+        self.findings.set_sources(sources);
+    }
+
     /// When to ask the rules next: reading is not to go further before.
     pub(super) const fn due(&self) -> Timestamp {
         self.due
+    }
+
+    /// The rules, which are to be told something.
+    fn told(&mut self) -> &mut Findings {
+        self.fresh = true;
+        &mut self.findings
     }
 
     /// Asks the rules, at `position` with every event before told, and enters what is new.
@@ -75,32 +86,7 @@ impl Watch {
 }
 
 impl Observer for Watch {
-    fn message(&mut self, message: &Message) {
-        self.fresh = true;
-        self.findings.message(message);
-    }
-    fn question(&mut self, question: &Question) {
-        self.fresh = true;
-        self.findings.question(question);
-    }
-    fn lookup(&mut self, lookup: &Lookup) {
-        self.fresh = true;
-        self.findings.lookup(lookup);
-    }
-    fn misdirected(&mut self, frame: &Misdirected) {
-        self.fresh = true;
-        self.findings.misdirected(frame);
-    }
-    fn lost(&mut self, from: Timestamp, until: Timestamp, frames: u64) {
-        self.findings.lost(from, until, frames);
-    }
-    fn resides(&mut self, address: IpAddr, source: u16) {
-        self.findings.resides(address, source);
-    }
-    fn connect(&mut self, connect: &Connect) {
-        self.fresh = true;
-        self.findings.connect(connect);
-    }
+    pass_on!(|watch| *watch.told());
 }
 
 impl Found {
@@ -108,7 +94,7 @@ impl Found {
         if finding.stands_for() > 1 || finding.explained_by.is_some() || self.items.len() >= MOST {
             return;
         }
-        let subject = finding.subject.iter().map(|(key, value)| format!("{key}={value} ")).collect();
+        let subject = finding.identity().map(|(key, value)| format!("{key}={value} ")).collect();
         if !self.known.insert((finding.code, subject)) {
             return;
         }
@@ -152,6 +138,8 @@ impl Found {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::findings::testing::{at, drop_of};
+    use crate::model::{BlindSpot, Fate};
 
     fn finding(code: &'static str, first: u64) -> Finding {
         Finding {
@@ -162,6 +150,33 @@ mod tests {
             summary: "it happened".into(),
             ..crate::findings::testing::finding(code)
         }
+    }
+
+    /// What the rules are not told, nobody can go to.
+    #[test]
+    fn drops_and_blind_spots_are_among_what_is_gone_to() {
+        let mut watch = Watch::from(Timestamp::EPOCH, &Vantages::new());
+        let mut found = Found::default();
+        watch.packet_drop(&drop_of(Fate::Dropped, at(5)));
+        watch.blind_spot(&BlindSpot::encrypted_dns(), at(6));
+        watch.ask(at(100), &Coverage::default(), (at(0), at(6)), &mut found);
+        let codes: Vec<&str> = found.items.iter().map(|item| &item.text[..5]).collect();
+        assert_eq!(codes, ["DP303", "DP902"]);
+    }
+
+    #[test]
+    fn a_finding_that_grows_is_gone_to_once() {
+        let mut found = Found::default();
+        for (known, clients, place) in
+            [(10, "10.0.0.1", "f"), (20, "10.0.0.1 10.0.0.2", "f"), (30, "10.0.0.1", "g")]
+        {
+            let mut finding = finding("DP303", 5);
+            finding.subject =
+                vec![("reason", "R".into()), ("place", place.into()), ("clients", clients.into())];
+            found.enter(Timestamp::from_nanos(known), &finding);
+        }
+        let known: Vec<u64> = found.items.iter().map(|item| item.known.as_nanos()).collect();
+        assert_eq!(known, [10, 30]);
     }
 
     #[test]

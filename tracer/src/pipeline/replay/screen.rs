@@ -358,6 +358,10 @@ impl<'a> Replay<'a> {
         if stopped == Stopped::Busy || stopped != Stopped::Ended && position < watch.due() {
             return stopped;
         }
+        // Several files: what is lost between two nodes.
+        if self.options.files.files.len() > 1 {
+            watch.set_sources(player.files());
+        }
         watch.ask(position, &player.coverage(), (first, newest), &mut self.found);
         if stopped == Stopped::There && bound < until { Stopped::Busy } else { stopped }
     }
@@ -390,6 +394,9 @@ impl<'a> Replay<'a> {
             status.coverage = self.player.coverage();
             status.ended = self.player.ended();
             status.notes = self.notes();
+            if self.options.files.files.len() > 1 {
+                feed.set_sources(self.player.files());
+            }
         }
     }
 

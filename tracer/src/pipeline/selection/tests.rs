@@ -146,6 +146,35 @@ fn only_what_is_selected_is_passed_on() {
     assert_eq!(selected.observer.0, [1, 1]);
 }
 
+/// Else the time before a window would know what was found in it, and nothing would be new.
+#[test]
+fn what_is_learnt_of_the_node_behind_the_window_is_not_passed_on() {
+    struct Count(u32);
+    impl Observer for Count {
+        fn blind_spot(&mut self, _: &BlindSpot, _: Timestamp) {
+            self.0 += 1;
+        }
+        fn resolver(&mut self, _: &Resolver, _: Timestamp) {
+            self.0 += 10;
+        }
+        fn rules(&mut self, _: &RuleCount, _: Timestamp) {
+            self.0 += 100;
+        }
+    }
+    let window = Window { since: Some(at(1_000)), until: Some(at(2_000)) };
+    let selection = Selection { window, ..Selection::default() };
+    for (selection, expected) in [(&selection, [111, 111, 0]), (&selection.earlier().unwrap(), [111, 0, 0])] {
+        let told = [500, 1_500, 2_500].map(|millis| {
+            let mut selected = Selected::new(selection, Count(0));
+            selected.blind_spot(&BlindSpot::encrypted_dns(), at(millis));
+            selected.resolver(&Resolver::default(), at(millis));
+            selected.rules(&RuleCount::default(), at(millis));
+            selected.observer.0
+        });
+        assert_eq!(told, expected);
+    }
+}
+
 #[test]
 fn pods_are_selected_by_the_name_they_had_when_they_asked() {
     let globs = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<PodGlob>>();

@@ -4,7 +4,7 @@ use super::build::{NOON, Node, Screen, at, lookup, message, name, pair, tell, te
 use crate::{
     findings::testing::drop_of,
     model::*,
-    tui::{Action, App, Feed, Limits, Playback, Request, Snapshot, Theme},
+    tui::{Action, App, Feed, Limits, Playback, Request, Snapshot, Status, Theme},
 };
 use proptest::prelude::*;
 use ratatui::{
@@ -132,6 +132,16 @@ fn what_is_said_stays_until_the_next_key() {
 }
 
 #[test]
+fn warnings_are_bounded_and_the_newest_stay() {
+    let mut status = Status::default();
+    for number in 0..1_000 {
+        status.warn([number.to_string()]);
+    }
+    assert_eq!(status.notes.len(), 64);
+    assert_eq!(status.notes.last().map(String::as_str), Some("999"));
+}
+
+#[test]
 fn a_feed_that_began_anew_takes_the_lines_of_before_away() {
     let (mut node, mut screen) = thirty();
     screen.draw();
@@ -185,8 +195,9 @@ fn tabs_change_the_view_and_wrap() {
     assert!(screen.press(KeyCode::Tab).contains("UNANSWERED"));
     assert!(screen.press(KeyCode::Tab).contains("RESOLVER"));
     assert!(screen.press(KeyCode::Tab).contains("conntrack"));
+    assert!(screen.press(KeyCode::Tab).contains("FAN-OUT"));
     assert!(screen.press(KeyCode::Tab).contains("WHAT HAPPENED"));
-    assert!(screen.press(KeyCode::BackTab).contains("conntrack"));
+    assert!(screen.press(KeyCode::BackTab).contains("FAN-OUT"));
     assert!(screen.keys("1").contains("WHAT HAPPENED"));
     assert!(screen.keys("3").contains("UNANSWERED"));
     assert!(screen.keys("9").contains("UNANSWERED"));

@@ -312,6 +312,14 @@ fn pods() {
 }
 
 #[test]
+fn names() {
+    at_all_sizes("names", |screen| {
+        screen.now = at(12.6);
+        screen.keys("6");
+    });
+}
+
+#[test]
 fn help() {
     at_all_sizes("help", |screen| {
         screen.keys("?");

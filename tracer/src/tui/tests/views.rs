@@ -37,6 +37,52 @@ fn enter_on_a_finding_shows_it_whole_and_then_its_lookup() {
     assert!(screen.press(KeyCode::Esc).contains("SEVERITY"));
 }
 
+/// Several findings of one code and client: the cursor goes past the first of them, and enter opens its own.
+#[test]
+fn each_finding_of_a_client_can_be_gone_to() {
+    let mut node = Node::new();
+    let mut screen = Screen::new(&node, 120, 30);
+    for name in ["one.example", "two.example", "three.example"] {
+        let questions = [Rtype::A, Rtype::AAAA].map(|qtype| {
+            let mut question = node.question(name, qtype);
+            node.send(&mut question, 2.0, 1);
+            node.answer(&mut question, 2.001, Rcode::SERVFAIL, &[]);
+            question
+        });
+        tell(&mut screen.feed.lock(), &lookup(name, LookupResult::Servfail, vec![questions.to_vec()]));
+    }
+    screen.now = at(20.0);
+    let list = screen.keys("2");
+    let held: Vec<&str> = list.lines().filter(|line| line.contains("DP104")).collect();
+    assert_eq!(held.len(), 3, "{list}");
+    let names = ["one.example", "two.example", "three.example"];
+    let mut opened: Vec<&str> = Vec::new();
+    for _ in 0..held.len() {
+        let text = screen.press(KeyCode::Enter);
+        assert!(text.contains("DP104 lookup-failed"), "{text}");
+        opened.extend(names.iter().copied().filter(|name| text.contains(&format!("lookup of {name} by"))));
+        screen.press(KeyCode::Esc);
+        screen.keys("j");
+    }
+    opened.sort_unstable();
+    assert_eq!(opened, ["one.example", "three.example", "two.example"]);
+}
+
+#[test]
+fn enter_on_a_name_shows_its_lookups() {
+    let mut node = Node::new();
+    let mut screen = Screen::new(&node, 120, 30);
+    for host in ["one.example", "two.example"] {
+        let one = pair(&mut node, host, 3.0, 0.001);
+        tell(&mut screen.feed.lock(), &one);
+    }
+    screen.now = at(20.0);
+    let text = screen.keys("6");
+    assert!(text.contains("FAN-OUT") && text.contains("2 names"), "{text}");
+    let text = screen.press(KeyCode::Enter);
+    assert!(text.contains("/ name=one.example") && !text.contains("two.example"), "{text}");
+}
+
 #[test]
 fn enter_on_a_finding_whose_lookup_is_gone_shows_its_client_s() {
     let mut node = Node::new();

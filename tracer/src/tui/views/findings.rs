@@ -1,26 +1,21 @@
 //! The findings, the worst first; enter shows one whole, enter again the lookup that shows it.
 
-use super::{LadderScreen, Opened, View, fields_of};
+use super::{LadderScreen, Opened, list::Listed, scrolled};
 use crate::{
     findings::{Confidence, Severity},
     tui::{
-        column::{Column, Kind, Value, Width},
-        filter::FilterError,
+        column::{Column, Kind, Value, Width, plain},
         found::FindingRow,
         keys::Command,
         row::Row,
         snapshot::Snapshot,
-        table::{Record, Table},
+        table::Record,
         text,
         theme::{Theme, Tone},
     },
 };
 use ratatui::{Frame, layout::Rect, widgets::Clear};
 use std::{borrow::Cow, sync::Arc};
-
-const fn plain(_: &FindingRow) -> Tone {
-    Tone::Plain
-}
 
 const fn tone(severity: Severity) -> Tone {
     match severity {
@@ -32,14 +27,10 @@ const fn tone(severity: Severity) -> Tone {
 
 const COLUMNS: &[Column<FindingRow>] = &[
     Column {
-        key: "rank",
-        title: "#",
-        about: "its place: what cost the users most is first",
-        width: Width::Fixed(3),
-        priority: 9,
-        kind: Kind::Count,
-        value: |row| Value::Count(row.rank),
         tone: |_| Tone::Dim,
+        ..Column::count("rank", "#", "its place: what cost the users most is first", 3, 9, |row| {
+            Value::Count(row.rank)
+        })
     },
     Column {
         key: "severity",
@@ -52,44 +43,20 @@ const COLUMNS: &[Column<FindingRow>] = &[
         tone: |row| tone(row.severity),
     },
     Column {
-        key: "code",
-        title: "CODE",
-        about: "its code: code=DP301",
-        width: Width::Fixed(5),
-        priority: 1,
-        kind: Kind::Text,
-        value: |row| Value::Text(Cow::Borrowed(row.code)),
         tone: |row| tone(row.severity),
+        ..Column::text("code", "CODE", "its code: code=DP301", Width::Fixed(5), 1, |row| {
+            Value::Text(Cow::Borrowed(row.code))
+        })
     },
+    Column::text("kind", "FINDING", "the code in words: kind~conntrack*", Width::Fixed(23), 6, |row| {
+        Value::Text(Cow::Borrowed(row.name))
+    }),
+    Column::count("count", "COUNT", "how often it happened: count>10", 6, 5, |row| Value::Count(row.count)),
     Column {
-        key: "kind",
-        title: "FINDING",
-        about: "the code in words: kind~conntrack*",
-        width: Width::Fixed(23),
-        priority: 6,
-        kind: Kind::Text,
-        value: |row| Value::Text(Cow::Borrowed(row.name)),
-        tone: plain,
-    },
-    Column {
-        key: "count",
-        title: "COUNT",
-        about: "how often it happened: count>10",
-        width: Width::Fixed(6),
-        priority: 5,
-        kind: Kind::Count,
-        value: |row| Value::Count(row.count),
-        tone: plain,
-    },
-    Column {
-        key: "failed",
-        title: "FAILED",
-        about: "lookups that failed by it: failed>0",
-        width: Width::Fixed(6),
-        priority: 2,
-        kind: Kind::Count,
-        value: |row| Value::Count(row.cost.failed),
         tone: |row| if row.cost.failed > 0 { Tone::Bad } else { Tone::Plain },
+        ..Column::count("failed", "FAILED", "lookups that failed by it: failed>0", 6, 2, |row| {
+            Value::Count(row.cost.failed)
+        })
     },
     Column {
         key: "waited",
@@ -139,75 +106,33 @@ impl Record for FindingRow {
     }
 }
 
-/// The table of findings.
-#[derive(Debug)]
-pub(super) struct FindingsView {
-    table: Table<FindingRow>,
-}
+impl Listed for FindingRow {
+    const TITLE: &'static str = "Findings";
+    const NOUN: &'static str = "finding";
+    const PLAIN: &'static str = "what";
+    const ORDER: &'static str = "";
+    const NOTHING: &'static str = "Nothing wrong found so far.";
+    const BELOW: u16 = 3;
 
-impl FindingsView {
-    pub(super) fn new() -> Self {
-        Self { table: Table::new(COLUMNS, "what", false) }
-    }
-}
-
-impl View for FindingsView {
-    fn title(&self) -> &'static str {
-        "Findings"
+    fn columns() -> &'static [Column<Self>] {
+        COLUMNS
     }
 
-    fn refresh(&mut self, snapshot: &Snapshot) {
-        self.table.arrange(snapshot.findings.iter().map(Arc::clone));
+    fn lines(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<Self>> {
+        snapshot.findings.iter()
     }
 
-    fn update(&mut self, command: Command) {
-        self.table.update(command);
+    fn open(line: &Arc<Self>) -> Opened {
+        Opened::Finding(Box::new(FindingScreen::new(Arc::clone(line))))
     }
 
-    fn open(&self) -> Opened {
-        match self.table.selected() {
-            Some(row) => Opened::Finding(Box::new(FindingScreen::new(Arc::clone(row)))),
-            None => Opened::Nothing,
-        }
+    fn whole(&self, room: u16) -> Vec<String> {
+        wrapped(&self.summary, room.saturating_sub(1))
     }
 
-    fn set_filter(&mut self, text: &str) -> Result<(), FilterError> {
-        self.table.set_filter(text)
-    }
-
-    fn fields(&self) -> Vec<(&'static str, &'static str)> {
-        fields_of(self.table.columns())
-    }
-
-    fn summary(&self, snapshot: &Snapshot) -> Vec<String> {
-        let (shown, held) = self.table.counts();
-        let all = text::counted(held as u64, "finding");
-        let mut parts = vec![if shown == held { all } else { format!("{shown} of {all}") }];
+    fn further(snapshot: &Snapshot) -> Option<String> {
         let errors = snapshot.findings.iter().filter(|row| row.severity == Severity::Error).count();
-        if errors > 0 {
-            parts.push(text::counted(errors as u64, "error"));
-        }
-        parts.extend(self.table.order_text());
-        parts
-    }
-
-    fn draw(&mut self, frame: &mut Frame<'_>, area: Rect, _: &Snapshot, theme: Theme) {
-        // What the columns cut is whole below the list.
-        let whole = if area.height >= 12 { 3 } else { 0 };
-        let list = Rect { height: area.height - whole, ..area };
-        self.table.draw(frame, list, theme);
-        let room = area.width.saturating_sub(2);
-        if let Some(row) = self.table.selected().filter(|_| whole > 0) {
-            for (line, y) in wrapped(&row.summary, room).into_iter().zip(list.bottom()..area.bottom()) {
-                text::put(frame.buffer_mut(), area.x + 1, y, &line, room, theme.style(Tone::Plain));
-            }
-        }
-        let (shown, held) = self.table.counts();
-        if shown == 0 && area.height > 2 {
-            let what =
-                if held == 0 { "Nothing wrong found so far." } else { "No finding matches the filter." };
-            text::put(frame.buffer_mut(), area.x + 1, area.y + 2, what, room, theme.style(Tone::Plain));
-        }
+        (errors > 0).then(|| text::counted(errors as u64, "error"))
     }
 }
 
@@ -228,17 +153,7 @@ impl FindingScreen {
     }
 
     pub(in crate::tui) fn update(&mut self, command: Command) {
-        let last = self.lines.saturating_sub(self.page);
-        self.top = match command {
-            Command::Up => self.top.saturating_sub(1),
-            Command::Down => self.top + 1,
-            Command::PageUp => self.top.saturating_sub(self.page),
-            Command::PageDown => self.top + self.page,
-            Command::Top => 0,
-            Command::Bottom => last,
-            _ => self.top,
-        }
-        .min(last);
+        self.top = scrolled(command, self.top, self.page, self.lines);
     }
 
     /// The lookup that shows it; else the lookups of its client.

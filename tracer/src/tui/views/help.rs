@@ -1,5 +1,6 @@
 //! The help, made from the key tables and the columns of the view it is about.
 
+use super::scrolled;
 use crate::tui::{
     keys::{self, Command, KEYS, TYPING_KEYS},
     text,
@@ -52,17 +53,7 @@ impl Help {
     }
 
     pub(in crate::tui) fn update(&mut self, command: Command) {
-        let last = self.lines.len().saturating_sub(self.page);
-        self.top = match command {
-            Command::Up => self.top.saturating_sub(1),
-            Command::Down => self.top + 1,
-            Command::PageUp => self.top.saturating_sub(self.page),
-            Command::PageDown => self.top + self.page,
-            Command::Top => 0,
-            Command::Bottom => last,
-            _ => self.top,
-        }
-        .min(last);
+        self.top = scrolled(command, self.top, self.page, self.lines.len());
     }
 
     pub(in crate::tui) fn draw(&mut self, frame: &mut Frame<'_>, area: Rect, theme: Theme) {

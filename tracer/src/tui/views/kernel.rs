@@ -1,36 +1,18 @@
 //! The kernel: packets that it dropped, clashes, and conntrack's counters.
 
-use super::{Opened, View, fields_of};
+use super::{Opened, list::Listed};
 use crate::{
     model::Conntrack,
     tui::{
-        column::{Column, Kind, Value, Width},
-        filter::FilterError,
+        column::{Column, Kind, Value, Width, plain},
         kernel::DropRow,
-        keys::Command,
         snapshot::Snapshot,
-        table::{Record, Table},
+        table::Record,
         text,
-        theme::{Theme, Tone},
+        theme::Tone,
     },
 };
-use ratatui::{Frame, layout::Rect};
 use std::{borrow::Cow, sync::Arc};
-
-const fn plain(_: &DropRow) -> Tone {
-    Tone::Plain
-}
-
-const fn words(
-    key: &'static str,
-    title: &'static str,
-    about: &'static str,
-    width: Width,
-    priority: u8,
-    value: fn(&DropRow) -> Value<'_>,
-) -> Column<DropRow> {
-    Column { key, title, about, width, priority, kind: Kind::Text, value, tone: plain }
-}
 
 const COLUMNS: &[Column<DropRow>] = &[
     Column {
@@ -53,7 +35,7 @@ const COLUMNS: &[Column<DropRow>] = &[
         value: |row| Value::Words(Cow::Borrowed(row.fate.as_str())),
         tone: |row| if row.fate.is_loss() { Tone::Bad } else { Tone::Plain },
     },
-    words(
+    Column::text(
         "reason",
         "REASON",
         "the kernel's reason: reason~NEIGH*",
@@ -61,9 +43,14 @@ const COLUMNS: &[Column<DropRow>] = &[
         2,
         |row| Value::Text(Cow::Borrowed(if row.reason.is_empty() { "–" } else { &row.reason })),
     ),
-    words("place", "PLACE", "the kernel function", Width::Fill { min: 12, max: 24, weight: 1 }, 6, |row| {
-        Value::Text(Cow::Borrowed(&row.place))
-    }),
+    Column::text(
+        "place",
+        "PLACE",
+        "the kernel function",
+        Width::Fill { min: 12, max: 24, weight: 1 },
+        6,
+        |row| Value::Text(Cow::Borrowed(&row.place)),
+    ),
     Column {
         key: "cpu",
         title: "CPU",
@@ -74,7 +61,7 @@ const COLUMNS: &[Column<DropRow>] = &[
         value: |row| Value::Count(u64::from(row.cpu)),
         tone: plain,
     },
-    words(
+    Column::text(
         "message",
         "MESSAGE",
         "type, id and name; text without a key looks here",
@@ -82,13 +69,18 @@ const COLUMNS: &[Column<DropRow>] = &[
         0,
         |row| Value::Text(Cow::Borrowed(&row.message)),
     ),
-    words("original", "ORIGINAL", "its connection as the client opened it", Width::Fixed(34), 5, |row| {
-        Value::Text(Cow::Borrowed(&row.original))
-    }),
-    words("reply", "REPLY", "its connection as the server answers", Width::Fixed(34), 7, |row| {
+    Column::text(
+        "original",
+        "ORIGINAL",
+        "its connection as the client opened it",
+        Width::Fixed(34),
+        5,
+        |row| Value::Text(Cow::Borrowed(&row.original)),
+    ),
+    Column::text("reply", "REPLY", "its connection as the server answers", Width::Fixed(34), 7, |row| {
         Value::Text(Cow::Borrowed(&row.reply))
     }),
-    words("at", "AT", "the device it was at", Width::Fill { min: 8, max: 16, weight: 1 }, 8, |row| {
+    Column::text("at", "AT", "the device it was at", Width::Fill { min: 8, max: 16, weight: 1 }, 8, |row| {
         Value::Text(Cow::Borrowed(&row.at))
     }),
     Column {
@@ -119,79 +111,42 @@ impl Record for DropRow {
     }
 }
 
-/// The table of drops and clashes, the newest on top.
-#[derive(Debug)]
-pub(super) struct KernelView {
-    table: Table<DropRow>,
-}
+impl Listed for DropRow {
+    const TITLE: &'static str = "Kernel";
+    const NOUN: &'static str = "drop or clash";
+    const PLAIN: &'static str = "message";
+    const ORDER: &'static str = "";
+    const NOTHING: &'static str = "No DNS packet is known to be dropped, and no clash.";
 
-impl KernelView {
-    pub(super) fn new() -> Self {
-        Self { table: Table::new(COLUMNS, "message", false) }
-    }
-}
-
-impl View for KernelView {
-    fn title(&self) -> &'static str {
-        "Kernel"
+    fn columns() -> &'static [Column<Self>] {
+        COLUMNS
     }
 
-    fn refresh(&mut self, snapshot: &Snapshot) {
-        self.table.arrange(snapshot.drops.iter().rev().map(Arc::clone));
+    /// The newest on top.
+    fn lines(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<Self>> {
+        snapshot.drops.iter().rev()
     }
 
-    fn update(&mut self, command: Command) {
-        self.table.update(command);
+    fn open(line: &Arc<Self>) -> Opened {
+        Opened::Lookups(format!("client={}", line.asked[0].ip()))
     }
 
-    fn open(&self) -> Opened {
-        match self.table.selected() {
-            Some(row) => Opened::Lookups(format!("client={}", row.asked[0].ip())),
-            None => Opened::Nothing,
-        }
+    fn head(snapshot: &Snapshot, width: u16) -> Option<(String, Tone)> {
+        Some(counters(snapshot, width))
     }
 
-    fn set_filter(&mut self, text: &str) -> Result<(), FilterError> {
-        self.table.set_filter(text)
-    }
-
-    fn fields(&self) -> Vec<(&'static str, &'static str)> {
-        fields_of(self.table.columns())
-    }
-
-    fn summary(&self, snapshot: &Snapshot) -> Vec<String> {
-        let (shown, held) = self.table.counts();
-        let all = match snapshot.drops_told {
+    fn counted(snapshot: &Snapshot, shown: usize, held: usize) -> Vec<String> {
+        let told = snapshot.drops_told;
+        let all = match told {
             1 => "1 drop or clash".to_owned(),
             told => format!("{} drops and clashes", text::count(told)),
         };
-        let mut parts = vec![if shown as u64 == snapshot.drops_told {
-            all
-        } else {
-            format!("{} of {all}", text::count(shown as u64))
-        }];
-        if (held as u64) < snapshot.drops_told {
-            parts.push(format!("the newest {} kept", text::count(held as u64)));
+        let (shown, held) = (shown as u64, held as u64);
+        let mut parts = vec![if shown == told { all } else { format!("{} of {all}", text::count(shown)) }];
+        if held < told {
+            parts.push(format!("the newest {} kept", text::count(held)));
         }
-        parts.extend(self.table.order_text());
         parts
-    }
-
-    fn draw(&mut self, frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, theme: Theme) {
-        let (line, tone) = counters(snapshot, area.width);
-        let room = area.width.saturating_sub(1);
-        text::put(frame.buffer_mut(), area.x + 1, area.y, &line, room, theme.style(tone));
-        let rest = Rect { y: area.y + 1, height: area.height.saturating_sub(1), ..area };
-        self.table.draw(frame, rest, theme);
-        let (shown, held) = self.table.counts();
-        if shown == 0 && rest.height > 2 {
-            let what = if held == 0 {
-                "No DNS packet is known to be dropped, and no clash."
-            } else {
-                "No drop or clash matches the filter."
-            };
-            text::put(frame.buffer_mut(), area.x + 1, rest.y + 2, what, room, theme.style(Tone::Plain));
-        }
     }
 }
 

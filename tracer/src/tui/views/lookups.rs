@@ -4,7 +4,7 @@ use super::{LadderScreen, Opened, View, fields_of};
 use crate::{
     model::LookupResult,
     tui::{
-        column::{Column, Kind, Value, Width},
+        column::{Column, Kind, Value, Width, plain},
         filter::FilterError,
         keys::Command,
         row::Row,
@@ -22,10 +22,6 @@ const RESULTS: &[&str] =
 
 /// A lookup that took longer stands out.
 const SLOW: Duration = Duration::from_millis(200);
-
-const fn plain(_: &Row) -> Tone {
-    Tone::Plain
-}
 
 const COLUMNS: &[Column<Row>] = &[
     Column {

@@ -1,10 +1,12 @@
-//! The views behind the tabs. To add one: a file with a [`View`], and a line in [`all`].
+//! The views behind the tabs. To add one: a file with a [`list::Listed`] or a [`View`], and a line in [`all`].
 
 mod findings;
 mod help;
 mod kernel;
 mod ladder;
+mod list;
 mod lookups;
+mod names;
 mod pods;
 mod servers;
 
@@ -12,17 +14,22 @@ pub(super) use findings::FindingScreen;
 pub(super) use help::Help;
 pub(super) use ladder::LadderScreen;
 
-use super::{column::Column, filter::FilterError, keys::Command, snapshot::Snapshot, theme::Theme};
+use super::{
+    column::Column, filter::FilterError, found::FindingRow, kernel::DropRow, keys::Command, names::NameRow,
+    pods::PodRow, servers::ServerRow, snapshot::Snapshot, theme::Theme,
+};
+use list::ListView;
 use ratatui::{Frame, layout::Rect};
 
 /// Every view, in the order of the tabs.
 pub(super) fn all() -> Vec<Box<dyn View>> {
     vec![
         Box::new(lookups::Lookups::new()),
-        Box::new(findings::FindingsView::new()),
-        Box::new(servers::ServersView::new()),
-        Box::new(pods::PodsView::new()),
-        Box::new(kernel::KernelView::new()),
+        Box::new(ListView::<FindingRow>::new()),
+        Box::new(ListView::<ServerRow>::new()),
+        Box::new(ListView::<PodRow>::new()),
+        Box::new(ListView::<DropRow>::new()),
+        Box::new(ListView::<NameRow>::new()),
     ]
 }
 
@@ -63,4 +70,19 @@ pub(super) enum Opened {
 
 fn fields_of<R>(columns: &'static [Column<R>]) -> Vec<(&'static str, &'static str)> {
     columns.iter().map(|c| (c.key, c.about)).collect()
+}
+
+/// The first of `lines` lines on a screen of `page` of them, when it was `top` before the command.
+fn scrolled(command: Command, top: usize, page: usize, lines: usize) -> usize {
+    let last = lines.saturating_sub(page);
+    let to = match command {
+        Command::Up => top.saturating_sub(1),
+        Command::Down => top + 1,
+        Command::PageUp => top.saturating_sub(page),
+        Command::PageDown => top + page,
+        Command::Top => 0,
+        Command::Bottom => last,
+        _ => top,
+    };
+    to.min(last)
 }

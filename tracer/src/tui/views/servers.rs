@@ -1,36 +1,17 @@
 //! The servers: what each address was asked, and what it answered.
 
-use super::{Opened, View, fields_of};
+use super::{Opened, list::Listed};
 use crate::{
     stats::Role,
     tui::{
-        column::{Column, Kind, Value, Width},
-        filter::FilterError,
-        keys::Command,
+        column::{Column, Kind, Value, Width, plain},
         servers::ServerRow,
         snapshot::Snapshot,
-        table::{Record, Table},
-        text,
-        theme::{Theme, Tone},
+        table::Record,
+        theme::Tone,
     },
 };
-use ratatui::{Frame, layout::Rect};
 use std::{borrow::Cow, sync::Arc};
-
-const fn plain(_: &ServerRow) -> Tone {
-    Tone::Plain
-}
-
-const fn count(
-    key: &'static str,
-    title: &'static str,
-    about: &'static str,
-    width: u16,
-    priority: u8,
-    value: fn(&ServerRow) -> Value<'_>,
-) -> Column<ServerRow> {
-    Column { key, title, about, width: Width::Fixed(width), priority, kind: Kind::Count, value, tone: plain }
-}
 
 const COLUMNS: &[Column<ServerRow>] = &[
     Column {
@@ -71,31 +52,43 @@ const COLUMNS: &[Column<ServerRow>] = &[
         },
         tone: |_| Tone::Dim,
     },
-    count("queries", "QUERIES", "query messages to it: queries>100", 7, 2, |r| Value::Count(r.queries)),
-    count("answered", "ANSWERED", "those that it answered", 8, 8, |r| Value::Count(r.answered)),
+    Column::count("queries", "QUERIES", "query messages to it: queries>100", 7, 2, |r| {
+        Value::Count(r.queries)
+    }),
+    Column::count("answered", "ANSWERED", "those that it answered", 8, 8, |r| Value::Count(r.answered)),
     Column {
         tone: |row| if row.unanswered > 0 { Tone::Bad } else { Tone::Plain },
-        ..count("unanswered", "UNANSWERED", "those that it did not: unanswered>0", 10, 1, |r| {
+        ..Column::count("unanswered", "UNANSWERED", "those that it did not: unanswered>0", 10, 1, |r| {
             Value::Count(r.unanswered)
         })
     },
-    count("resent", "RESENT", "queries that were sent again", 6, 5, |r| Value::Count(r.retransmissions)),
-    count("noerror", "NOERROR", "answers NOERROR, empty ones too", 7, 10, |r| Value::Count(r.rcodes[0])),
-    count("nxdomain", "NXDOMAIN", "answers NXDOMAIN", 8, 7, |r| Value::Count(r.rcodes[2])),
+    Column::count("resent", "RESENT", "queries that were sent again", 6, 5, |r| {
+        Value::Count(r.retransmissions)
+    }),
+    Column::count("noerror", "NOERROR", "answers NOERROR, empty ones too", 7, 10, |r| {
+        Value::Count(r.rcodes[0])
+    }),
+    Column::count("nxdomain", "NXDOMAIN", "answers NXDOMAIN", 8, 7, |r| Value::Count(r.rcodes[2])),
     Column {
         tone: |row| if row.rcodes[1] > 0 { Tone::Bad } else { Tone::Plain },
-        ..count("servfail", "SERVFAIL", "answers SERVFAIL: servfail>0", 8, 6, |r| Value::Count(r.rcodes[1]))
+        ..Column::count("servfail", "SERVFAIL", "answers SERVFAIL: servfail>0", 8, 6, |r| {
+            Value::Count(r.rcodes[1])
+        })
     },
-    count("refused", "REFUSED", "answers REFUSED", 7, 11, |r| Value::Count(r.rcodes[3])),
-    count("other", "OTHER", "answers with any other code", 5, 12, |r| Value::Count(r.rcodes[4])),
-    count("icmp", "ICMP", "queries that drew an ICMP error", 5, 9, |r| Value::Count(r.unreachable)),
+    Column::count("refused", "REFUSED", "answers REFUSED", 7, 11, |r| Value::Count(r.rcodes[3])),
+    Column::count("other", "OTHER", "answers with any other code", 5, 12, |r| Value::Count(r.rcodes[4])),
+    Column::count("icmp", "ICMP", "queries that drew an ICMP error", 5, 9, |r| Value::Count(r.unreachable)),
     Column {
         kind: Kind::Span,
-        ..count("p50", "P50", "half of its answers took at most this: p50>10ms", 7, 4, |r| Value::Span(r.p50))
+        ..Column::count("p50", "P50", "half of its answers took at most this: p50>10ms", 7, 4, |r| {
+            Value::Span(r.p50)
+        })
     },
     Column {
         kind: Kind::Span,
-        ..count("p99", "P99", "99 of 100 answers took at most this: p99>1s", 7, 3, |r| Value::Span(r.p99))
+        ..Column::count("p99", "P99", "99 of 100 answers took at most this: p99>1s", 7, 3, |r| {
+            Value::Span(r.p99)
+        })
     },
 ];
 
@@ -105,62 +98,22 @@ impl Record for ServerRow {
     }
 }
 
-/// The table of servers.
-#[derive(Debug)]
-pub(super) struct ServersView {
-    table: Table<ServerRow>,
-}
+impl Listed for ServerRow {
+    const TITLE: &'static str = "Servers";
+    const NOUN: &'static str = "server";
+    const PLAIN: &'static str = "server";
+    const ORDER: &'static str = "queries";
+    const NOTHING: &'static str = "No question has ended so far.";
 
-impl ServersView {
-    pub(super) fn new() -> Self {
-        Self { table: Table::new(COLUMNS, "server", false).sorted_by("queries") }
-    }
-}
-
-impl View for ServersView {
-    fn title(&self) -> &'static str {
-        "Servers"
+    fn columns() -> &'static [Column<Self>] {
+        COLUMNS
     }
 
-    fn refresh(&mut self, snapshot: &Snapshot) {
-        self.table.arrange(snapshot.servers.iter().map(Arc::clone));
+    fn lines(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<Self>> {
+        snapshot.servers.iter()
     }
 
-    fn update(&mut self, command: Command) {
-        self.table.update(command);
-    }
-
-    fn open(&self) -> Opened {
-        match self.table.selected().and_then(|row| row.server) {
-            Some(server) => Opened::Lookups(format!("server={server}")),
-            None => Opened::Nothing,
-        }
-    }
-
-    fn set_filter(&mut self, text: &str) -> Result<(), FilterError> {
-        self.table.set_filter(text)
-    }
-
-    fn fields(&self) -> Vec<(&'static str, &'static str)> {
-        fields_of(self.table.columns())
-    }
-
-    fn summary(&self, _: &Snapshot) -> Vec<String> {
-        let (shown, held) = self.table.counts();
-        let all = text::counted(held as u64, "server");
-        let mut parts = vec![if shown == held { all } else { format!("{shown} of {all}") }];
-        parts.extend(self.table.order_text());
-        parts
-    }
-
-    fn draw(&mut self, frame: &mut Frame<'_>, area: Rect, _: &Snapshot, theme: Theme) {
-        self.table.draw(frame, area, theme);
-        let (shown, held) = self.table.counts();
-        if shown == 0 && area.height > 2 {
-            let what =
-                if held == 0 { "No question has ended so far." } else { "No server matches the filter." };
-            let room = area.width.saturating_sub(1);
-            text::put(frame.buffer_mut(), area.x + 1, area.y + 2, what, room, theme.style(Tone::Plain));
-        }
+    fn open(line: &Arc<Self>) -> Opened {
+        line.server.map_or(Opened::Nothing, |server| Opened::Lookups(format!("server={server}")))
     }
 }

@@ -246,7 +246,7 @@ fn shares<K: Clone + Eq + std::hash::Hash + Ord>(
         "<table><tr><th>{what}<th class=n>lookups<th class=n>no address<th class=n>queries<th class=n>took"
     );
     for (key, share) in top.ranked(ROWS) {
-        let Share { lookups, without, queries, took } = share;
+        let Share { lookups, without, queries, took, .. } = share;
         let shown = name(key);
         let _ = writeln!(
             html,
