@@ -147,7 +147,7 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// One block of names or of owners gone; of resolvers one each.
+    /// One block of names or of owners gone; of the others one each.
     fn news_alike(&mut self, at: Option<Timestamp>, news: &[News]) -> io::Result<()> {
         let (mut records, mut gone) = (Vec::new(), Vec::new());
         for news in news {
@@ -157,6 +157,10 @@ impl<W: Write> Writer<W> {
                 News::Gone(address, time) => gone.push((*address, *time)),
                 News::Blind(spot, time) => {
                     self.name_resolution(at, Vec::new(), Some(told::of_blind_spot(spot, *time)))?;
+                }
+                News::Container(pod, name, since) => {
+                    let comment = told::of_container(pod, name.as_deref(), *since);
+                    self.name_resolution(at, Vec::new(), Some(comment))?;
                 }
                 News::Rules(count, time) => {
                     self.name_resolution(at, Vec::new(), Some(told::of_rules(count, *time)))?;

@@ -153,6 +153,8 @@ fn recording(samples: &[Sample]) -> Vec<u8> {
             pods.end(address, Timestamp::from_nanos(1_700_000_000_100_000_000));
             pods.tell(address, PodName { namespace: "shop".into(), name: "web-2".into() });
             let time = Timestamp::from_nanos(1_700_000_000_400_000_000);
+            let pod = pods.name(address).unwrap();
+            pods.tell_container(&pod, Some("app"), time);
             let mut news = pods.news(&mut seen);
             news.extend([News::Resolver(resolver(), time), News::Resolver(Arc::default(), time)]);
             writer.news(Some(time), &news).unwrap();
@@ -253,6 +255,8 @@ fn what_is_written_is_read() {
     let gone = Timestamp::from_nanos(1_700_000_000_100_000_000);
     assert_eq!(names.name_at(address, gone).unwrap().name, "web-1");
     assert_eq!(names.name_at(address, time).unwrap().name, "web-2");
+    assert_eq!(names.container_at(address, time).as_deref(), Some("app"));
+    assert_eq!(names.container_at(address, gone), None);
     let told = told(file.path());
     let at: Vec<_> = told.iter().map(|told| told.at).collect();
     assert_eq!(at, [[None; 3].as_slice(), &[Some(time); 4]].concat());
