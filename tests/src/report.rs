@@ -54,9 +54,16 @@ impl LiveReport {
     /// # Errors
     /// There is no binary, or it does not get ready; the message has what it said.
     pub fn start(directory: &Path, arguments: &[&str]) -> Result<Self> {
+        Self::start_by(bound_command(binary()?), directory, arguments)
+    }
+
+    /// As [`LiveReport::start`], by a command that ends in the binary.
+    ///
+    /// # Errors
+    /// As [`LiveReport::start`].
+    pub fn start_by(mut command: Command, directory: &Path, arguments: &[&str]) -> Result<Self> {
         let (ready, output) = (directory.join("report.ready"), directory.join("report.json"));
         let stdout = File::create(&output).context("cannot create the report's file")?;
-        let mut command = bound_command(binary()?);
         command.args(["report", "-o", "json", "--lookups", "--duration", "1h", "--ready-file"]).arg(&ready);
         command.args(arguments);
         let log = directory.join("report.log");

@@ -70,8 +70,7 @@ mod tests {
             arrivals.follow(fs::File::open(tree.path()).unwrap()).unwrap();
         }
         let waiting = arrivals.waiting().unwrap();
-        let mut told =
-            async || tokio::time::timeout(Duration::from_millis(200), waiting.changed()).await.is_ok();
+        let told = async || tokio::time::timeout(Duration::from_millis(200), waiting.changed()).await.is_ok();
         assert!(!told().await);
         let bundle = tree.path().join("bundle");
         fs::create_dir(&bundle).unwrap();

@@ -259,8 +259,8 @@ fn what_is_written_is_read() {
     assert_eq!(names.container_at(address, gone), None);
     let told = told(file.path());
     let at: Vec<_> = told.iter().map(|told| told.at).collect();
-    assert_eq!(at, [[None; 3].as_slice(), &[Some(time); 4]].concat());
-    let resolvers: Vec<_> = told[5..].iter().map(|told| told.news.clone()).collect();
+    assert_eq!(at, [[None; 3].as_slice(), &[Some(time); 5]].concat());
+    let resolvers: Vec<_> = told[6..].iter().map(|told| told.news.clone()).collect();
     assert_eq!(resolvers, [News::Resolver(resolver(), time), News::Resolver(Arc::default(), time)]);
 }
 
@@ -277,8 +277,10 @@ fn what_is_told_of_the_node_comes_at_its_place() {
         counts.extend((told > 0).then_some((number, told)));
     }
     counts.sort_unstable();
-    assert_eq!(counts.iter().map(|(_, told)| told).sum::<usize>() + reader.take_told().len(), 14);
-    assert!(counts.iter().all(|(number, told)| [(1, 3), (1, 6), (3, 4), (3, 8)].contains(&(*number, *told))));
+    assert_eq!(counts.iter().map(|(_, told)| told).sum::<usize>() + reader.take_told().len(), 16);
+    assert!(
+        counts.iter().all(|(number, told)| [(1, 3), (1, 6), (3, 5), (3, 10)].contains(&(*number, *told)))
+    );
 }
 
 #[test]
