@@ -15,7 +15,7 @@ use crate::requirements::find;
 use crate::responder::Responder;
 
 /// Long enough for runc on a loaded machine.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// The bridge's address: pods ask it.
 pub const GATEWAY: &str = "10.98.0.1";

@@ -136,7 +136,7 @@ fn a_pod_that_was_there_before_is_named() -> Result<Outcome> {
     // By its search list alone `pod-001` is the name in `pod-001.example`.
     let is_known = |line: &&Value| line["name"] == "pod-001" && line["k8s.container.name"] == "app";
     let known = || tracer.lines().map_or(0, |lines| lines.iter().filter(is_known).count());
-    wait_until(Duration::from_secs(60), || known() >= 5);
+    wait_until(Duration::from_secs(120), || known() >= 5);
     let told = tracer.finish()?;
     let named = judge(&told.lines)?;
     ensure!(named.right >= 5 && named.wrong.is_empty(), "{named:?} {:?}", told.lines);
