@@ -89,6 +89,8 @@ impl Asking {
             }
             if present.len() == 1
                 && let Some((only, made)) = present.iter().next()
+                // Some runtimes do not write down what it is called.
+                && !only.is_empty()
             {
                 let since = made.filter(|_| before.is_empty()).unwrap_or(now);
                 self.pods.tell_container(&pod, Some(only), since);
@@ -162,6 +164,7 @@ mod tests {
         assert_eq!(told(&[(5, &[("a", 3)]), (6, &[]), (8, &[("a", 7)])]), "---aaaaaaa");
         assert_eq!(told(&[(5, &[("a", 0)])]), "-----aaaaa", "a bundle without a time");
         assert_eq!(told(&[(5, &[])]), "----------");
+        assert_eq!(told(&[(5, &[("", 3)]), (7, &[("a", 6)])]), "-------aaa", "one without a name");
     }
 
     #[test]
