@@ -293,11 +293,6 @@ impl Containerd {
         Responder::start_in(&Path::new("/run/netns").join(&self.name))
     }
 
-    /// The node's name, as dnspath calls what is the node's own.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     fn resolv_conf_of(&self, number: u32) -> PathBuf {
         self.files.path().join(format!("{}.resolv.conf", pod_name(number)))
     }
