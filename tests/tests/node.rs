@@ -129,11 +129,12 @@ fn a_pod_that_was_there_before_is_named() -> Result<Outcome> {
         return Ok(Outcome::LeftOut(reason));
     }
     let node = Containerd::start()?;
-    node.run_pod_with(1, "sleep 600", &format!("nameserver {GATEWAY}\nsearch example\n"))?;
+    let resolv_conf = format!("nameserver {GATEWAY}\nsearch example\noptions ndots:5\n");
+    node.run_pod_with(1, "sleep 600", &resolv_conf)?;
     node.run_container(1, "app", &asking(1))?;
     let _server = node.answer()?;
     let tracer = trace(&node)?;
-    // By its search list alone `pod-001` is the name in `pod-001.example`.
+    // By its search list and ndots alone `pod-001` is the name in `pod-001.example`.
     let is_known = |line: &&Value| line["name"] == "pod-001" && line["k8s.container.name"] == "app";
     let known = || tracer.lines().map_or(0, |lines| lines.iter().filter(is_known).count());
     wait_until(Duration::from_secs(120), || known() >= 5);
