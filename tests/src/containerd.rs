@@ -12,9 +12,10 @@ use anyhow::{Context, Result, bail};
 use crate::clock::wait_until;
 use crate::process::{Process, bound_command, run};
 use crate::requirements::find;
+use crate::responder::Responder;
 
 /// Long enough for runc on a loaded machine.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// The bridge's address: pods ask it.
 pub const GATEWAY: &str = "10.98.0.1";
@@ -38,7 +39,30 @@ mkdir -p /etc/cni/net.d /opt/cni/bin
 cp "$1/lab.conflist" /etc/cni/net.d/
 cp "$2/bridge" "$2/host-local" "$2/loopback" /opt/cni/bin/
 ip link set lo up
+# A virtual machine has no cgroups before somebody mounts them: version 2.
+grep -q cgroup /proc/self/mounts || mount -t cgroup2 none /sys/fs/cgroup
 exec containerd -c "$1/config.toml"
+"#;
+
+/// Makes the root of a container, `$1/container`, and becomes the program `$2` in it with the other arguments.
+const CONTAINER: &str = r#"
+root="$1/container"
+mkdir -p "$root"
+mount -t tmpfs none "$root"
+for directory in bin lib lib64 sys usr; do
+  if [ -L "/$directory" ]; then
+    cp -P "/$directory" "$root/$directory"
+  elif [ -d "/$directory" ]; then
+    mkdir "$root/$directory"
+    mount --rbind "/$directory" "$root/$directory"
+  fi
+done
+cp "$2" "$root/program"
+mkdir "$root/host" "$root/proc"
+mount --rbind / "$root/host"
+mount -t proc proc "$root/proc"
+shift 2
+exec chroot "$root" /program "$@"
 "#;
 
 /// The node.
@@ -158,6 +182,25 @@ impl Containerd {
         command
     }
 
+    /// A command that becomes this program in a container with the node's network, as a pod of a DaemonSet has it that
+    /// has the node's `/` at `/host`: of the node's processes and files it sees only what is below.
+    pub fn command_in_container(&self, program: &Path) -> Command {
+        let mut command = self.command("unshare");
+        command.args([
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "sh",
+            "-e",
+            "-c",
+            CONTAINER,
+            "container",
+        ]);
+        command.arg(self.files()).arg(program);
+        command
+    }
+
     /// Runs a line of shell on the node.
     ///
     /// # Errors
@@ -180,22 +223,97 @@ impl Containerd {
     /// # Errors
     /// containerd refuses.
     pub fn run_pod_with(&self, number: u32, script: &str, resolv_conf: &str) -> Result<()> {
-        let file = self.files.path().join(format!("{}.resolv.conf", pod_name(number)));
+        let file = self.resolv_conf_of(number);
         fs::write(&file, resolv_conf).context("cannot write a pod's resolv.conf")?;
         self.make_pod(number, script, Some(&file))
     }
 
     fn make_pod(&self, number: u32, script: &str, resolv_conf: Option<&Path>) -> Result<()> {
-        let (id, name) = (id_of(number), pod_name(number));
-        let annotations = [
-            ("container-type", "sandbox"),
-            ("sandbox-id", &id),
-            ("sandbox-name", &name),
-            ("sandbox-namespace", "shop"),
-        ];
+        let annotations = [("container-type", "sandbox")];
+        self.run_in_pod(number, &id_of(number), &annotations, &["--cni"], resolv_conf, script)
+    }
+
+    /// Makes pod number `number` in the node's own network (`hostNetwork`), with one container `app`, which runs `script`.
+    ///
+    /// # Errors
+    /// containerd refuses.
+    pub fn run_host_pod(&self, number: u32, script: &str) -> Result<()> {
+        let annotations = [("container-type", "container"), ("container-name", "app")];
+        self.run_in_pod(number, &id_of(number), &annotations, &["--net-host"], None, script)
+    }
+
+    /// Starts a container beside the sandbox of a pod that is there; it has the pod's resolv.conf.
+    ///
+    /// # Errors
+    /// containerd refuses.
+    pub fn run_container(&self, number: u32, name: &str, script: &str) -> Result<()> {
+        let resolv_conf = self.resolv_conf_of(number);
+        let resolv_conf = resolv_conf.is_file().then_some(resolv_conf);
+        let annotations = [("container-type", "container"), ("container-name", name)];
+        let network = format!("network:/proc/{}/ns/net", self.pid_of_pod(number)?);
+        let id = id_of_container(number, name);
+        self.run_in_pod(number, &id, &annotations, &["--with-ns", &network], resolv_conf.as_deref(), script)
+    }
+
+    /// Ends a container of a pod.
+    ///
+    /// # Errors
+    /// containerd refuses.
+    pub fn remove_container(&self, number: u32, name: &str) -> Result<()> {
+        let id = id_of_container(number, name);
+        self.sh(&format!("ctr task rm --force {id} >/dev/null; ctr container rm {id}"))?;
+        Ok(())
+    }
+
+    /// The address that CNI gave a pod.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn address_of_pod(&self, number: u32) -> Result<String> {
+        let id = id_of(number);
+        let file = self.sh(&format!("cd /var/lib/cni/networks/lab; grep -l {id} 10.*"))?;
+        Ok(file.trim().to_owned())
+    }
+
+    /// The first process of a pod's sandbox.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn pid_of_pod(&self, number: u32) -> Result<u32> {
+        let (tasks, id) = (self.sh("ctr task ls")?, id_of(number));
+        let line = tasks.lines().find_map(|line| line.strip_prefix(&id)).context("the pod does not run")?;
+        line.split_whitespace().next().and_then(|pid| pid.parse().ok()).context("the pod has no process")
+    }
+
+    /// Answers every query on the node.
+    ///
+    /// # Errors
+    /// As [`Responder::start`].
+    pub fn answer(&self) -> Result<Responder> {
+        Responder::start_in(&Path::new("/run/netns").join(&self.name))
+    }
+
+    fn resolv_conf_of(&self, number: u32) -> PathBuf {
+        self.files.path().join(format!("{}.resolv.conf", pod_name(number)))
+    }
+
+    fn run_in_pod(
+        &self,
+        number: u32,
+        id: &str,
+        annotations: &[(&str, &str)],
+        network: &[&str],
+        resolv_conf: Option<&Path>,
+        script: &str,
+    ) -> Result<()> {
+        let (sandbox, name) = (id_of(number), pod_name(number));
+        let of_pod = [("sandbox-id", &*sandbox), ("sandbox-name", &name), ("sandbox-namespace", "shop")];
         let mut command = self.command("ctr");
-        command.args(["run", "--detach", "--cni", "--rootfs"]);
-        for (key, value) in annotations {
+        command.args(["run", "--detach", "--rootfs"]).args(network);
+        // The first file system of a virtual machine cannot be left as others are (pivot_root(2)).
+        let mounts = fs::read_to_string("/proc/self/mounts").context("cannot read the mounts")?;
+        command.args(mounts.lines().any(|line| line.starts_with("rootfs / ")).then_some("--no-pivot"));
+        for (key, value) in annotations.iter().chain(&of_pod) {
             command.arg("--annotation").arg(format!("io.kubernetes.cri.{key}={value}"));
         }
         command
@@ -206,7 +324,7 @@ impl Containerd {
             .arg("--cgroup")
             .arg(format!("/kubepods/burstable/pod0f3e2b5a-9a7b-4f5c-8c31-{number:012x}/{id}"))
             .arg(self.files.path().join("rootfs"))
-            .arg(&id)
+            .arg(id)
             .args(["/bin/sh", "-c", script]);
         run(&mut command, LIMIT)?;
         Ok(())
@@ -246,6 +364,12 @@ impl Drop for Containerd {
 
 fn id_of(number: u32) -> String {
     format!("{number:064x}")
+}
+
+/// As long as [`id_of`], by the letters of the name.
+fn id_of_container(number: u32, name: &str) -> String {
+    let letters: String = name.bytes().map(|letter| format!("{letter:02x}")).collect();
+    format!("{letters:0<48}{number:016x}")
 }
 
 /// What pod number `number` is called: always as many characters.

@@ -172,16 +172,12 @@ impl Namespace {
     /// # Errors
     /// The namespace cannot be entered, or `work` panics.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        let path = format!("/proc/{}/ns/net", self.pause_pid());
-        let handle = File::open(&path).with_context(|| format!("cannot open {path} ({})", self.name))?;
-        std::thread::scope(|scope| {
-            let inside = scope.spawn(|| {
-                move_into_link_name_space(handle.as_fd(), Some(LinkNameSpaceType::Network))
-                    .with_context(|| format!("cannot enter the namespace {}", self.name))?;
-                Ok(work())
-            });
-            inside.join().map_err(|_| anyhow!("the work inside {} panicked", self.name))?
-        })
+        enter(&self.file(), work)
+    }
+
+    /// A file that refers to it.
+    pub(crate) fn file(&self) -> PathBuf {
+        format!("/proc/{}/ns/net", self.pause_pid()).into()
     }
 
     /// A UDP socket in this namespace, bound to `local`.
@@ -193,6 +189,20 @@ impl Namespace {
         self.enter(|| UdpSocket::bind(address))?
             .with_context(|| format!("cannot bind {address} in {}", self.name))
     }
+}
+
+/// Calls `work` in a thread of its own that has entered the network namespace of this file.
+pub(crate) fn enter<T: Send>(namespace: &Path, work: impl FnOnce() -> T + Send) -> Result<T> {
+    let shown = namespace.display();
+    let handle = File::open(namespace).with_context(|| format!("cannot open {shown}"))?;
+    std::thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            move_into_link_name_space(handle.as_fd(), Some(LinkNameSpaceType::Network))
+                .with_context(|| format!("cannot enter the namespace {shown}"))?;
+            Ok(work())
+        });
+        inside.join().map_err(|_| anyhow!("the work inside {shown} panicked"))?
+    })
 }
 
 /// Runs a batch of `ip` commands: one process for all of them. `namespace` is the one they act in, if not ours.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -54,7 +55,7 @@ impl LiveReport {
     /// # Errors
     /// There is no binary, or it does not get ready; the message has what it said.
     pub fn start(directory: &Path, arguments: &[&str]) -> Result<Self> {
-        Self::start_plain(directory, &[&["--lookups"], arguments].concat())
+        Self::start_by(bound_command(binary()?), directory, &[&["--lookups"], arguments].concat())
     }
 
     /// As [`LiveReport::start`], without the lookups.
@@ -62,9 +63,16 @@ impl LiveReport {
     /// # Errors
     /// As there.
     pub fn start_plain(directory: &Path, arguments: &[&str]) -> Result<Self> {
+        Self::start_by(bound_command(binary()?), directory, arguments)
+    }
+
+    /// As [`LiveReport::start_plain`], by a command that ends in the binary.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_by(mut command: Command, directory: &Path, arguments: &[&str]) -> Result<Self> {
         let (ready, output) = (directory.join("report.ready"), directory.join("report.json"));
         let stdout = File::create(&output).context("cannot create the report's file")?;
-        let mut command = bound_command(binary()?);
         command.args(["report", "-o", "json", "--duration", "1h", "--ready-file"]).arg(&ready);
         command.args(arguments);
         let log = directory.join("report.log");

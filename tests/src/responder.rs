@@ -2,6 +2,7 @@
 //! places where a real server is too large.
 
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, sleep, spawn};
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::namespace::Namespace;
+use crate::namespace::{Namespace, enter};
 use crate::query::{framed, read_framed};
 
 /// How long a thread waits for something to do before it looks whether it is to end.
@@ -28,13 +29,20 @@ impl Responder {
     /// # Errors
     /// The namespace cannot be entered or its port 53 is taken.
     pub fn start(namespace: &Namespace) -> Result<Self> {
+        Self::start_in(&namespace.file())
+    }
+
+    /// Starts it in the network namespace of this file.
+    ///
+    /// # Errors
+    /// As [`Responder::start`].
+    pub fn start_in(namespace: &Path) -> Result<Self> {
         // Takes IPv4 as well (net.ipv6.bindv6only=0).
         let everywhere = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 53));
-        let (udp, tcp) = namespace
-            .enter(|| {
-                Ok::<_, std::io::Error>((UdpSocket::bind(everywhere)?, TcpListener::bind(everywhere)?))
-            })?
-            .with_context(|| format!("cannot listen at port 53 in {}", namespace.name()))?;
+        let listen =
+            || Ok::<_, std::io::Error>((UdpSocket::bind(everywhere)?, TcpListener::bind(everywhere)?));
+        let (udp, tcp) = enter(namespace, listen)?
+            .with_context(|| format!("cannot listen at port 53 in {}", namespace.display()))?;
         udp.set_read_timeout(Some(NAP)).context("cannot set the time limit")?;
         tcp.set_nonblocking(true).context("cannot set the listener to non-blocking")?;
         let stop = Arc::new(AtomicBool::new(false));

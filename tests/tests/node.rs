@@ -6,16 +6,20 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use dnspath_tests::client::Client;
 use dnspath_tests::clock::{self, wait_until};
 use dnspath_tests::containerd::{Containerd, GATEWAY, pod_name};
 use dnspath_tests::harness::{Outcome, run};
 use dnspath_tests::process::{Process, output_of, run_with_input};
+use dnspath_tests::report::{LiveReport, report as report_text};
 use dnspath_tests::tracer::{Tracer, binary};
 use serde_json::Value;
 
 fn main() -> ExitCode {
     run(&[
         ("a_pod_that_was_there_before_is_named", a_pod_that_was_there_before_is_named),
+        ("it_runs_in_a_container_of_the_node", it_runs_in_a_container_of_the_node),
+        ("lookups_carry_their_container", lookups_carry_their_container),
         ("two_hundred_pods_come_and_go", two_hundred_pods_come_and_go),
         ("check_names_what_is_planted", check_names_what_is_planted),
     ])
@@ -65,7 +69,11 @@ fn judge(lines: &[Value]) -> Result<Named> {
     let mut lookups: Vec<(f64, String, Option<String>)> = Vec::new();
     for line in lines.iter().filter(|line| line["unit"] == "lookup") {
         let name = line["name"].as_str().context("a lookup without a name")?;
-        let Some(pod) = name.strip_suffix(".example") else { continue };
+        // Without the suffix where the pod's search list is known.
+        let pod = name.strip_suffix(".example").unwrap_or(name);
+        if !pod.starts_with("pod-") {
+            continue;
+        }
         let start = seconds_of_day(line["start"].as_str().context("a lookup without a start")?)?;
         lookups.push((start, pod.to_owned(), line["pod"].as_str().map(str::to_owned)));
     }
@@ -111,22 +119,184 @@ fn resident_kib(tracer: &mut Tracer) -> Result<u64> {
     line.trim().trim_end_matches(" kB").parse().context("no VmRSS")
 }
 
+/// Emulated (`cargo xtask vm-test`) everything takes long.
+fn is_emulated() -> bool {
+    std::path::Path::new("/tests/list").is_file()
+}
+
 fn a_pod_that_was_there_before_is_named() -> Result<Outcome> {
     if let Some(reason) = Containerd::why_not() {
         return Ok(Outcome::LeftOut(reason));
     }
     let node = Containerd::start()?;
-    node.run_pod(1, &asking(1))?;
-    let _server = server(&node)?;
+    let resolv_conf = format!("nameserver {GATEWAY}\nsearch example\noptions ndots:5\n");
+    node.run_pod_with(1, "sleep 600", &resolv_conf)?;
+    // One type alone: by two, busybox is known after a while, which has no search list.
+    let script = format!(
+        "while :; do nslookup -type=a {}.example {GATEWAY}; sleep 0.5; done >/dev/null 2>&1",
+        pod_name(1)
+    );
+    node.run_container(1, "app", &script)?;
+    let _server = node.answer()?;
     let tracer = trace(&node)?;
-    std::thread::sleep(Duration::from_secs(4));
+    // By its search list and ndots alone `pod-001` is the name in `pod-001.example`.
+    let is_searched = |line: &&Value| line["name"] == "pod-001";
+    let is_of_app = |line: &&Value| line["k8s.container.name"] == "app";
+    let count = |wanted: &dyn Fn(&&Value) -> bool| {
+        tracer.lines().map_or(0, |lines| lines.iter().filter(wanted).count())
+    };
+    wait_until(Duration::from_secs(120), || count(&is_of_app) >= 5 && count(&is_searched) >= 1);
     let told = tracer.finish()?;
     let named = judge(&told.lines)?;
-    ensure!(named.right >= 2 && named.wrong.is_empty(), "{named:?}");
-    ensure!(named.missing.is_empty() && named.early == 0, "{named:?}");
-    let line = told.unit("lookup").next().context("no lookup")?;
-    ensure!(line["k8s.namespace.name"] == "shop" && line["k8s.pod.name"] == "pod-001", "{line}");
+    ensure!(named.right >= 5 && named.wrong.is_empty(), "{named:?} {:?}", told.lines);
+    let lookups: Vec<_> = told.unit("lookup").collect();
+    for line in lookups.iter().skip(lookups.len() - 4) {
+        ensure!(line["k8s.namespace.name"] == "shop" && line["k8s.pod.name"] == "pod-001", "{line}");
+        ensure!(is_of_app(line), "{line}");
+    }
+    ensure!(lookups.iter().any(is_searched), "its resolv.conf is not known: {lookups:?}");
+    ensure!(is_emulated() || named.missing.is_empty() && named.early == 0, "{named:?}");
+    let cgroup = node.sh(&format!("cat /proc/{}/cgroup", node.pid_of_pod(1)?))?;
+    let version = if cgroup.starts_with("0::/kubepods") { 2 } else { 1 };
+    ensure!(!is_emulated() || version == 2, "{cgroup}");
+    Ok(Outcome::Measured(format!("{} of {} lookups named, cgroup v{version}", named.right, lookups.len())))
+}
+
+fn it_runs_in_a_container_of_the_node() -> Result<Outcome> {
+    if let Some(reason) = Containerd::why_not() {
+        return Ok(Outcome::LeftOut(reason));
+    }
+    let node = Containerd::start()?;
+    node.run_pod(1, "sleep 600")?;
+    node.run_container(1, "app", &asking(1))?;
+    let _server = node.answer()?;
+    let mut command = node.command_in_container(&binary()?);
+    command.args(["report", "-o", "json", "--lookups", "--hook", "clsact", "--duration", "4s"]);
+    let output = output_of(&mut command, "", Duration::from_secs(60))?;
+    let log = String::from_utf8_lossy(&output.stderr);
+    let report: Value =
+        serde_json::from_slice(&output.stdout).with_context(|| format!("no report: {log}"))?;
+    let lookups: Vec<_> = lookups_of(&report, "pod-001.example").collect();
+    ensure!(lookups.len() >= 3, "{report:#} {log}");
+    for lookup in &lookups {
+        ensure!(lookup["pod"] == "shop/pod-001" && lookup["k8s.container.name"] == "app", "{lookup} {log}");
+    }
     Ok(Outcome::Passed)
+}
+
+/// A server that does not know any name, in the network of a pod.
+fn server_in_pod(node: &Containerd, number: u32) -> Result<Process> {
+    let mut command = node.command("nsenter");
+    command.arg(format!("--net=/proc/{}/ns/net", node.pid_of_pod(number)?));
+    command.args(["python3", "-c", SERVER, &node.address_of_pod(number)?]);
+    let log = node.files().join("server-in-pod.log");
+    Process::spawn_with_stdout("server in a pod", &mut command, std::process::Stdio::null(), &log)
+}
+
+/// Asks for `CONTAINER.POD.example`, about three times a second.
+fn asking_as(number: u32, container: &str, server: &str) -> String {
+    let name = format!("{container}.{}.example", pod_name(number));
+    format!("while :; do nslookup -type=a {name} {server}; sleep 0.3; done >/dev/null 2>&1")
+}
+
+/// The containers that lookups of a name were told to be of; `-`: nobody knows.
+fn told_of(report: &Value, name: &str) -> Vec<String> {
+    lookups_of(report, name)
+        .map(|lookup| lookup["k8s.container.name"].as_str().unwrap_or("-").to_owned())
+        .collect()
+}
+
+fn lookups_carry_their_container() -> Result<Outcome> {
+    if let Some(reason) = Containerd::why_not() {
+        return Ok(Outcome::LeftOut(reason));
+    }
+    let musl = match Client::Musl.available() {
+        Ok(musl) => musl,
+        Err(error) => return Ok(Outcome::LeftOut(format!("{error:#}"))),
+    };
+    let node = Containerd::start()?;
+    std::fs::copy(musl, node.files().join("rootfs/bin/lookup")).context("cannot copy the client")?;
+    // 1: alone, by musl, for a name of the cluster as short as that; 2: two from the beginning; 3: a second one comes and
+    // goes; 4: in the node's own network; 5: where that one asks.
+    for number in [1, 2, 3, 5] {
+        let resolv_conf = cluster_resolv_conf(GATEWAY).replace("ndots:5", "ndots:1");
+        node.run_pod_with(number, "sleep 600", &resolv_conf)?;
+    }
+    let _servers = (server(&node)?, server_in_pod(&node, 5)?);
+    node.run_container(1, "app", "while :; do lookup web.shop; sleep 0.3; done >/dev/null 2>&1")?;
+    for (number, container) in [(2, "app"), (2, "sidecar"), (3, "app")] {
+        node.run_container(number, container, &asking_as(number, container, GATEWAY))?;
+    }
+    let server_of_host = node.address_of_pod(5)?;
+    node.run_host_pod(4, &asking_as(4, "app", &server_of_host))?;
+    let recording = node.files().join("containers.pcapng");
+    let file = recording.to_str().context("a path that is no text")?;
+    let live =
+        LiveReport::start_by(node.command(binary()?), node.files(), &["--lookups", "--hook", "clsact", "-w", file])?;
+    // While each of these sleeps, every pod asks several times.
+    let a_while = Duration::from_secs(3);
+    std::thread::sleep(a_while);
+    node.run_container(3, "late", &asking_as(3, "late", GATEWAY))?;
+    std::thread::sleep(a_while);
+    node.remove_container(3, "late")?;
+    std::thread::sleep(a_while);
+    let report = live.finish()?;
+    let (_, replayed) = report_text(&["-o", "json", "--lookups"], &[&recording])?;
+    let printed = std::fs::read_to_string(node.files().join("report.json"))?;
+    ensure!(printed == replayed, "live: {printed}\nreplayed: {replayed}");
+
+    let all = |name: &str, expected: &str| -> Result<usize> {
+        let told = told_of(&report, name);
+        ensure!(told.len() >= 5 && told.iter().all(|it| it == expected), "{name} by {expected}: {told:?}");
+        Ok(told.len())
+    };
+    let alone = all("web.shop", "app")?;
+    let unknown = all("app.pod-002.example", "-")? + all("sidecar.pod-002.example", "-")?;
+    let late = told_of(&report, "late.pod-003.example");
+    ensure!(late.len() >= 3 && late.iter().all(|it| it == "-"), "late: {late:?}");
+    let told = told_of(&report, "app.pod-003.example");
+    let mut spells = told.clone();
+    spells.dedup();
+    ensure!(spells == ["app", "-", "app"], "{told:?}");
+    // The node itself has an address on the pods' bridge.
+    let own: Vec<_> = lookups_of(&report, "app.pod-004.example").collect();
+    ensure!(own.len() >= 5, "{} of the node's own network", own.len());
+    let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname")?;
+    for lookup in &own {
+        ensure!(lookup["client"] == GATEWAY && lookup["pod"] == hostname.trim(), "{lookup}");
+        ensure!(lookup["k8s.container.name"].is_null(), "{lookup}");
+    }
+    short_names_are_told(&report)?;
+    Ok(Outcome::Measured(format!(
+        "{} lookups by one container, {} by one of two or more, {} by the node",
+        alone + told.iter().filter(|it| *it != "-").count(),
+        unknown + late.len() + told.iter().filter(|it| *it == "-").count(),
+        own.len()
+    )))
+}
+
+fn lookups_of<'a>(report: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
+    report["lookups"].as_array().into_iter().flatten().filter(move |lookup| lookup["name"] == name)
+}
+
+/// musl, with ndots:1, asks for a service of the cluster by its short name.
+fn short_names_are_told(report: &Value) -> Result<()> {
+    let found = of_code(report, "DP501");
+    ensure!(found.len() == 1, "one resolv.conf does not fit: {:#}", report["findings"]);
+    let finding = found[0];
+    let subject = &finding["subject"];
+    ensure!(subject["pod"] == "shop/pod-001" && subject["fault"] == "ndots-low", "{finding:#}");
+    let (summary, advice) = (finding["summary"].as_str(), finding["advice"].as_str());
+    ensure!(
+        summary.is_some_and(|it| it.contains("has ndots:1: musl asked web.shop only as it is")),
+        "{finding:#}"
+    );
+    ensure!(
+        advice
+            .is_some_and(|it| it.contains("Set ndots above 1") && it.contains("web.shop.svc.cluster.local")),
+        "{finding:#}"
+    );
+    Ok(())
 }
 
 /// Pods at a time, for each of those who make them.
@@ -267,7 +437,7 @@ fn check_names_what_is_planted() -> Result<Outcome> {
     );
 
     by_nftables(&node)?;
-
+    growth_is_told(&node)?;
     // Whoever asks a service from the node itself needs a way to its address.
     node.sh("ip route add 10.96.0.0/16 dev cni0")?;
     let asked_server = server(&node)?;
@@ -342,6 +512,36 @@ fn by_nftables(node: &Containerd) -> Result<()> {
     let found = "kube-system/kube-dns:dns at [fd00:96::a]:53, 1 endpoint";
     ensure!(says(&checks, "cluster DNS", "ok", found), "{checks:#?}");
     node.sh("nft delete table ip kube-proxy && nft delete table ip6 kube-proxy").map(drop)
+}
+
+/// Rules that are added while a report lasts, as one that leaks them does. The last count is left out where the first took
+/// long, which a busy machine makes it: then once more.
+fn growth_is_told(node: &Containerd) -> Result<()> {
+    let mut findings = Vec::new();
+    for time in 0..5 {
+        let live = LiveReport::start_by(node.command(binary()?), node.files(), &["--hook", "clsact"])?;
+        std::thread::sleep(Duration::from_secs(2));
+        for batch in 0..3 {
+            let rule = format!("-A POSTROUTING -s 10.{time}.{batch}.0/24 -j RETURN\n");
+            let rules = format!("*nat\n{}COMMIT\n", rule.repeat(10));
+            let mut command = node.command("iptables-nft-restore");
+            run_with_input(command.arg("--noflush"), &rules, Duration::from_secs(120))?;
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        let report = live.finish()?;
+        node.sh("iptables-nft -t nat -F POSTROUTING")?;
+        findings = of_code(&report, "DP502").into_iter().cloned().collect();
+        let grown = |finding: &Value| {
+            let summary = finding["summary"].as_str().unwrap_or_default();
+            finding["subject"]["added"] == "30"
+                && summary.contains(" (30 more than ")
+                && finding["advice"].as_str().is_some_and(|advice| advice.starts_with("Somebody adds rules"))
+        };
+        if findings.len() == 1 && grown(&findings[0]) {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("30 rules more, of which 27 duplicates, should be growth: {findings:#?}")
 }
 
 /// What `check` says of files and rules, a live report says too, and the report on its recording the same.

@@ -18,6 +18,17 @@ pub(crate) const VARIABLE: &str = "DNSPATH_CONTAINERD";
 /// containerd with its client, runc, and the CNI plugins.
 const PACKAGES: [&str; 3] = ["containerd", "runc", "containernetworking-plugins"];
 
+/// The programs of these that make a pod.
+const PROGRAMS: [&str; 7] = [
+    "usr/bin/containerd",
+    "usr/bin/containerd-shim-runc-v2",
+    "usr/bin/ctr",
+    "usr/sbin/runc",
+    "usr/lib/cni/bridge",
+    "usr/lib/cni/host-local",
+    "usr/lib/cni/loopback",
+];
+
 /// The folder that it is unpacked in. `None` where the machine has its own, a folder is named already, or there is none to
 /// be had, which is said: the tests that need one then count themselves as left out.
 pub(crate) fn ensure() -> Option<PathBuf> {
@@ -25,6 +36,17 @@ pub(crate) fn ensure() -> Option<PathBuf> {
         say(&format!("setup: no containerd to test against: {error:#}"));
         None
     })
+}
+
+/// What of it a virtual machine needs, each with its place below a folder that [`VARIABLE`] names there. `None` where
+/// there is none to be had, which is said.
+pub(crate) fn programs() -> Option<Vec<(String, PathBuf)>> {
+    let root = ensure().or_else(|| std::env::var_os(VARIABLE).map(PathBuf::from));
+    let place = |path: &str| match &root {
+        Some(root) => Some(root.join(path)).filter(|path| path.is_file()),
+        None => find(path.rsplit('/').next().unwrap_or(path)).or_else(|| Some(Path::new("/").join(path))),
+    };
+    PROGRAMS.iter().map(|path| Some(((*path).to_owned(), place(path)?))).collect()
 }
 
 /// Downloaded once.

@@ -101,6 +101,7 @@ impl Pod {
         let pod = format!("shop/{}", self.name);
         for line in own.iter().skip(KNOWN_AFTER) {
             ensure!(line["pod"] == pod.as_str(), "not of {pod}: {line}");
+            ensure!(line["k8s.container.name"] == "app", "not of its container: {line}");
             ensure!(line["name"] == base, "not read by the search list of {pod}: {line}");
         }
         let named = own.iter().filter(|line| line["k8s.pod.name"] == self.name).count();

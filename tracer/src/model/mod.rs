@@ -8,6 +8,7 @@
 mod blind;
 mod check;
 mod connect;
+mod containers;
 mod dns;
 mod frame;
 mod kernel;

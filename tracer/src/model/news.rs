@@ -13,6 +13,9 @@ pub enum News {
     Named(IpAddr, Arc<PodName>),
     /// That the owner of this address was gone at this time: [`super::Pods::end`].
     Gone(IpAddr, Timestamp),
+    /// From this time on only this container of the pod can ask; `None`: several can, or nobody knows:
+    /// [`super::Pods::tell_container`].
+    Container(Arc<PodName>, Option<Arc<str>>, Timestamp),
     /// A container's resolver as it was read at this time.
     Resolver(Arc<Resolver>, Timestamp),
     /// The packet rules of a namespace as they were counted at this time.
@@ -29,6 +32,7 @@ impl News {
             Self::Blind(spot, time) => Self::Blind(spot, time.shifted(nanos)),
             Self::Named(..) => self,
             Self::Gone(address, time) => Self::Gone(address, time.shifted(nanos)),
+            Self::Container(pod, name, since) => Self::Container(pod, name, since.shifted(nanos)),
             Self::Resolver(resolver, time) => Self::Resolver(resolver, time.shifted(nanos)),
             Self::Rules(count, time) => Self::Rules(count, time.shifted(nanos)),
             Self::Service(service, time) => Self::Service(service, time.shifted(nanos)),

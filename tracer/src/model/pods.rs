@@ -1,6 +1,6 @@
 //! Who has which address.
 
-use super::{News, Services, Timestamp};
+use super::{News, Services, Timestamp, containers::Containers};
 use std::{
     collections::{HashMap, VecDeque},
     fmt,
@@ -20,9 +20,12 @@ pub struct PodName {
 impl PodName {
     /// Whether both parts can be shown anywhere: graphic ASCII, at most 253 characters (RFC 1123).
     fn is_plain(&self) -> bool {
-        let plain = |part: &str| part.len() <= 253 && part.bytes().all(|b| b.is_ascii_graphic());
-        !self.name.is_empty() && plain(&self.namespace) && plain(&self.name)
+        !self.name.is_empty() && is_plain(&self.namespace) && is_plain(&self.name)
     }
+}
+
+fn is_plain(part: &str) -> bool {
+    part.len() <= 253 && part.bytes().all(|b| b.is_ascii_graphic())
 }
 
 /// `namespace/name`, or the name alone.
@@ -50,6 +53,7 @@ pub struct Pods {
 #[derive(Debug, Default)]
 struct Table {
     owners: HashMap<IpAddr, Vec<Owner>>,
+    containers: Containers,
     /// The last changes in the order they came, for who passes them on.
     log: VecDeque<News>,
     /// Changes that are no longer in the log.
@@ -140,13 +144,36 @@ impl Pods {
         }
     }
 
-    /// [`Self::tell`], [`Self::end`] or [`Services::tell`], as another table tells it; what is of resolvers is none of its
-    /// business.
+    /// Which container of its pod asked from this address at `time`: `k8s.container.name`. `None` where several could,
+    /// or nobody knows.
+    #[must_use]
+    pub fn container_at(&self, address: IpAddr, time: Timestamp) -> Option<Arc<str>> {
+        let pod = self.name_at(address, time)?;
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.containers.at(&pod, time)
+    }
+
+    /// Tells that only this container of a pod can ask from `since` on; `None` where several can, or nobody knows. What
+    /// was told of later times is replaced. What is no name is refused, and counted.
+    pub fn tell_container(&self, pod: &Arc<PodName>, container: Option<&str>, since: Timestamp) {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let is_name = container.is_none_or(|name| !name.is_empty() && is_plain(name));
+        let container: Option<Arc<str>> = container.map(Into::into);
+        if is_name && pod.is_plain() && table.containers.tell(pod, since, container.clone()) {
+            table.note(News::Container(Arc::clone(pod), container, since));
+        } else {
+            table.refused += 1;
+        }
+    }
+
+    /// [`Self::tell`], [`Self::end`], [`Self::tell_container`] or [`Services::tell`], as another table tells it; what is of
+    /// resolvers is none of its business.
     pub fn heed(&self, news: &News) {
         match news {
             News::Named(address, name) => self.tell(*address, PodName::clone(name)),
             News::Gone(address, time) => self.end(*address, *time),
             News::Service(service, time) => self.services.tell(service, *time),
+            News::Container(pod, name, since) => self.tell_container(pod, name.as_deref(), *since),
             News::Blind(..) | News::Resolver(..) | News::Rules(..) => {}
         }
     }
@@ -191,7 +218,9 @@ impl Table {
         let of_address = |(address, owners): (&IpAddr, &Vec<Owner>)| -> Vec<News> {
             owners.iter().flat_map(|owner| of_owner(*address, owner)).collect()
         };
-        addresses.into_iter().flat_map(of_address).collect()
+        let mut all: Vec<News> = addresses.into_iter().flat_map(of_address).collect();
+        all.extend(self.containers.all());
+        all
     }
 }
 
@@ -260,6 +289,44 @@ mod tests {
                 assert_eq!(late.name_at(address(number), at(second)), name);
             }
         }
+    }
+
+    #[test]
+    fn which_container_asks_is_known_by_time() {
+        let (pods, other) = (Pods::new(), Pods::new());
+        let address = IpAddr::from([10, 0, 0, 1]);
+        let pod = Arc::new(PodName { namespace: "shop".into(), name: "web".into() });
+        let at = |seconds: u64| Timestamp::from_nanos(seconds * 1_000_000_000);
+        let asked = |pods: &Pods| {
+            [4, 5, 14, 15, 24, 25]
+                .map(|time| pods.container_at(address, at(time)).map_or("-".into(), |it| it.to_string()))
+        };
+        pods.tell_container(&pod, Some("setup"), at(5));
+        assert_eq!(asked(&pods), ["-"; 6], "nobody has the address");
+        pods.tell(address, PodName::clone(&pod));
+        assert_eq!(asked(&pods), ["-", "setup", "setup", "setup", "setup", "setup"]);
+        pods.tell_container(&pod, Some("app"), at(25));
+        assert_eq!(asked(&pods), ["-", "setup", "setup", "setup", "setup", "app"]);
+        // There was a second one before that was known.
+        pods.tell_container(&pod, None, at(15));
+        assert_eq!(asked(&pods), ["-", "setup", "setup", "-", "-", "-"]);
+        pods.tell_container(&pod, Some("app"), at(25));
+        for bad in ["", "a\x1b", "a b"] {
+            pods.tell_container(&pod, Some(bad), at(1));
+        }
+        assert_eq!(
+            (asked(&pods), pods.refused()),
+            (["-", "setup", "setup", "-", "-", "app"].map(Into::into), 3)
+        );
+        for news in pods.table.read().unwrap().all() {
+            other.heed(&news);
+        }
+        assert_eq!(asked(&other), asked(&pods));
+        for second in 0..100 {
+            pods.tell_container(&pod, Some("app"), at(100 + second));
+        }
+        let told = pods.table.read().unwrap().all();
+        assert!(told.len() < 10, "{told:?}");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! 2. `processes`, `cgroup`: the processes in that namespace, and the ids of their containers.
 //! 3. `runtimes`, `cni`: whose a container is, by the files that containerd, CRI-O, Docker, podman and CNI keep.
 //! 4. `resolvers`: what each container's libc reads of resolv.conf and its environment.
-//! 5. `naming` joins these, `census` tells. What is broken, unreadable or contradictory leaves an address without a
+//! 5. `naming` joins these, `census` tells, and `containers` which of a pod's containers it is, where that can be known. What is broken, unreadable or contradictory leaves an address without a
 //!    name; nothing gives it a wrong one.
 //!
 //! [`Counting`] counts the packet rules beside it, and finds the services that kube-proxy made: `rules` (iptables), `nft`,
@@ -16,11 +16,13 @@
 //! CAP_SYS_PTRACE for `/proc/PID/ns/net`. Every file is read bounded (`roots`).
 
 mod addresses;
+mod arrivals;
 mod blind;
 mod census;
 mod cgroup;
 mod check;
 mod cni;
+mod containers;
 mod counting;
 mod ipvs;
 mod links;

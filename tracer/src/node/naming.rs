@@ -2,13 +2,14 @@
 //! name. Where two sources disagree, nobody is told.
 
 use super::{
+    arrivals::Arrivals,
     cgroup::container_ids,
     cni::Results,
     processes::{Processes, netns_of},
     roots::{Roots, read_made},
     runtimes::{Container, Runtimes},
 };
-use crate::model::PodName;
+use crate::model::{PodName, Timestamp};
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
@@ -67,6 +68,18 @@ pub(super) struct Look {
     /// Names of named namespaces, by inode.
     pub(super) named: BTreeMap<u64, String>,
     cni: HashMap<u64, PodName>,
+    /// The containers that the runtimes have, without sandboxes, by pod.
+    pub(super) containers: HashMap<PodName, Vec<Container>>,
+    /// It is worth looking again soon.
+    pub(super) growing: bool,
+}
+
+impl Look {
+    /// Whether all processes of a namespace are known.
+    #[must_use]
+    pub(super) fn is_whole(&self, inode: u64) -> bool {
+        self.processes.are_all(inode)
+    }
 }
 
 impl Namer {
@@ -76,13 +89,21 @@ impl Namer {
         Self { runtimes: Runtimes::new(roots.clone()), results: Results::new(roots.clone()), roots }
     }
 
+    /// Follows the runtimes' directories: without that, no look lists containers.
+    pub(super) fn follow(&mut self, arrivals: Arrivals) {
+        self.runtimes.follow(arrivals);
+    }
+
     /// Looks around; the namespaces `besides` are nobody's.
-    pub(super) fn look(&mut self, besides: &[u64]) -> Look {
+    pub(super) fn look(&mut self, besides: &[u64], now: Timestamp) -> Look {
         self.runtimes.next_round();
+        let listed = self.runtimes.list(now);
         let mut look = Look {
             processes: Processes::list(&self.roots, besides),
             named: named(&self.roots),
             cni: self.results.by_netns(),
+            containers: listed.by_pod,
+            growing: listed.growing,
         };
         look.named.retain(|inode, _| !besides.contains(inode));
         look

@@ -47,6 +47,12 @@ impl Processes {
         self.by_netns.keys().copied()
     }
 
+    /// Whether [`Self::of`] has all of a namespace's processes.
+    #[must_use]
+    pub(super) fn are_all(&self, inode: u64) -> bool {
+        self.of(inode).len() < MOST_OF_ONE
+    }
+
     /// The processes in one of them, the oldest first as long as their numbers do not wrap.
     #[must_use]
     pub(super) fn of(&self, inode: u64) -> &[u32] {

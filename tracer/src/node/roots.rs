@@ -4,6 +4,7 @@
 //! opened below its root directory with every link resolved inside (openat2(2), RESOLVE_IN_ROOT), without waiting, and
 //! read only where it is a regular file of a bearable size.
 
+use crate::model::Timestamp;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, open, openat2};
 use std::{
     fs::File,
@@ -81,6 +82,23 @@ impl Roots {
             Ok(names)
         };
         listed().unwrap_or_default()
+    }
+
+    /// Opens a directory of the node, to follow what is made in it.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be reached.
+    pub(super) fn directory(&self, path: &str) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(openat2(directory(&self.root)?, relative(path), flags, Mode::empty(), RESOLVE)?)
+    }
+
+    /// When a file or a directory of the node was last written; `None` where that cannot be told.
+    #[must_use]
+    pub(super) fn written(&self, path: &str) -> Option<Timestamp> {
+        let stat = rustix::fs::fstat(self.place(path).ok()?).ok()?;
+        let seconds = u64::try_from(stat.st_mtime).ok()?.checked_mul(1_000_000_000)?;
+        Some(Timestamp::from_nanos(seconds.checked_add(stat.st_mtime_nsec)?))
     }
 
     /// Opens a file of the node as a mere place (O_PATH).

@@ -9,10 +9,10 @@
 //!
 //! A bundle is written before the container's first process starts.
 
-use super::{cgroup, roots::Roots};
-use crate::model::PodName;
+use super::{arrivals::Arrivals, cgroup, roots::Roots};
+use crate::model::{PodName, Timestamp};
 use serde::Deserialize;
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 /// Where containerd keeps the bundles of running containers, below its state directory.
 const CONTAINERD_STATES: [&str; 4] = [
@@ -38,6 +38,10 @@ const LIST_MAX: u64 = 8 << 20;
 const NAMESPACES_MAX: usize = 32;
 /// Kubernetes names are at most 253 characters long (RFC 1123); Docker's names are shorter.
 const NAME_MAX: usize = 253;
+/// Containers of one runtime that are listed; a node has hundreds.
+const CONTAINERS_MAX: usize = 16_384;
+/// A bundle's directory of this age has its file, or will have none.
+const BEING_WRITTEN: Duration = Duration::from_secs(3);
 
 /// Whose a container is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +52,8 @@ pub(super) struct Container {
     pub(super) name: String,
     /// It owns the pod's network namespace: the sandbox ("pause").
     pub(super) sandbox: bool,
+    /// When its bundle was written: before its first process started. `None` where a runtime writes it again later.
+    pub(super) made: Option<Timestamp>,
 }
 
 /// Containers by their id, as the runtimes' files have them. What was read is remembered while it is asked for.
@@ -56,13 +62,75 @@ pub(super) struct Runtimes {
     roots: Roots,
     known: HashMap<String, (u64, Option<Container>)>,
     round: u64,
+    /// Follows the directories that are listed.
+    arrivals: Option<Arrivals>,
+}
+
+/// The containers that the runtimes have.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    /// Those of pods, without sandboxes, by pod.
+    pub(super) by_pod: HashMap<PodName, Vec<Container>>,
+    /// A bundle is being written: it is worth looking again soon.
+    pub(super) growing: bool,
 }
 
 impl Runtimes {
     /// Nothing is read yet.
     #[must_use]
     pub(super) fn new(roots: Roots) -> Self {
-        Self { roots, known: HashMap::new(), round: 0 }
+        Self { roots, known: HashMap::new(), round: 0, arrivals: None }
+    }
+
+    /// Has the directories followed that are listed: [`Self::list`] lists no others.
+    pub(super) fn follow(&mut self, arrivals: Arrivals) {
+        self.arrivals = Some(arrivals);
+    }
+
+    /// Every container there is. Where directories cannot be followed, what comes into them would be missed: their
+    /// containers are not listed.
+    pub(super) fn list(&mut self, now: Timestamp) -> Listed {
+        let mut listed = Listed::default();
+        for directory in self.directories() {
+            for id in self.followed(&directory).filter(|id| cgroup::is_safe(id)) {
+                match self.container(&id) {
+                    Some(container) if container.sandbox || container.pod.namespace.is_empty() => {}
+                    Some(container) => {
+                        listed.by_pod.entry(container.pod.clone()).or_default().push(container)
+                    }
+                    None => {
+                        let begun = self.roots.written(&format!("{directory}/{id}"));
+                        listed.growing |= begun.is_some_and(|begun| now.since(begun) < BEING_WRITTEN);
+                    }
+                }
+            }
+        }
+        listed
+    }
+
+    /// Where the runtimes have a directory for each container.
+    fn directories(&self) -> Vec<String> {
+        let mut directories = [STORAGE_RUN, STORAGE_LIB, DOCKER].map(String::from).to_vec();
+        for state in CONTAINERD_STATES {
+            for tasks in self.followed(state).filter(|name| CONTAINERD_TASKS.contains(&name.as_str())) {
+                let tasks = format!("{state}/{tasks}");
+                let namespaces = self.followed(&tasks).filter(|name| name != "moby").take(NAMESPACES_MAX);
+                directories.extend(namespaces.map(|namespace| format!("{tasks}/{namespace}")));
+            }
+        }
+        directories
+    }
+
+    /// The names in a directory that is followed from now on.
+    fn followed(&self, path: &str) -> impl Iterator<Item = String> + use<> {
+        let followed = self.arrivals.as_ref().zip(self.roots.directory(path).ok());
+        let names = match followed {
+            Some((arrivals, directory)) if arrivals.follow(&directory).is_ok() => {
+                self.roots.list(path, CONTAINERS_MAX)
+            }
+            _ => Vec::new(),
+        };
+        names.into_iter()
     }
 
     /// Forgets what nobody has asked for since this was last called.
@@ -101,11 +169,12 @@ impl Runtimes {
                     if namespace != "moby"
                         && let Ok(bundle) = self.roots.read(&path, BUNDLE_MAX)
                     {
-                        return of_containerd(&bundle, id, |sandbox| {
-                            self.roots
-                                .read(&format!("{tasks}/{namespace}/{sandbox}/config.json"), BUNDLE_MAX)
-                                .ok()
-                        });
+                        let bundle_of = |sandbox: &str| {
+                            let path = format!("{tasks}/{namespace}/{sandbox}/config.json");
+                            self.roots.read(&path, BUNDLE_MAX).ok()
+                        };
+                        let container = of_containerd(&bundle, id, bundle_of)?;
+                        return Some(Container { made: self.roots.written(&path), ..container });
                     }
                 }
             }
@@ -117,7 +186,8 @@ impl Runtimes {
         [STORAGE_RUN, STORAGE_LIB].iter().find_map(|storage| {
             let path = format!("{storage}/{id}/userdata/config.json");
             let bundle = self.roots.read(&path, BUNDLE_MAX).ok()?;
-            of_crio(&bundle).or_else(|| {
+            let of_crio = || Some(Container { made: self.roots.written(&path), ..of_crio(&bundle)? });
+            of_crio().or_else(|| {
                 let list = self.roots.read(&format!("{STORAGE_LIB}/containers.json"), LIST_MAX).ok()?;
                 of_podman(&list, id)
             })
@@ -160,6 +230,7 @@ fn of_containerd(bundle: &[u8], id: &str, bundle_of: impl Fn(&str) -> Option<Vec
         pod: pod_in(&own).or_else(of_sandbox)?,
         name: get("container-name").filter(|name| is_name(name)).cloned().unwrap_or_default(),
         sandbox: get("container-type").is_some_and(|kind| kind == "sandbox"),
+        made: None,
     })
 }
 
@@ -175,6 +246,7 @@ fn of_crio(bundle: &[u8]) -> Option<Container> {
         )?,
         name: name.cloned().unwrap_or_default(),
         sandbox,
+        made: None,
     })
 }
 
@@ -221,6 +293,7 @@ fn of_docker(config: &[u8], host: Option<&[u8]>) -> Option<Container> {
             pod: pod(namespace, pod_name)?,
             name: name.cloned().unwrap_or_default(),
             sandbox,
+            made: None,
         });
     }
     // One that joined another's namespace says nothing about whose that is.
@@ -234,7 +307,7 @@ fn of_docker(config: &[u8], host: Option<&[u8]>) -> Option<Container> {
 /// What belongs to no pod.
 fn alone(name: &str) -> Option<Container> {
     let pod = PodName { namespace: String::new(), name: name.into() };
-    is_name(name).then_some(Container { pod, name: String::new(), sandbox: false })
+    is_name(name).then_some(Container { pod, name: String::new(), sandbox: false, made: None })
 }
 
 /// A pod's name, if both parts are names.

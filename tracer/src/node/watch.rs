@@ -7,7 +7,9 @@
 
 use super::{
     addresses,
+    arrivals::{Arrivals, Waiting},
     census::{Census, Claim, Nearness},
+    containers::Asking,
     links::{self, Links, Listener, News, Peers, Tenants, Told, Watched},
     naming::{Look, Namer, Naming},
     processes::netns_of,
@@ -15,9 +17,9 @@ use super::{
     roots::{Roots, read_made},
     runtimes::Container,
 };
-use crate::model::{Pods, Resolver, Timestamp};
+use crate::model::{PodName, Pods, Resolver, Timestamp};
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs::File,
     io,
     net::IpAddr,
@@ -39,6 +41,8 @@ const TOGETHER: Duration = Duration::from_millis(30);
 const NEWS_WAITING: usize = 4_096;
 /// How often everything is looked at anew.
 const RESYNC: Duration = Duration::from_secs(5);
+/// The least time between two looks at what is still coming.
+const SOON: Duration = Duration::from_millis(50);
 /// A namespace's addresses are still being set while it is younger than this.
 const YOUNG: Duration = Duration::from_secs(3);
 /// How long the start waits for the first look.
@@ -188,6 +192,7 @@ struct Neighbour {
 
 /// A pod that no watched interface leads to.
 struct Elsewhere {
+    inode: u64,
     naming: Naming,
     addresses: BTreeSet<IpAddr>,
 }
@@ -204,6 +209,11 @@ struct Watcher {
     tenants: Tenants,
     namer: Namer,
     census: Census,
+    asking: Asking,
+    /// Tells of containers that come and go; `None` where nothing can.
+    arrivals: Option<Waiting>,
+    /// A container came or went, or is just coming.
+    arrived: bool,
     neighbours: HashMap<Key, Neighbour>,
     elsewhere: Vec<Elsewhere>,
     /// The resolvers told, by pod and container.
@@ -242,8 +252,23 @@ impl Watcher {
         }
         besides.sort_unstable();
         besides.dedup();
+        let mut namer = Namer::new(settings.roots.clone());
+        let arrivals = Arrivals::new().and_then(|arrivals| Ok((arrivals.waiting()?, arrivals)));
+        let arrivals = match arrivals {
+            Ok((waiting, arrivals)) => {
+                namer.follow(arrivals);
+                Some(waiting)
+            }
+            Err(error) => {
+                (settings.note)(&format!("cannot follow the containers of pods: {error}: they are not told"));
+                None
+            }
+        };
         Some(Self {
-            namer: Namer::new(settings.roots.clone()),
+            namer,
+            asking: Asking::new(settings.pods.clone()),
+            arrivals,
+            arrived: false,
             census: Census::new(settings.pods.clone()),
             neighbours: HashMap::new(),
             elsewhere: Vec::new(),
@@ -278,6 +303,12 @@ impl Watcher {
                         self.look().await;
                     }
                 }
+                () = changed(self.arrivals.as_ref()) => {
+                    time::sleep(TOGETHER).await;
+                    self.arrived = true;
+                    self.heed_waiting();
+                    self.look().await;
+                }
                 () = time::sleep(pause) => self.look().await,
                 () = stop.notify.notified() => break,
             }
@@ -303,12 +334,15 @@ impl Watcher {
 
     /// Until the next look: the youngest that has no name yet is looked for soon.
     fn pause(&self) -> Duration {
+        if self.arrived {
+            return SOON;
+        }
         let now = (self.settings.now)();
         let nameless =
             |neighbour: &&Neighbour| neighbour.naming.name().is_none() || neighbour.addresses.is_empty();
         let youngest =
             self.neighbours.values().filter(nameless).map(|neighbour| now.since(neighbour.born)).min();
-        youngest.map_or(RESYNC, |age| (age / 4).clamp(Duration::from_millis(50), RESYNC))
+        youngest.map_or(RESYNC, |age| (age / 4).clamp(SOON, RESYNC))
     }
 
     /// An interface is gone, and with its last one the neighbour.
@@ -332,12 +366,14 @@ impl Watcher {
         self.meet_all(now).await;
         let nameless =
             |neighbour: &Neighbour| neighbour.naming.name().is_none() || all && !neighbour.naming.is_pod();
-        let look = (all || self.neighbours.values().any(nameless)).then(|| self.namer.look(&self.besides));
+        let wanted = all || self.arrived || self.neighbours.values().any(nameless);
+        let look = wanted.then(|| self.namer.look(&self.besides, now));
         if let Some(look) = &look {
             self.name(look, nameless).await;
             if all {
                 self.look_elsewhere(look);
             }
+            self.look_into_pods(look, all, now);
         }
         self.ask_addresses(all, now).await;
         // What was learnt under a number is of who has it still: an interface that was there before and is there now
@@ -504,8 +540,19 @@ impl Watcher {
                 // The number may be another process's by now.
                 netns_of(&self.settings.roots, pid).is_ok_and(|now| now == inode).then_some(addresses)
             });
-            self.elsewhere.push(Elsewhere { naming, addresses: of_process.unwrap_or_default() });
+            self.elsewhere.push(Elsewhere { inode, naming, addresses: of_process.unwrap_or_default() });
         }
+    }
+
+    /// Which containers of pods can ask.
+    fn look_into_pods(&mut self, look: &Look, all: bool, now: Timestamp) {
+        self.arrived = look.growing;
+        let attached = self.neighbours.values().map(|neighbour| (&neighbour.naming, neighbour.inode));
+        let elsewhere = self.elsewhere.iter().map(|pod| (&pod.naming, pod.inode));
+        let named = |(naming, inode): (&Naming, u64)| Some((naming.name()?.clone(), inode));
+        let pods: BTreeMap<PodName, u64> =
+            attached.chain(elsewhere).filter(|(naming, _)| naming.is_pod()).filter_map(named).collect();
+        self.asking.look(&pods, (&mut self.namer, look), all, now);
     }
 
     /// Reads how the containers of pods resolve: of young ones at each look, of all now and then.
@@ -555,6 +602,14 @@ impl Watcher {
         let mut all = addresses::of_fib_trie(&read("fib_trie"));
         all.extend(addresses::of_if_inet6(&read("if_inet6")));
         all
+    }
+}
+
+/// Waits until containers came or went.
+async fn changed(arrivals: Option<&Waiting>) {
+    match arrivals {
+        Some(arrivals) => arrivals.changed().await,
+        None => std::future::pending().await,
     }
 }
 

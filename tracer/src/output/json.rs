@@ -37,13 +37,25 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Whose an address is: `pod`, and for a Kubernetes pod its names by OpenTelemetry's conventions.
-fn pod_entries<M: SerializeMap>(map: &mut M, pod: Option<&PodName>) -> Result<(), M::Error> {
+/// Whose an address is: `pod`, and for a Kubernetes pod its names by OpenTelemetry's conventions, with the container's
+/// where only one can have asked.
+fn pod_entries<M: SerializeMap>(
+    map: &mut M,
+    pod: Option<&PodName>,
+    container: Option<&str>,
+) -> Result<(), M::Error> {
     let Some(pod) = pod else { return Ok(()) };
     map.serialize_entry("pod", &Shown(pod))?;
     if !pod.namespace.is_empty() {
         map.serialize_entry("k8s.namespace.name", &pod.namespace)?;
         map.serialize_entry("k8s.pod.name", &pod.name)?;
+    }
+    container_entry(map, container)
+}
+
+fn container_entry<M: SerializeMap>(map: &mut M, container: Option<&str>) -> Result<(), M::Error> {
+    if let Some(container) = container {
+        map.serialize_entry("k8s.container.name", container)?;
     }
     Ok(())
 }
@@ -81,7 +93,7 @@ impl Serialize for MessageLine<'_> {
         map.serialize_entry("client", &Shown(message.client))?;
         map.serialize_entry("server", &Shown(message.server))?;
         service_entries(&mut map, service)?;
-        pod_entries(&mut map, pod)?;
+        pod_entries(&mut map, pod, None)?;
         map.serialize_entry("transport", &Shown(message.transport))?;
         if dns.has_question {
             map.serialize_entry("name", &Shown(&dns.name))?;
@@ -188,16 +200,17 @@ pub(super) struct QuestionLine<'a> {
     pub(super) pod: Option<&'a PodName>,
     /// `NAMESPACE/NAME` of whom it was asked first.
     pub(super) service: Option<&'a str>,
+    pub(super) container: Option<&'a str>,
 }
 
 impl Serialize for QuestionLine<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { question, pod, service } = *self;
+        let Self { question, pod, container, service } = *self;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("unit", "question")?;
         map.serialize_entry("time", &Shown(question.first_asked()))?;
         map.serialize_entry("client", &Shown(question.client))?;
-        pod_entries(&mut map, pod)?;
+        pod_entries(&mut map, pod, container)?;
         map.serialize_entry("name", &Shown(&question.name))?;
         map.serialize_entry("qtype", &Shown(question.qtype))?;
         if let Some(first) = question.transmissions.first() {
@@ -257,6 +270,7 @@ struct Gap {
 pub(super) struct LookupView<'a> {
     pub(super) lookup: &'a Lookup,
     pub(super) pod: Option<&'a PodName>,
+    pub(super) container: Option<&'a str>,
     pub(super) line: bool,
 }
 
@@ -269,9 +283,10 @@ impl Serialize for LookupView<'_> {
         }
         map.serialize_entry("client", &Shown(lookup.client))?;
         if self.line && self.pod.is_some() {
-            pod_entries(&mut map, self.pod)?;
+            pod_entries(&mut map, self.pod, self.container)?;
         } else {
             map.serialize_entry("pod", &self.pod.map(Shown))?;
+            container_entry(&mut map, self.container)?;
         }
         map.serialize_entry("name", &Shown(&lookup.name))?;
         map.serialize_entry("result", lookup.result.as_str())?;

@@ -91,6 +91,10 @@ impl<W: Write> Stream<W> {
         wanted.then(|| self.pods.services().name_at(server.ip(), Some(server.port()), time))?
     }
 
+    fn container(&self, client: IpAddr, time: Timestamp) -> Option<Arc<str>> {
+        self.pods.container_at(client, time)
+    }
+
     /// Writes what is waiting. A live session calls it at least every 100 ms.
     ///
     /// # Errors
@@ -195,9 +199,15 @@ impl<W: Write> Observer for Stream<W> {
         if self.prints(Unit::Question) {
             let pod = self.pod(question.client, question.first_asked());
             let client = self.width.client(question.client, pod.as_deref());
+            let container = self.container(question.client, question.first_asked());
             let asked = question.transmissions.first();
             let service = asked.and_then(|first| self.service(first.server, question.first_asked()));
-            let json = QuestionLine { question, pod: pod.as_deref(), service: service.as_deref() };
+            let json = QuestionLine {
+                question,
+                pod: pod.as_deref(),
+                container: container.as_deref(),
+                service: service.as_deref(),
+            };
             self.line(&json, |line| lines::question(line, question, &client));
         }
     }
@@ -213,7 +223,9 @@ impl<W: Write> Observer for Stream<W> {
         if self.prints(Unit::Lookup) {
             let pod = self.pod(lookup.client, lookup.start);
             let client = self.width.client(lookup.client, pod.as_deref());
-            let json = LookupView { lookup, pod: pod.as_deref(), line: true };
+            let container = self.container(lookup.client, lookup.start);
+            let (pod, container) = (pod.as_deref(), container.as_deref());
+            let json = LookupView { lookup, pod, container, line: true };
             self.line(&json, |line| lines::lookup(line, lookup, &client));
         }
     }

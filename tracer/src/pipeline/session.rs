@@ -70,7 +70,7 @@ impl Session {
             }
             News::Blind(spot, time) => out.blind_spot(spot, *time),
             News::Rules(count, time) => out.rules(count, *time),
-            News::Gone(..) | News::Named(..) | News::Service(..) => {}
+            News::Container(..) | News::Gone(..) | News::Named(..) | News::Service(..) => {}
         }
     }
 

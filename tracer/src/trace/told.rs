@@ -9,7 +9,9 @@
 //! ipvs; because IPVS balances services here; unseen which backend was chosen; advice …`. Packet rules are `dnspath: rules;
 //! counted at 1795176000.412000000; netns node-7; count 20003; duplicates 19999; times 20000; rule -t nat -A …`. A service is
 //! `dnspath: service; found at 1795176000.412000000; address 10.96.0.10:53; name kube-system/kube-dns:dns; backends
-//! 10.244.0.2:53 10.244.0.3:53`; the record beside it is for other programs.
+//! 10.244.0.2:53 10.244.0.3:53`; the record beside it is for other programs. Which
+//! container of a pod asks is `dnspath: container; namespace shop; pod web-1; since 1795176000.412000000; name app`,
+//! without a name where that is not known.
 
 use super::{
     note::{PREFIX, SEPARATOR},
@@ -23,6 +25,7 @@ const GONE: &str = "gone";
 const RESOLVER: &str = "resolver";
 const BLIND_SPOT: &str = "blind spot";
 const RULES: &str = "rules";
+const CONTAINER: &str = "container";
 const SERVICE: &str = "service";
 const AT: &str = " at ";
 /// A comment has at most 65,535 octets: what of a text is kept, escaped. A resolv.conf has a few hundred.
@@ -68,6 +71,7 @@ pub(super) fn read(comment: &[u8]) -> Option<Said> {
         }
         RESOLVER => resolver(parts).map(|news| Said::News(vec![news])),
         BLIND_SPOT => blind_spot(parts).map(|news| Said::News(vec![news])),
+        CONTAINER => container(parts).map(|news| Said::News(vec![news])),
         RULES => rules(parts).map(|news| Said::News(vec![news])),
         SERVICE => service(parts).map(|news| Said::News(vec![news])),
         _ => None,
@@ -126,6 +130,19 @@ pub(super) fn of_blind_spot(spot: &BlindSpot, time: Timestamp) -> String {
     comment
 }
 
+/// The comment of the container that asks.
+pub(super) fn of_container(pod: &PodName, name: Option<&str>, since: Timestamp) -> String {
+    let mut comment = format!("{PREFIX}{CONTAINER}");
+    let since = seconds(since);
+    let parts = [("namespace ", &*pod.namespace), ("pod ", &pod.name), ("since ", &since)];
+    for (key, value) in parts.into_iter().chain(name.map(|name| ("name ", name))) {
+        comment.push_str(SEPARATOR);
+        comment.push_str(key);
+        escape(value, MOST_NAME, &mut comment);
+    }
+    comment
+}
+
 /// The comment of counted rules.
 pub(super) fn of_rules(counted: &RuleCount, time: Timestamp) -> String {
     let RuleCount { netns, rules, duplicates, worst } = counted;
@@ -175,6 +192,22 @@ fn service<'a>(parts: impl Iterator<Item = &'a str>) -> Option<News> {
         }
     }
     Some(News::Service(Arc::new(Service { address: address?, name, backends }), found_at?))
+}
+
+fn container<'a>(parts: impl Iterator<Item = &'a str>) -> Option<News> {
+    let mut pod = PodName::default();
+    let (mut since, mut name) = (None, None);
+    for part in parts {
+        let (key, value) = part.split_once(' ')?;
+        match key {
+            "namespace" => pod.namespace = plain(value)?,
+            "pod" => pod.name = plain(value)?,
+            "since" => since = Some(time_of(value)?),
+            "name" => name = Some(plain(value)?.into()),
+            _ => {}
+        }
+    }
+    Some(News::Container(Arc::new(pod), name, since?))
 }
 
 fn rules<'a>(parts: impl Iterator<Item = &'a str>) -> Option<News> {
@@ -410,6 +443,24 @@ mod tests {
         fn any_comment_is_read_or_not(comment in proptest::collection::vec(any::<u8>(), 0..200), key in 0..3_usize) {
             let start = ["dnspath: told at ", "dnspath: gone; ", "dnspath: resolver; "][key];
             let _ = read(&[start.as_bytes(), &comment].concat());
+        }
+    }
+
+    #[test]
+    fn containers_are_read_back() {
+        let pod = PodName { namespace: "shop".into(), name: "web-1; name x".into() };
+        for name in [Some("app"), None] {
+            let comment = of_container(&pod, name, at(1_795_176_000_412_000_000));
+            let Some(Said::News(news)) = read(comment.as_bytes()) else { panic!("{comment}") };
+            let since = at(1_795_176_000_412_000_000);
+            assert_eq!(
+                news,
+                [News::Container(Arc::new(pod.clone()), name.map(Into::into), since)],
+                "{comment}"
+            );
+        }
+        for broken in ["", "; pod x", "; since x", "; since 1.000000000; name \\x"] {
+            assert_eq!(read(format!("dnspath: container{broken}").as_bytes()), None, "{broken:?}");
         }
     }
 

@@ -158,6 +158,10 @@ impl<W: Write> Writer<W> {
                 News::Blind(spot, time) => {
                     self.name_resolution(at, Vec::new(), Some(told::of_blind_spot(spot, *time)))?;
                 }
+                News::Container(pod, name, since) => {
+                    let comment = told::of_container(pod, name.as_deref(), *since);
+                    self.name_resolution(at, Vec::new(), Some(comment))?;
+                }
                 News::Rules(count, time) => {
                     self.name_resolution(at, Vec::new(), Some(told::of_rules(count, *time)))?;
                 }

@@ -153,6 +153,8 @@ fn recording(samples: &[Sample]) -> Vec<u8> {
             pods.end(address, Timestamp::from_nanos(1_700_000_000_100_000_000));
             pods.tell(address, PodName { namespace: "shop".into(), name: "web-2".into() });
             let time = Timestamp::from_nanos(1_700_000_000_400_000_000);
+            let pod = pods.name(address).unwrap();
+            pods.tell_container(&pod, Some("app"), time);
             let mut news = pods.news(&mut seen);
             news.extend([News::Resolver(resolver(), time), News::Resolver(Arc::default(), time)]);
             writer.news(Some(time), &news).unwrap();
@@ -253,10 +255,12 @@ fn what_is_written_is_read() {
     let gone = Timestamp::from_nanos(1_700_000_000_100_000_000);
     assert_eq!(names.name_at(address, gone).unwrap().name, "web-1");
     assert_eq!(names.name_at(address, time).unwrap().name, "web-2");
+    assert_eq!(names.container_at(address, time).as_deref(), Some("app"));
+    assert_eq!(names.container_at(address, gone), None);
     let told = told(file.path());
     let at: Vec<_> = told.iter().map(|told| told.at).collect();
-    assert_eq!(at, [[None; 3].as_slice(), &[Some(time); 4]].concat());
-    let resolvers: Vec<_> = told[5..].iter().map(|told| told.news.clone()).collect();
+    assert_eq!(at, [[None; 3].as_slice(), &[Some(time); 5]].concat());
+    let resolvers: Vec<_> = told[6..].iter().map(|told| told.news.clone()).collect();
     assert_eq!(resolvers, [News::Resolver(resolver(), time), News::Resolver(Arc::default(), time)]);
 }
 
@@ -273,8 +277,10 @@ fn what_is_told_of_the_node_comes_at_its_place() {
         counts.extend((told > 0).then_some((number, told)));
     }
     counts.sort_unstable();
-    assert_eq!(counts.iter().map(|(_, told)| told).sum::<usize>() + reader.take_told().len(), 14);
-    assert!(counts.iter().all(|(number, told)| [(1, 3), (1, 6), (3, 4), (3, 8)].contains(&(*number, *told))));
+    assert_eq!(counts.iter().map(|(_, told)| told).sum::<usize>() + reader.take_told().len(), 16);
+    assert!(
+        counts.iter().all(|(number, told)| [(1, 3), (1, 6), (3, 5), (3, 10)].contains(&(*number, *told)))
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 # The first process of the virtual machine: mounts, modules, then each test program of /tests/list. What it says goes
 # to the second serial line, which begins with "@@boot" and ends with "@@end"; the console is the first one.
 export PATH=/sbin:/bin HOME=/tmp TERM=dumb DNSPATH_BIN=/tests/dnspath
+[ ! -d /tests/containerd ] || export DNSPATH_CONTAINERD=/tests/containerd
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev

@@ -15,7 +15,7 @@ use std::{
 const INIT: &str = include_str!("init.sh");
 
 /// A program of the virtual machine and the Debian package that has it.
-pub(super) const PROGRAMS: [(&str, &str); 12] = [
+pub(super) const PROGRAMS: [(&str, &str); 13] = [
     ("bpftool", "bpftool"),
     ("busybox", "busybox-static"),
     ("conntrack", "conntrack"),
@@ -28,10 +28,12 @@ pub(super) const PROGRAMS: [(&str, &str); 12] = [
     ("nsenter", "util-linux"),
     ("setpriv", "util-linux"),
     ("tc", "iproute2"),
+    ("unshare", "util-linux"),
 ];
 
 /// What the scripts of the lab and of `init.sh` call besides.
-const APPLETS: &str = "cat cut dmesg grep insmod kill ls mkdir mount rm rmmod sed seq sleep stty";
+const APPLETS: &str =
+    "cat cp cut dmesg find grep insmod kill ls mkdir mount rm rmmod sed seq sleep stty xargs";
 
 /// The archive with everything but the kernel's modules. `tests` are the programs under test, under the names they get
 /// in `/tests`; `list` are the lines of `/tests/list`.
@@ -72,6 +74,29 @@ pub(super) fn archive(tests: &[(&str, PathBuf)], list: &str) -> Result<Vec<u8>> 
             }
         }
         add(&mut archive, &inside(library), library)?;
+    }
+    Ok(archive.finish())
+}
+
+/// An archive to be laid over the other: containerd below `/tests/containerd`, and another `/tests/list`.
+pub(super) fn with_containerd(programs: &[(String, PathBuf)], list: &str) -> Result<Vec<u8>> {
+    let mut archive = Archive::default();
+    archive.file("tests/list", 0o644, list.as_bytes());
+    let mut files = BTreeSet::new();
+    for (place, path) in programs {
+        files.insert((format!("tests/containerd/{place}"), path.clone()));
+        // What it is linked with stays where the loader looks for it.
+        files.extend(libraries_of(path)?.into_iter().map(|library| (inside(&library), library)));
+    }
+    let mut folders = BTreeSet::new();
+    for (place, path) in &files {
+        for folder in Path::new(place).ancestors().skip(1).collect::<Vec<_>>().into_iter().rev() {
+            let folder = inside(folder);
+            if !folder.is_empty() && folders.insert(folder.clone()) {
+                archive.folder(&folder);
+            }
+        }
+        add(&mut archive, place, path)?;
     }
     Ok(archive.finish())
 }

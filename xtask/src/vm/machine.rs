@@ -20,7 +20,7 @@ const BOOTS: usize = 3;
 /// A boot takes 3 to 5 s on an idle machine.
 const BOOT_LIMIT: Duration = Duration::from_secs(60);
 /// A run takes one to two minutes there.
-const RUN_LIMIT: Duration = Duration::from_secs(420);
+const RUN_LIMIT: Duration = Duration::from_secs(600);
 
 /// How often the machine is looked at.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -11,7 +11,7 @@ mod newc;
 
 use crate::{
     command::{binary, build_release, cargo, output, say, target},
-    packages,
+    containerd, packages,
     test::Counts,
 };
 use anyhow::{Context, Result, bail};
@@ -27,6 +27,20 @@ use std::{
 
 /// What runs in each machine: a test program, and the parts of names that choose among its tests; none: all.
 const TESTS: [(&str, &str); 2] = [("kernel", ""), ("exits", "killed")];
+
+/// What runs on one of the kernels besides: a real containerd on cgroup v2.
+const OF_CONTAINERD: (&str, &str) = ("node", "a_pod_that_was_there");
+const CONTAINERD_ON: &str = "6.12";
+
+/// The tests on a kernel.
+fn tests_on(series: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    TESTS.into_iter().chain((series == CONTAINERD_ON).then_some(OF_CONTAINERD))
+}
+
+/// The lines of `/tests/list` on a kernel.
+fn list_on(series: &str) -> String {
+    tests_on(series).map(|(program, names)| format!("{program} {names}\n")).collect()
+}
 
 /// What this machine needs besides what the virtual one gets, and the Debian packages that have it.
 const PROGRAMS: [(&str, &str); 6] = [
@@ -89,9 +103,8 @@ pub(crate) fn matrix(options: &Options) -> Result<Counts> {
     let folder = target().join("vm");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let programs = programs(&folder)?;
-    let list: String = TESTS.iter().map(|(program, names)| format!("{program} {names}\n")).collect();
     let programs: Vec<_> = programs.iter().map(|(name, path)| (name.as_str(), path.clone())).collect();
-    let system = initramfs::archive(&programs, &list)?;
+    let system = initramfs::archive(&programs, &list_on(""))?;
     let chosen: Vec<_> = SERIES
         .into_iter()
         .filter(|(series, _)| options.kernel.is_empty() || options.kernel.iter().any(|one| one == series))
@@ -119,18 +132,22 @@ pub(crate) fn matrix(options: &Options) -> Result<Counts> {
 fn test(series: &str, suite: &str, system: &[u8]) -> Outcome {
     match Kernel::get(series, suite) {
         Err(error) => Outcome::LeftOut(error),
-        Ok(kernel) => match boot(&kernel, system) {
+        Ok(kernel) => match boot(series, &kernel, system) {
             Err(error) => Outcome::Failed(error),
             Ok(run) => Outcome::Ran(kernel, run),
         },
     }
 }
 
-fn boot(kernel: &Kernel, system: &[u8]) -> Result<Run> {
+fn boot(series: &str, kernel: &Kernel, system: &[u8]) -> Result<Run> {
     let initramfs = kernel.folder.join("initramfs");
     let modules = kernel.modules()?;
     let mut archive = fs::read(&modules).with_context(|| format!("cannot read {}", modules.display()))?;
     archive.extend(system);
+    if series == CONTAINERD_ON {
+        let programs = containerd::programs().unwrap_or_default();
+        archive.extend(initramfs::with_containerd(&programs, &list_on(series))?);
+    }
     fs::write(&initramfs, archive).with_context(|| format!("cannot write {}", initramfs.display()))?;
     machine::run(kernel, &initramfs)
 }
@@ -148,7 +165,7 @@ fn programs(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let mut build = cargo();
     build.args(["test", "--locked", "--no-run", "--quiet", "--message-format", "json"]);
     build.args(["--package", "dnspath-tests"]);
-    for (name, _) in TESTS {
+    for (name, _) in tests_on(CONTAINERD_ON) {
         build.args(["--test", name]);
     }
     for message in output(&mut build)?.lines() {
@@ -226,7 +243,7 @@ fn judged(series: &str, kernel: &Kernel, run: &Run) -> Counts {
             told.display()
         ));
     }
-    for (program, _) in TESTS {
+    for (program, _) in tests_on(series) {
         let status = run.said.lines().find_map(|line| line.strip_prefix(&format!("@@status {program} ")));
         if run.complete && status != Some("0") && counts.failed == 0 {
             counts.failed += 1;

@@ -23,7 +23,7 @@ fn every_runtime_is_read_right_and_what_is_broken_names_nobody() {
     for tree in fs::read_dir(fixtures()).unwrap().map(|entry| entry.unwrap().path()) {
         let expected = fs::read_to_string(tree.join("expected")).unwrap();
         let mut namer = Namer::new(Roots::at(&tree));
-        let look = namer.look(&[4_026_531_840]);
+        let look = namer.look(&[4_026_531_840], Timestamp::EPOCH);
         let mut inodes: Vec<u64> = look.processes.namespaces().collect();
         inodes.sort_unstable();
         let found: String = inodes.iter().map(|&inode| told(inode, &namer.name(inode, &look))).collect();
@@ -36,10 +36,16 @@ fn every_runtime_is_read_right_and_what_is_broken_names_nobody() {
 #[test]
 fn containers_have_names_of_their_own() {
     let mut namer = Namer::new(Roots::at(fixtures().join("k3s")));
-    let look = namer.look(&[]);
+    let look = namer.look(&[], Timestamp::EPOCH);
     let containers = namer.containers(4_026_532_201, &look);
     let shown: Vec<_> = containers.iter().map(|(_, c)| (c.name.as_str(), c.sandbox)).collect();
     assert_eq!(shown, [("", true), ("app", false)]);
+    assert!(look.containers.is_empty(), "listed without being followed");
+    namer.follow(Arrivals::new().unwrap());
+    let look = namer.look(&[], Timestamp::EPOCH);
+    let listed: Vec<_> =
+        look.containers.values().flatten().map(|it| (it.name.as_str(), it.made.is_some())).collect();
+    assert_eq!(listed, [("app", true); 2]);
 }
 
 #[test]

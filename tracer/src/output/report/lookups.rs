@@ -32,7 +32,9 @@ impl Observer for LookupLog {
     fn lookup(&mut self, lookup: &Lookup) {
         let from = self.json.len();
         let pod = self.pods.name_at(lookup.client, lookup.start);
-        let view = LookupView { lookup, pod: pod.as_deref(), line: false };
+        let container = self.pods.container_at(lookup.client, lookup.start);
+        let (pod, container) = (pod.as_deref(), container.as_deref());
+        let view = LookupView { lookup, pod, container, line: false };
         match serde_json::to_writer(&mut self.json, &view) {
             Ok(()) => self.entries.push((lookup.start, from, self.json.len())),
             // Writing to memory does not fail; if it did, half an object would make the report unreadable.

@@ -206,6 +206,8 @@ fn pods_stand_for_their_addresses() {
     let lookup = direct("web", 1);
     let pods = Pods::new();
     pods.tell(lookup.client, PodName { namespace: "shop".into(), name: "web-7c9f6d5b8-x2k4p".into() });
+    let pod = pods.name(lookup.client).unwrap();
+    pods.tell_container(&pod, Some("app"), Timestamp::EPOCH);
     let print = |format: Format| {
         let mut to = Vec::new();
         let mut stream = Stream::new(&mut to, format, &[Unit::Lookup, Unit::Question], Vantages::new())
@@ -222,6 +224,7 @@ fn pods_stand_for_their_addresses() {
         assert_eq!(line["pod"], "shop/web-7c9f6d5b8-x2k4p");
         assert_eq!(line["k8s.namespace.name"], "shop");
         assert_eq!(line["k8s.pod.name"], "web-7c9f6d5b8-x2k4p");
+        assert_eq!(line["k8s.container.name"], "app");
     }
     let text = print(Format::Text);
     assert_eq!(text.matches("  shop/web-7c9f6d5b8-x2k4p  ").count(), 2, "{text}");
