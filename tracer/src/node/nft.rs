@@ -24,8 +24,6 @@ const TABLE: &str = "kube-proxy";
 const FAMILIES: [&str; 2] = ["ip", "ip6"];
 /// Octets of one table that are read; 50,000 endpoints have half of that.
 const MOST_OCTETS: u64 = 64 << 20;
-/// The names of all tables.
-const MOST_OCTETS_OF_NAMES: u64 = 1 << 20;
 /// Chains that are remembered while a table is read.
 const MOST_CHAINS: usize = 262_144;
 
@@ -45,34 +43,32 @@ impl Nft {
     /// # Errors
     /// When `nft` is not here, or fails.
     pub(super) fn list() -> io::Result<Self> {
-        let mut names = Value::Null;
-        list(PROGRAM, &["-j", "list", "tables"], |listing| {
-            names = serde_json::from_reader(listing.take(MOST_OCTETS_OF_NAMES))?;
-            Ok(())
-        })?;
         let mut nft = Self::default();
-        for family in FAMILIES.into_iter().filter(|family| has_table(&names, family)) {
-            list(PROGRAM, &["-j", "list", "table", family, TABLE], |listing| nft.read(listing))?;
+        // Asked for one by one: to list the names of all tables, nft reads all their rules, too.
+        for family in FAMILIES {
+            match list(PROGRAM, &["-j", "list", "table", family, TABLE], |listing| nft.read(listing)) {
+                Err(error) if !is_missing(&error) => return Err(error),
+                _ => {}
+            }
         }
         Ok(nft)
     }
 
     /// Reads the listing of one table.
     fn read(&mut self, listing: impl Read) -> io::Result<()> {
-        self.is_there = true;
         let mut table = OneTable::default();
         let mut json = serde_json::Deserializer::from_reader(listing.take(MOST_OCTETS));
         (&mut table).deserialize(&mut json)?;
+        self.is_there = true;
         self.broken += table.broken;
         table.join(&mut self.services);
         Ok(())
     }
 }
 
-/// Whether kube-proxy's table of a family is in `nft -j list tables`.
-fn has_table(names: &Value, family: &str) -> bool {
-    let mut tables = names["nftables"].as_array().into_iter().flatten().map(|item| &item["table"]);
-    tables.any(|table| table["family"] == family && table["name"] == TABLE)
+/// Whether nft says that there is no such table; what it printed then was nothing.
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Other && error.to_string().contains("No such file or directory")
 }
 
 /// What of one table matters, as it is read.

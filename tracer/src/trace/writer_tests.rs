@@ -3,7 +3,7 @@
 use super::{MergedReader, Note, Origin, Reader, Recorded, Statistics, Told, Writer};
 use crate::model::{
     Conntrack, Direction, DropMark, Fate, Flow, Frame, InterfaceKind, Libc, LinkType, NatTuple, News,
-    PodName, Pods, Resolver, Timestamp, Vantage, VantageId, Vantages,
+    PodName, Pods, Resolver, Service, Timestamp, Vantage, VantageId, Vantages,
 };
 use proptest::prelude::*;
 use std::{io::Write as _, path::Path, sync::Arc};
@@ -398,6 +398,31 @@ fn hostile_strings_are_bounded_and_escaped() {
     let (frames, reader) = frames(file.path());
     assert_eq!(frames.len(), 1);
     assert!(!format!("{frames:?}{:?}", reader.origin()).contains('\x1b'));
+    assert!(written_again(file.path()) == bytes);
+}
+
+#[test]
+fn a_service_is_read_back_and_its_address_is_no_pods() {
+    let vantages = Vantages::new();
+    let id = vantages.intern(Vantage { interface: "cni0".into(), ..Vantage::default() });
+    let service = |name: &str| Service {
+        address: "10.96.0.10:53".parse().unwrap(),
+        name: name.into(),
+        backends: ["10.244.0.2:53".parse().unwrap()].into(),
+    };
+    let time = Timestamp::from_nanos(1);
+    let news = |name: &str| News::Service(Arc::new(service(name)), time);
+    let all = [news("kube-system/kube-dns:dns"), news(""), news("a/\x1b[2J")];
+    let mut writer = Writer::new(Vec::new(), &origin()).unwrap();
+    writer.news(Some(time), &all).unwrap();
+    writer.frame(&samples()[0].frame(1, &[id]), &vantages).unwrap();
+    let bytes = writer.finish().unwrap();
+    assert!(!bytes.contains(&0x1b));
+    let record = b"kube-system/kube-dns\0";
+    assert!(bytes.windows(record.len()).any(|some| some == record), "no name for other programs");
+    let file = written(&bytes);
+    let told: Vec<News> = told(file.path()).into_iter().map(|told| told.news).collect();
+    assert_eq!(told, all);
     assert!(written_again(file.path()) == bytes);
 }
 
