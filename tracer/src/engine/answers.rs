@@ -23,10 +23,11 @@ const SOCKET_CLOSED_WITHIN: u64 = 1_000_000;
 const FIVE_SECONDS: u64 = 5_020_000_000;
 
 impl Engine {
-    pub(super) fn new_response(&mut self, packet: &Packet, sides: &Sides) {
+    /// Finds the query of a new response; `newest` is the last message of its name, type and id.
+    pub(super) fn new_response(&mut self, packet: &Packet, sides: &Sides, newest: Place) {
         self.counters.responses += 1;
         let query = if packet.dns.bits.has(super::records::DnsBits::HAS_QUESTION) {
-            self.query_answered(packet, sides)
+            self.query_answered(packet, sides, newest)
         } else {
             self.query_of_flow(sides.client, sides.far, Some(packet.dns.id), |m| {
                 m.peer == NONE && m.bits.has(Bits::TCP) == packet.bits.has(Bits::TCP)
@@ -57,11 +58,11 @@ impl Engine {
     }
 
     /// The oldest query without an answer that this response fits.
-    fn query_answered(&self, packet: &Packet, sides: &Sides) -> Place {
+    fn query_answered(&self, packet: &Packet, sides: &Sides, newest: Place) -> Place {
         let (mut exact, mut translated, mut other_source) = (NONE, NONE, NONE);
         let mut dropped = NONE;
         let mut server_known = false;
-        let mut place = self.by_id.newest(&self.messages, &packet.dns.key());
+        let mut place = newest;
         for _ in 0..LONGEST_WALK {
             if place == NONE {
                 break;

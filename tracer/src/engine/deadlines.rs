@@ -57,6 +57,10 @@ impl Engine {
 
     fn fire_timers(&mut self, out: &mut impl Observer) {
         let now = self.now;
+        if !self.wheel.may_fire(now) {
+            self.tell_messages(now, out);
+            return;
+        }
         let mut fired = std::mem::take(&mut self.fired);
         while let Some(slot_end) = self.wheel.fire(&mut self.lookups, now, &mut fired) {
             fired.sort_unstable_by_key(|&lookup| self.lookups.at(lookup).number);

@@ -58,11 +58,29 @@ fn families() -> impl Iterator<Item = (Family, i32)> {
     FAMILIES.into_iter().chain([DNSMASQ])
 }
 
+/// A family's place among [`families`].
+const fn place(family: Family) -> Option<usize> {
+    Some(match family {
+        Family::Glibc => 0,
+        Family::Musl => 1,
+        Family::Go => 2,
+        Family::CAresBefore120 => 3,
+        Family::CAresFrom120 => 4,
+        Family::BindTools => 5,
+        Family::BusyboxNslookup => 6,
+        Family::Haproxy => 7,
+        Family::Nginx => 8,
+        Family::Dnsmasq => 9,
+        _ => return None,
+    })
+}
+
 impl Votes {
     fn add(&mut self, weights: &[(Family, i32)]) {
-        for (score, (family, _)) in self.scores.iter_mut().zip(families()) {
-            let weight = weights.iter().find(|(named, _)| *named == family).map_or(0, |(_, weight)| *weight);
-            *score = (*score + weight).clamp(-BOUND, BOUND);
+        for &(family, weight) in weights {
+            if let Some(score) = place(family).and_then(|place| self.scores.get_mut(place)) {
+                *score = (*score + weight).clamp(-BOUND, BOUND);
+            }
         }
     }
 
@@ -76,26 +94,25 @@ impl Votes {
         if self.scores.iter().all(|&score| score == 0) {
             return Family::Unknown;
         }
-        let mut ranked: SmallVec<[(i32, Family); 10]> = self
-            .scores
-            .iter()
-            .zip(families())
-            .map(|(score, (family, prior))| (score + prior, family))
-            .collect();
-        ranked.sort_by_key(|&(score, _)| std::cmp::Reverse(score));
-        let is_c_ares = |f| matches!(f, Family::CAresBefore120 | Family::CAresFrom120);
-        match ranked.as_slice() {
-            [(best, family), (second, other), (third, _), ..] => {
-                let lead = if *family == Family::Glibc { LEAD_OF_GLIBC } else { LEAD };
-                if best - second >= lead {
-                    *family
-                } else if is_c_ares(*family) && is_c_ares(*other) && best - third >= LEAD {
-                    Family::CAres
-                } else {
-                    Family::Unknown
-                }
+        // The first three; of equal ones the first comes first.
+        let mut ranked = [(i32::MIN, Family::Unknown); 3];
+        for (score, (family, prior)) in self.scores.iter().zip(families()) {
+            let next = (score + prior, family);
+            let behind = ranked.iter().position(|(ahead, _)| next.0 > *ahead);
+            if let Some(lesser) = behind.and_then(|place| ranked.get_mut(place..)) {
+                lesser.rotate_right(1);
+                lesser[0] = next;
             }
-            _ => Family::Unknown,
+        }
+        let is_c_ares = |f| matches!(f, Family::CAresBefore120 | Family::CAresFrom120);
+        let [(best, family), (second, other), (third, _)] = ranked;
+        let lead = if family == Family::Glibc { LEAD_OF_GLIBC } else { LEAD };
+        if best - second >= lead {
+            family
+        } else if is_c_ares(family) && is_c_ares(other) && best - third >= LEAD {
+            Family::CAres
+        } else {
+            Family::Unknown
         }
     }
 }

@@ -7,7 +7,7 @@ use foldhash::fast::FixedState;
 use hashbrown::{HashTable, hash_table::Entry};
 use std::{
     hash::BuildHasher,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4},
 };
 
 /// A name's number: size class in the upper 4 bits, place in that class below.
@@ -214,8 +214,12 @@ impl Addresses {
         Self { hasher, index: HashTable::new(), all: Vec::new(), free: Vec::new(), sweep_at: SWEEP_AT_LEAST }
     }
 
+    #[inline]
     pub(super) fn endpoint(&mut self, socket: SocketAddr) -> Endpoint {
-        Endpoint(self.address(socket.ip()).0 | u64::from(socket.port()))
+        match socket {
+            SocketAddr::V4(v4) => Endpoint(u64::from(v4.ip().to_bits()) << 16 | u64::from(v4.port())),
+            SocketAddr::V6(v6) => Endpoint(self.address((*v6.ip()).into()).0 | u64::from(v6.port())),
+        }
     }
 
     pub(super) fn address(&mut self, ip: IpAddr) -> Address {
@@ -258,7 +262,11 @@ impl Addresses {
         Ipv6Addr::from(self.all.get(value as usize).copied().unwrap_or_default()).into()
     }
 
+    #[inline]
     pub(super) fn socket(&self, endpoint: Endpoint) -> SocketAddr {
+        if endpoint.0 & V6 == 0 {
+            return SocketAddrV4::new(Ipv4Addr::from_bits((endpoint.0 >> 16) as u32), endpoint.port()).into();
+        }
         SocketAddr::new(self.ip(endpoint.address()), endpoint.port())
     }
 

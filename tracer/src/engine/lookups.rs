@@ -198,6 +198,9 @@ impl Engine {
                 lookup = record.of_label.older;
                 continue;
             }
+            if self.follows_sibling(record, question) {
+                return Some(lookup);
+            }
             if !record.noise
                 && record.questions < MOST_QUESTIONS
                 && let Some(fit) = self.fit_question(lookup, question)
@@ -212,6 +215,17 @@ impl Engine {
             lookup = record.of_label.older;
         }
         best.map(|(_, lookup)| lookup)
+    }
+
+    /// Whether the lookup's last question is the other one of a pair with this one, which it has not: nothing fits better.
+    fn follows_sibling(&self, record: &LookupRecord, question: Place) -> bool {
+        let (new, last) = (self.questions.at(question), self.questions.at(record.last_question));
+        if last.name != new.name || record.noise || record.large || record.questions >= MOST_QUESTIONS {
+            return false;
+        }
+        let message = self.messages.at(new.first);
+        message.time.saturating_sub(self.messages.at(last.first).time) <= PAIR_WINDOW
+            && self.messages.at(last.last).client.port() == message.client.port()
     }
 
     fn fit_question(&self, lookup: Place, question: Place) -> Option<Fit> {
@@ -232,13 +246,16 @@ impl Engine {
             let last = self.messages.at(other.last);
             last_sent = last_sent.max(last.time);
             same_port |= last.client.port() == port;
-            match self.standing(place, now) {
-                Standing::Waiting => waiting = true,
-                Standing::Unreachable(time) => {
-                    waiting = true;
-                    unreachable |= now.saturating_sub(time) <= REACTION;
+            // Whatever its last message got, it does not wait.
+            if !self.has_answer(last, now) {
+                match self.standing(place, now) {
+                    Standing::Waiting => waiting = true,
+                    Standing::Unreachable(time) => {
+                        waiting = true;
+                        unreachable |= now.saturating_sub(time) <= REACTION;
+                    }
+                    _ => {}
                 }
-                _ => {}
             }
             if other.name == new.name {
                 walks += u32::from(other.qtype == new.qtype);

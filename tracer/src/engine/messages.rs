@@ -44,25 +44,26 @@ enum Known {
 }
 
 impl Engine {
-    pub(super) fn process(&mut self, packet: Packet, out: &mut impl Observer) {
+    pub(super) fn process(&mut self, packet: &Packet, out: &mut impl Observer) {
         self.now = self.now.max(packet.time);
         self.run_timers(out);
         if packet.bits.has(Bits::ICMP) {
-            self.icmp(&packet);
+            self.icmp(packet);
             return;
         }
-        let sides = self.sides(&packet);
-        match self.known(&packet, &sides) {
+        let sides = self.sides(packet);
+        let newest = self.by_id.newest(&self.messages, &packet.dns.key());
+        match self.known(packet, &sides, newest) {
             Known::Hop(place) => {
-                self.add_hop(place, &packet, &sides);
-                self.drop_packet(&packet);
+                self.add_hop(place, packet, &sides);
+                self.drop_packet(packet);
             }
             Known::Duplicate => {
                 self.counters.duplicates += 1;
-                self.drop_packet(&packet);
+                self.drop_packet(packet);
             }
-            Known::No if packet.bits.has(Bits::RESPONSE) => self.new_response(&packet, &sides),
-            Known::No => self.new_query(&packet, &sides, out),
+            Known::No if packet.bits.has(Bits::RESPONSE) => self.new_response(packet, &sides, newest),
+            Known::No => self.new_query(packet, &sides, out),
         }
     }
 
@@ -82,11 +83,12 @@ impl Engine {
         Sides { client, asked: Endpoint::NONE, backend: Endpoint::NONE, far, near }
     }
 
-    /// The message this packet is a further sighting of: of those that fit best, the oldest.
-    fn known(&self, packet: &Packet, sides: &Sides) -> Known {
+    /// The message this packet is a further sighting of: of those that fit best, the oldest. `newest` is the last one of
+    /// its name, type and id.
+    fn known(&self, packet: &Packet, sides: &Sides, newest: Place) -> Known {
         let response = packet.bits.has(Bits::RESPONSE);
         let (mut best, mut best_fit) = (NONE, 0);
-        let mut place = self.by_id.newest(&self.messages, &packet.dns.key());
+        let mut place = newest;
         for _ in 0..LONGEST_WALK {
             if place == NONE {
                 break;
@@ -188,7 +190,7 @@ impl Engine {
             bits: packet.bits.with(Bits::IN_WINDOW, true),
             ..MessageRecord::default()
         });
-        self.window.push_back(place);
+        self.window.push_back((packet.time, place));
         place
     }
 
@@ -278,10 +280,8 @@ impl Engine {
     /// Tells the messages whose hop window has passed.
     pub(super) fn tell_messages(&mut self, now: u64, out: &mut impl Observer) {
         let window = self.config.hop_window_nanos();
-        while let Some(&place) = self.window.front() {
-            if self.messages.at(place).time.saturating_add(window) > now
-                && self.window.len() <= self.config.capacity
-            {
+        while let Some(&(time, place)) = self.window.front() {
+            if time.saturating_add(window) > now && self.window.len() <= self.config.capacity {
                 break;
             }
             self.window.pop_front();
@@ -307,12 +307,14 @@ impl Engine {
         if bits.has(Bits::HAS_DROP) {
             self.drops.forget(place);
         }
-        let record = self.messages.remove(place);
+        let record = self.messages.at(place);
+        let (name, icmp, extra) = (record.dns.name, record.icmp, record.extra);
         record.hops.free(&mut self.further_hops, &mut self.flows);
-        if record.icmp != NONE {
-            self.icmps.remove(record.icmp);
+        self.messages.free(place);
+        if icmp != NONE {
+            self.icmps.free(icmp);
         }
-        self.names.release(record.dns.name);
-        self.drop_extra(record.extra);
+        self.names.release(name);
+        self.drop_extra(extra);
     }
 }

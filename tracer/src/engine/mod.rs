@@ -167,7 +167,7 @@ pub struct Engine {
     reorder: Reorder,
     wheel: Wheel,
     /// Messages whose hop window is open, by time.
-    window: VecDeque<Place>,
+    window: VecDeque<(u64, Place)>,
     messages: Slab<MessageRecord>,
     further_hops: Slab<FurtherHop>,
     flows: Slab<OtherFlow>,
@@ -264,7 +264,7 @@ impl Engine {
         let packet = self.packet(sighting);
         if let Some(late) = self.reorder.put(packet) {
             self.counters.out_of_order += 1;
-            self.process(late, out);
+            self.process(&late, out);
         }
         if self.addresses.wants_sweep() {
             self.sweep_addresses();
@@ -282,7 +282,7 @@ impl Engine {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let window = self.config.hop_window_nanos();
-        let message = self.window.front().map(|&m| self.messages.at(m).time.saturating_add(window));
+        let message = self.window.front().map(|(time, _)| time.saturating_add(window));
         let drop = (self.drops.next_due != u64::MAX).then_some(self.drops.next_due);
         let decided = [message, self.wheel.next_deadline(), drop].into_iter().flatten().min();
         let deadline = decided.map(|d| d.saturating_add(self.reorder.lag()));
@@ -316,7 +316,7 @@ impl Engine {
             + self.addresses.memory()
             + self.aliases.memory()
             + self.reorder.memory()
-            + self.window.capacity() * size_of::<Place>()
+            + self.window.capacity() * size_of::<(u64, Place)>()
             + self.messages.memory()
             + self.further_hops.memory()
             + self.flows.memory()
@@ -351,8 +351,8 @@ impl Engine {
         }
     }
 
-    fn process_bucket(&mut self, mut bucket: Vec<Packet>, out: &mut impl Observer) {
-        for packet in bucket.drain(..) {
+    fn process_bucket(&mut self, bucket: Vec<Packet>, out: &mut impl Observer) {
+        for packet in &bucket {
             self.process(packet, out);
         }
         self.reorder.give_back(bucket);

@@ -81,14 +81,7 @@ pub(super) fn asked_as_is(lookup: &Lookup, positive: bool) -> bool {
 }
 
 fn asked_name(steps: &[Step], base: usize) -> Name {
-    let Some(first) = steps.first() else { return Name::ROOT };
-    let mut left = base;
-    let labels = first.name.labels().take_while(|label| {
-        let inside = left > label.len();
-        left = left.saturating_sub(label.len() + 1);
-        inside
-    });
-    Name::from_labels(labels).unwrap_or(first.name)
+    steps.first().map_or(Name::ROOT, |first| first.name.first_labels(base))
 }
 
 /// musl before 1.2.4 has no TCP: it takes the addresses that are in a truncated answer.
@@ -156,8 +149,12 @@ const fn weight(result: LookupResult) -> u8 {
     }
 }
 
+fn questions(steps: &[Step]) -> impl Iterator<Item = &Question> {
+    steps.iter().flat_map(|s| &s.questions)
+}
+
 fn transmissions(steps: &[Step]) -> impl Iterator<Item = &Transmission> {
-    steps.iter().flat_map(|s| &s.questions).flat_map(|q| &q.transmissions)
+    questions(steps).flat_map(|q| &q.transmissions)
 }
 
 fn fill_times(lookup: &mut Lookup) {
@@ -217,11 +214,11 @@ fn repetition(earlier: &Question, before: &Transmission, first: &Transmission) -
 /// and no empty non-terminal of the cluster's zone (`NAMESPACE.svc.DOMAIN`).
 fn fill_suspicious(lookup: &mut Lookup) {
     lookup.suspicious_names.clear();
-    let sibling_missing = lookup
-        .steps
-        .iter()
-        .flat_map(|s| &s.questions)
-        .any(|q| of_question(q, false) == QuestionOutcome::Answered(Rcode::NXDOMAIN));
+    if !questions(&lookup.steps).flat_map(|q| &q.answers).any(|a| a.empty_noerror) {
+        return;
+    }
+    let sibling_missing =
+        questions(&lookup.steps).any(|q| of_question(q, false) == QuestionOutcome::Answered(Rcode::NXDOMAIN));
     for step in &lookup.steps {
         if step.name == lookup.name || !is_empty(step) {
             continue;

@@ -276,6 +276,12 @@ impl Engine {
         true
     }
 
+    /// Whether a query has an answer that was of use to the client, up to `now`.
+    pub(super) fn has_answer(&self, query: &MessageRecord, now: u64) -> bool {
+        let answer = self.messages.at(query.peer);
+        query.peer != NONE && answer.time <= now && !answer.bits.has(Bits::USELESS)
+    }
+
     /// What became of a question so far; answers at or after `now` do not count.
     pub(super) fn standing(&self, question: Place, now: u64) -> Standing {
         let record = self.questions.at(question);

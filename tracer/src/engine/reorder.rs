@@ -61,7 +61,7 @@ impl Reorder {
             }
             self.waiting -= bucket.len();
             let mut bucket = bucket;
-            if !bucket.is_sorted_by_key(order) {
+            if !bucket.is_sorted_by(|a, b| a.time < b.time || order(a) <= order(b)) {
                 bucket.sort_unstable_by_key(order);
             }
             return Some(bucket);

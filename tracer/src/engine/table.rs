@@ -50,6 +50,14 @@ impl<T: Default> Slab<T> {
         }
     }
 
+    /// The same, where nobody wants the record.
+    pub(super) fn free(&mut self, place: Place) {
+        if let Some(record) = self.records.get_mut(place as usize) {
+            *record = T::default();
+            self.free.push_back(place);
+        }
+    }
+
     pub(super) fn at(&self, place: Place) -> &T {
         self.records.get(place as usize).unwrap_or(&self.nothing)
     }

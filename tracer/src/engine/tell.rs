@@ -124,6 +124,10 @@ fn empty_question() -> Question {
 impl Engine {
     /// Tells one message as it is known now.
     pub(super) fn tell_message(&mut self, place: Place, out: &mut impl Observer) {
+        self.counters.messages += 1;
+        if !out.wants_messages() {
+            return;
+        }
         let mut scratch = std::mem::take(&mut self.scratch).unwrap_or_else(|| Box::new(Scratch::new()));
         let message = &mut scratch.message;
         let record = self.messages.at(place);
@@ -154,7 +158,6 @@ impl Engine {
         };
         self.dns_message(record, &mut message.dns);
         out.message(message);
-        self.counters.messages += 1;
         self.scratch = Some(scratch);
     }
 
@@ -189,12 +192,15 @@ impl Engine {
         dns.edns = compact.edns();
         dns.size = compact.size;
         dns.cut = compact.bits.has(DnsBits::CUT);
-        let extra = self.extras.at(record.extra);
         let answer = &mut dns.answer;
         answer.addresses.clear();
-        answer.addresses.extend_from_slice(&extra.addresses);
+        answer.cname_target = None;
+        if record.extra != NONE {
+            let extra = self.extras.at(record.extra);
+            answer.addresses.extend_from_slice(&extra.addresses);
+            answer.cname_target = extra.cname_target.map(|target| Box::new(self.name(target)));
+        }
         answer.matching = compact.matching;
-        answer.cname_target = extra.cname_target.map(|target| Box::new(self.name(target)));
         answer.authority_soa = compact.bits.has(DnsBits::SOA);
     }
 
@@ -206,7 +212,7 @@ impl Engine {
 
     fn hops(&self, record: &MessageRecord, hops: &mut SmallVec<[Hop; 4]>) {
         hops.clear();
-        for hop in record.hops.iter(&self.further_hops) {
+        record.hops.iter(&self.further_hops).for_each(|hop| {
             let far = if hop.flow == Way::ASKED { record.server } else { record.backend };
             let (source, destination) = match hop.flow.other() {
                 Some(place) => {
@@ -223,7 +229,7 @@ impl Engine {
                 source: self.addresses.socket(source),
                 destination: self.addresses.socket(destination),
             });
-        }
+        });
     }
 
     /// The time at the hop nearest to the client: the first of a query, the last of a response.
@@ -306,7 +312,7 @@ impl Engine {
         to.id = record.dns.id;
         to.kind = self.transmission_kind(record);
         to.answered_by = answered_by.and_then(|index| u16::try_from(index).ok());
-        to.unreachable = self.icmps.at(record.icmp).unreachable();
+        to.unreachable = (record.icmp != NONE).then(|| self.icmps.at(record.icmp).unreachable()).flatten();
     }
 
     fn fill_answer(&self, record: &MessageRecord, to: &mut Answer) {
@@ -323,7 +329,9 @@ impl Engine {
         to.authority_soa = dns.bits.has(DnsBits::SOA);
         to.answer_count = dns.counts[1];
         to.addresses.clear();
-        to.addresses.extend_from_slice(&self.extras.at(record.extra).addresses);
+        if record.extra != NONE {
+            to.addresses.extend_from_slice(&self.extras.at(record.extra).addresses);
+        }
         to.size = dns.size;
         to.late = record.bits.has(Bits::LATE);
         to.passed_over = record.bits.has(Bits::PASSED_OVER);

@@ -85,11 +85,17 @@ impl Wheel {
         }
     }
 
+    /// Whether a slot ended before `now` that was not asked for yet.
+    #[inline]
+    pub(super) const fn may_fire(&self, now: u64) -> bool {
+        self.base < now / WIDTH
+    }
+
     /// Takes the earliest slot that ended before `now`: its entries, in no order, their deadlines unset. Gives
     /// its end: a deadline before that has passed, any other is to be set again. So deadlines pass in the order of
     /// slots, no matter how often the wheel is asked.
     pub(super) fn fire(&mut self, entries: &mut impl Timed, now: u64, fired: &mut Vec<Place>) -> Option<u64> {
-        if self.base >= now / WIDTH {
+        if !self.may_fire(now) {
             return None;
         }
         let number = self.next_occupied().filter(|&number| number < now / WIDTH);

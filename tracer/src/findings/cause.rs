@@ -93,7 +93,12 @@ fn unanswered(step: &Step) -> String {
 /// The drop of these questions' messages that cost most: `AAAA dropped: conntrack insert failed (cpu 1)`.
 #[must_use]
 pub fn dropped<'a>(questions: impl Iterator<Item = &'a Question>) -> Option<String> {
+    let is_hit = |question: &&Question| {
+        question.transmissions.iter().any(|sent| sent.dropped.is_some())
+            || question.answers.iter().any(|answer| answer.dropped.is_some())
+    };
     questions
+        .filter(is_hit)
         .flat_map(|question| drops(question).map(move |(drop, wait)| (question, drop, wait)))
         .max_by_key(|(.., wait)| *wait)
         .map(|(question, drop, _)| {

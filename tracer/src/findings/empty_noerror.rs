@@ -38,6 +38,9 @@ pub(super) struct EmptyNoerror(Groups<(IpAddr, Name), Detail>);
 
 impl Rule for EmptyNoerror {
     fn lookup(&mut self, lookup: &Lookup) {
+        if lookup.suspicious_names.is_empty() {
+            return;
+        }
         let mut told: Vec<Name> = Vec::new();
         for step in lookup.steps.iter().filter(|step| lookup.suspicious_names.contains(&step.name)) {
             let suffix = suffix_of(&step.name, &lookup.name).unwrap_or(step.name);

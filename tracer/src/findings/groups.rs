@@ -1,11 +1,8 @@
 //! What one rule saw, grouped, in bounded memory.
 
 use super::{Confidence, Cost, Evidence, Finding, OTHERS, Severity, Suspects, causes::Causes};
-use crate::model::Timestamp;
-use std::{
-    collections::{BTreeMap, HashMap},
-    hash::Hash,
-};
+use crate::{model::Timestamp, stats::Table};
+use std::{collections::BTreeMap, hash::Hash};
 
 /// Groups one rule tells apart; what falls into further ones is only counted.
 const MAX_GROUPS: usize = 1_024;
@@ -95,13 +92,13 @@ pub(super) struct Group<V> {
 /// The groups of one rule.
 #[derive(Debug)]
 pub(super) struct Groups<K, V> {
-    all: HashMap<K, Group<V>, foldhash::fast::RandomState>,
+    all: Table<K, Group<V>>,
     overflow: Tally,
 }
 
 impl<K, V> Default for Groups<K, V> {
     fn default() -> Self {
-        Self { all: HashMap::default(), overflow: Tally::default() }
+        Self { all: Table::default(), overflow: Tally::default() }
     }
 }
 
@@ -126,12 +123,11 @@ impl<K: Eq + Hash, V: Default> Groups<K, V> {
         time: Timestamp,
         frames: impl IntoIterator<Item = Evidence>,
     ) -> Option<&mut V> {
-        if self.all.len() >= MAX_GROUPS && !self.all.contains_key(&key) {
+        let Some(group) = self.all.entry(key, MAX_GROUPS) else {
             self.overflow.add(count, time, []);
             self.overflow.cost += cost;
             return None;
-        }
-        let group = self.all.entry(key).or_default();
+        };
         group.tally.add(count, time, frames);
         group.tally.cost += cost;
         Some(&mut group.detail)
@@ -310,7 +306,7 @@ mod tests {
             groups.add(7, 1, Timestamp::from_nanos(2), frames([4, 5, 6]));
         }
         assert_eq!(groups.all.len(), MAX_GROUPS);
-        assert!(groups.all.values().all(|group| group.tally.evidence.len() <= MAX_EVIDENCE));
+        assert!(groups.all.iter().all(|(_, group)| group.tally.evidence.len() <= MAX_EVIDENCE));
         let findings = told(&groups);
         assert_eq!(findings[0].count, 101);
         assert_eq!(findings.iter().map(|finding| finding.count).sum::<u64>(), 5_100);

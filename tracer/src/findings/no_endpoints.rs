@@ -20,12 +20,13 @@ use super::{
     places::Places,
     ways::{refused_on_node, reply_to},
 };
-use crate::model::{
-    Fate, InterfaceKind, PacketDrop, Question, QuestionOutcome, Timestamp, Transmission, VantageId,
+use crate::{
+    model::{Fate, InterfaceKind, PacketDrop, Question, QuestionOutcome, Timestamp, Transmission, VantageId},
+    stats::Table,
 };
 use smallvec::SmallVec;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     time::Duration,
 };
@@ -76,9 +77,9 @@ struct Service {
 /// The rule's state.
 #[derive(Debug, Default)]
 pub(super) struct NoEndpoints {
-    services: HashMap<IpAddr, Service, foldhash::fast::RandomState>,
+    services: Table<IpAddr, Service>,
     /// First places of queries that were translated.
-    translating: HashSet<VantageId, foldhash::fast::RandomState>,
+    translating: Table<VantageId, ()>,
 }
 
 enum Failure {
@@ -94,17 +95,13 @@ impl NoEndpoints {
             return;
         }
         for sent in &question.transmissions {
-            let server = sent.server.ip();
-            if self.services.len() >= MOST_SERVICES && !self.services.contains_key(&server) {
-                continue;
-            }
+            let Some(service) = self.services.entry(sent.server.ip(), MOST_SERVICES) else { continue };
             let answered = reply_to(question, sent).is_some();
             if sent.backend.is_some()
                 && let Some(first) = sent.hops.first()
             {
-                self.translating.insert(first.vantage);
+                self.translating.entry(first.vantage, usize::MAX);
             }
-            let service = self.services.entry(server).or_default();
             if answered || sent.backend.is_some() {
                 service.translated |= sent.backend.is_some();
                 service.answered |= answered;
@@ -142,7 +139,7 @@ impl NoEndpoints {
             ruled += failing.ruled;
             tally.absorb(&failing.tally);
         }
-        let others_translated = service.places.iter().any(|place| self.translating.contains(place));
+        let others_translated = service.places.iter().any(|place| self.translating.get(place).is_some());
         let confidence = match () {
             () if rejected > 0 && service.on_node => Confidence::High,
             () if rejected > 0 => Confidence::Medium,
@@ -432,7 +429,7 @@ mod tests {
         for second in 0..2_000 {
             rule.question(&rejected(&town, ask("web", Rtype::A, second * 1_000), "veth-web<"), &places);
         }
-        assert!(rule.services.values().all(|service| service.failing.len() == MOST_SECONDS));
+        assert!(rule.services.iter().all(|(_, service)| service.failing.len() == MOST_SECONDS));
         assert_eq!(rule.findings()[0].count, 2_000, "all are counted");
     }
 }

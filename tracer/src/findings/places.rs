@@ -20,15 +20,21 @@ impl Places {
     }
 
     /// Sees to it that this vantage is known.
+    #[inline]
     pub(super) fn learn(&mut self, id: VantageId) {
         if usize::from(id.0) >= self.known.len() {
-            self.known = self.vantages.all();
-            let mut first = HashMap::new();
-            let of = |it: &'_ Arc<Vantage>| (it.interface.clone(), it.ifindex, it.netns.clone(), it.source);
-            let number = |(index, it)| *first.entry(of(it)).or_insert(index);
-            self.interfaces = self.known.iter().enumerate().map(number).collect();
-            self.several_sources = self.known.iter().any(|vantage| vantage.source > 0);
+            self.read();
         }
+    }
+
+    #[cold]
+    fn read(&mut self) {
+        self.known = self.vantages.all();
+        let mut first = HashMap::new();
+        let of = |it: &'_ Arc<Vantage>| (it.interface.clone(), it.ifindex, it.netns.clone(), it.source);
+        let number = |(index, it)| *first.entry(of(it)).or_insert(index);
+        self.interfaces = self.known.iter().enumerate().map(number).collect();
+        self.several_sources = self.known.iter().any(|vantage| vantage.source > 0);
     }
 
     /// What is known of a vantage; `None` for one of another table.

@@ -18,9 +18,12 @@ use super::{
     groups::{Code, Tally},
     ndots::Ndots,
 };
-use crate::model::{Libc, Lookup, Question, Resolver, Timestamp};
+use crate::{
+    model::{Libc, Lookup, Question, Resolver, Timestamp},
+    stats::Table,
+};
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
 };
 
@@ -38,7 +41,7 @@ const MAJORITY: usize = 3;
 #[derive(Debug, Default)]
 pub(super) struct ResolvConf {
     resolvers: BTreeMap<(String, String), (Timestamp, Resolver)>,
-    servers: HashSet<IpAddr, foldhash::fast::RandomState>,
+    servers: Table<IpAddr, ()>,
     ndots: Ndots,
 }
 
@@ -55,9 +58,7 @@ impl ResolvConf {
     pub(super) fn question(&mut self, question: &Question) {
         for sent in question.transmissions.iter().filter(|sent| sent.answered_by.is_some()) {
             let server = sent.backend.unwrap_or(sent.server).ip();
-            if self.servers.len() < MOST_SERVERS {
-                self.servers.insert(server);
-            }
+            self.servers.entry(server, MOST_SERVERS);
         }
     }
 
@@ -111,7 +112,7 @@ impl ResolvConf {
         let mut faults = Vec::new();
         let nameservers = resolver.nameservers();
         let is_pod = !resolver.pod.namespace.is_empty();
-        let is_server = resolver.addresses.iter().any(|address| self.servers.contains(address));
+        let is_server = resolver.addresses.iter().any(|address| self.servers.get(address).is_some());
         if let Some(loopback) = nameservers.iter().find(|server| server.is_loopback()) {
             if is_server && resolver.has_server {
                 faults.push(Fault {

@@ -175,6 +175,15 @@ fn lookups(count: u64) -> String {
 /// How long this question made its lookup wait for nothing; zero where an answer never came and nothing that
 /// follows shows how long it was waited for (c-ares from 1.20 on waits 2 s and sends nothing more).
 fn waited(lookup: &Lookup, step: &Step, question: &Question) -> Option<Duration> {
+    // Nearly always: asked once, and answered.
+    if let [sent] = &question.transmissions[..]
+        && sent.kind == TransmissionKind::First
+        && sent.dropped.is_none()
+        && question.outcome != QuestionOutcome::Unanswered
+        && question.answer().is_some()
+    {
+        return None;
+    }
     let resent: Duration = question
         .transmissions
         .iter()

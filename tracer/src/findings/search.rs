@@ -8,7 +8,10 @@ use std::net::IpAddr;
 /// `None` where it does not start with `asked`.
 pub(super) fn suffix_of(candidate: &Name, asked: &Name) -> Option<Name> {
     let labels = asked.as_wire().split_last().map_or(&[][..], |(_, labels)| labels);
-    candidate.as_wire().strip_prefix(labels).and_then(|rest| Name::from_wire(rest).ok())
+    let rest = candidate.as_wire().strip_prefix(labels)?;
+    let mut suffix = Name::ROOT;
+    suffix.copy_wire(rest);
+    Some(suffix)
 }
 
 /// The first frame of each query message of a step.

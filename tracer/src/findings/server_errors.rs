@@ -14,12 +14,11 @@ use super::{
     culprit::Culprit,
     groups::{Code, Groups},
 };
-use crate::model::{Message, Name, Rcode, Timestamp};
-use std::{
-    collections::{HashMap, VecDeque},
-    net::IpAddr,
-    time::Duration,
+use crate::{
+    model::{Message, Name, Rcode, Timestamp},
+    stats::Table,
 };
+use std::{collections::VecDeque, net::IpAddr, time::Duration};
 
 const CODE: Code = Code { code: "DP203", name: "server-errors" };
 /// A pair asked again once makes two to three.
@@ -41,7 +40,7 @@ struct Detail {
 #[derive(Debug, Default)]
 pub(super) struct ServerErrors {
     errors: Groups<(IpAddr, Rcode), Detail>,
-    answers: HashMap<IpAddr, u64, foldhash::fast::RandomState>,
+    answers: Table<IpAddr, u64>,
 }
 
 impl Rule for ServerErrors {
@@ -50,10 +49,8 @@ impl Rule for ServerErrors {
             return;
         }
         let (server, rcode) = (message.server.ip(), message.dns.rcode);
-        if let Some(count) = self.answers.get_mut(&server) {
+        if let Some(count) = self.answers.entry(server, MAX_SERVERS) {
             *count += 1;
-        } else if self.answers.len() < MAX_SERVERS {
-            self.answers.insert(server, 1);
         }
         if !matches!(rcode, Rcode::SERVFAIL | Rcode::REFUSED | Rcode::FORMERR | Rcode::NOTIMP) {
             return;

@@ -123,13 +123,12 @@ fn strays<'a>(
 
 fn stray(vantages: &Vantages, asked: &Transmission, answer: &Answer) -> Option<IpAddr> {
     let (first, last) = (asked.hops.first()?, answer.hops.last()?);
+    if last.source == first.destination {
+        return None;
+    }
     let as_client_sent = first.source == asked.client && last.destination == asked.client;
-    let stray = last.source != first.destination;
-    (stray
-        && as_client_sent
-        && answer.dropped.is_none()
-        && is_same_interface(vantages, first.vantage, last.vantage))
-    .then_some(last.source.ip())
+    (as_client_sent && answer.dropped.is_none() && is_same_interface(vantages, first.vantage, last.vantage))
+        .then_some(last.source.ip())
 }
 
 fn is_same_interface(vantages: &Vantages, one: VantageId, other: VantageId) -> bool {

@@ -11,11 +11,11 @@ use crate::{
         Answer, Hop, IcmpError, Message, Misdirected, Question, QuestionOutcome, Timestamp, Transmission,
         Transport, VantageId, Vantages,
     },
-    stats::Histogram,
+    stats::{Histogram, Table},
 };
 use smallvec::SmallVec;
 use std::{
-    collections::{HashMap, VecDeque, hash_map::Entry},
+    collections::{HashMap, VecDeque},
     hash::Hash,
     net::IpAddr,
     time::Duration,
@@ -40,7 +40,6 @@ const MOST_HOMES: usize = 65_536;
 /// A message is on its way that long at most.
 const ON_ITS_WAY: Duration = Duration::from_millis(100);
 
-type Table<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 /// Places in the order of time.
 pub(super) type Row = SmallVec<[VantageId; LONGEST]>;
 
@@ -104,7 +103,7 @@ pub(super) struct Ways {
     /// By the address asked and the backend.
     pub(super) latency: Table<(IpAddr, IpAddr), Histogram>,
     /// The source that has the pod of an address; only where there are several.
-    pub(super) homes: Table<IpAddr, u16>,
+    pub(super) homes: HashMap<IpAddr, u16, foldhash::fast::RandomState>,
     /// Between when each source saw something; only where there are several.
     seen: Vec<(Timestamp, Timestamp)>,
     misdirected: VecDeque<(u64, VantageId)>,
@@ -159,8 +158,8 @@ impl Ways {
     }
 
     pub(super) fn question(&mut self, question: &Question) {
-        for hop in question.transmissions.iter().flat_map(|sent| &sent.hops) {
-            self.places.learn(hop.vantage);
+        for sent in &question.transmissions {
+            sent.hops.iter().for_each(|hop| self.places.learn(hop.vantage));
         }
         if let Some(last) = question.transmissions.last() {
             self.latest = self.latest.max(last.time);
@@ -206,7 +205,7 @@ impl Ways {
         if self.places.has_several_sources() {
             self.learn_homes(sent);
         }
-        let Some(queries) = entry(&mut self.queries, way) else { return };
+        let Some(queries) = self.queries.entry(way, MOST_WAYS) else { return };
         let unanswered = match *fate {
             Fate::Answered(took) => {
                 queries.answered += 1;
@@ -232,10 +231,8 @@ impl Ways {
     }
 
     fn record(&mut self, server: IpAddr, backend: IpAddr, took: Duration) {
-        if let Some(known) = self.latency.get_mut(&(server, backend)) {
-            known.record(took);
-        } else if self.latency.len() < MOST_BACKENDS {
-            self.latency.entry((server, backend)).or_default().record(took);
+        if let Some(latency) = self.latency.entry((server, backend), MOST_BACKENDS) {
+            latency.record(took);
         }
     }
 
@@ -254,7 +251,7 @@ impl Ways {
         }
         let back = |place: &VantageId| self.places.is_same_interface(*place, way.asked_at);
         let stray = !way.places.iter().any(back);
-        let Some(answers) = entry(&mut self.answers, way) else { return };
+        let Some(answers) = self.answers.entry(way, MOST_WAYS) else { return };
         if stray {
             note(&mut answers.stray_at, answer.time);
         }
@@ -360,17 +357,7 @@ fn name(clients: &mut SmallVec<[IpAddr; MOST_CLIENTS]>, client: IpAddr) {
     }
 }
 
-/// What is kept of a way; `None` where there is no room for a further one.
-fn entry<K: Eq + Hash, V: Default>(table: &mut Table<K, V>, way: K) -> Option<&mut V> {
-    let full = table.len() >= MOST_WAYS;
-    match table.entry(way) {
-        Entry::Occupied(known) => Some(known.into_mut()),
-        Entry::Vacant(_) if full => None,
-        Entry::Vacant(new) => Some(new.insert(V::default())),
-    }
-}
-
-fn sorted<K: Ord, V>(table: &Table<K, V>) -> Vec<(&K, &V)> {
+fn sorted<K: Ord + Hash, V>(table: &Table<K, V>) -> Vec<(&K, &V)> {
     let mut all: Vec<_> = table.iter().collect();
     all.sort_unstable_by_key(|(way, _)| *way);
     all

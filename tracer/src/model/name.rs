@@ -1,5 +1,6 @@
 //! Domain names in wire form, folded to lower case.
 
+use smallvec::SmallVec;
 use std::{borrow::Borrow, fmt, hash::Hash, str::FromStr};
 
 /// The longest name in wire form, length octets and root included (RFC 1035 section 2.3.4).
@@ -74,7 +75,8 @@ impl Name {
     /// can be folded at once.
     pub(crate) fn fold_wire(&mut self, wire: &[u8]) {
         self.copy_wire(wire);
-        let length = usize::from(self.len);
+        // In whole steps, as the processor takes them: what is behind the name counts for nothing.
+        let length = usize::from(self.len).next_multiple_of(16).min(MAX_NAME);
         if let Some(own) = self.wire.get_mut(..length) {
             own.make_ascii_lowercase();
         }
@@ -129,6 +131,24 @@ impl Name {
     #[must_use]
     pub fn is_root(&self) -> bool {
         self.len == 1
+    }
+
+    /// The first labels, as far as they are whole in the first `octets` of the wire form.
+    pub(crate) fn first_labels(&self, octets: usize) -> Self {
+        let own = self.as_wire();
+        let mut cut = 0;
+        while let Some(&length @ 1..) = own.get(cut)
+            && octets - cut > usize::from(length)
+        {
+            cut += 1 + usize::from(length);
+        }
+        let mut first = Self::ROOT;
+        first.copy_wire(own.get(..=cut).unwrap_or_default());
+        // What comes behind is its root label now.
+        if let Some(end) = first.wire.get_mut(cut) {
+            *end = 0;
+        }
+        first
     }
 
     /// Whether this name is `suffix` or below it, on a label boundary.
@@ -278,19 +298,26 @@ impl fmt::Display for Name {
         if self.is_root() {
             return f.write_str(".");
         }
+        // Written as one: who takes it looks at each piece anew.
+        let mut text: SmallVec<[u8; 256]> = SmallVec::new();
         for (index, label) in self.labels().enumerate() {
             if index > 0 {
-                f.write_str(".")?;
+                text.push(b'.');
             }
             for &byte in label {
                 match byte {
-                    b'.' | b'\\' => write!(f, "\\{}", char::from(byte))?,
-                    0x21..=0x7e => write!(f, "{}", char::from(byte))?,
-                    _ => write!(f, "\\{byte:03}")?,
+                    b'.' | b'\\' => text.extend_from_slice(&[b'\\', byte]),
+                    0x21..=0x7e => text.push(byte),
+                    _ => text.extend_from_slice(&[
+                        b'\\',
+                        b'0' + byte / 100,
+                        b'0' + byte / 10 % 10,
+                        b'0' + byte % 10,
+                    ]),
                 }
             }
         }
-        Ok(())
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 
@@ -369,6 +396,16 @@ mod tests {
         assert_eq!(host.strip_suffix(&host), Some(Name::ROOT));
         assert_eq!(name("api").join(&name("example.com")), Ok(host));
         assert_eq!(host.dots(), 2);
+    }
+
+    #[test]
+    fn the_first_labels_are_those_that_are_whole() {
+        let host = name("api.example.com");
+        for (octets, first) in [(0, "."), (3, "."), (4, "api"), (11, "api"), (12, "api.example")] {
+            assert_eq!(host.first_labels(octets), name(first), "{octets}");
+        }
+        assert_eq!(host.first_labels(usize::MAX), host);
+        assert_eq!(Name::ROOT.first_labels(7), Name::ROOT);
     }
 
     #[test]

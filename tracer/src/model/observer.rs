@@ -18,6 +18,10 @@ pub enum Eviction {
 /// Takes what the engine finds. Each thing is told once, when it is complete; all of it is borrowed, so who
 /// wants to keep it clones it.
 pub trait Observer {
+    /// Whether [`Self::message`] does anything: else messages are not put together for it.
+    fn wants_messages(&self) -> bool {
+        true
+    }
     /// A DNS message whose way is complete.
     fn message(&mut self, _message: &Message) {}
     /// A question that ended: answered, given up, evicted, or open when the session ended.
@@ -49,6 +53,9 @@ impl Observer for () {}
 
 /// Perhaps somebody listens.
 impl<O: Observer> Observer for Option<O> {
+    fn wants_messages(&self) -> bool {
+        self.as_ref().is_some_and(O::wants_messages)
+    }
     fn message(&mut self, message: &Message) {
         if let Some(observer) = self {
             observer.message(message);
@@ -112,6 +119,9 @@ impl<O: Observer> Observer for Option<O> {
 }
 
 impl<A: Observer, B: Observer> Observer for (A, B) {
+    fn wants_messages(&self) -> bool {
+        self.0.wants_messages() || self.1.wants_messages()
+    }
     fn message(&mut self, message: &Message) {
         self.0.message(message);
         self.1.message(message);
@@ -163,6 +173,9 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
 }
 
 impl<O: Observer + ?Sized> Observer for &mut O {
+    fn wants_messages(&self) -> bool {
+        (**self).wants_messages()
+    }
     fn message(&mut self, message: &Message) {
         (**self).message(message);
     }

@@ -242,6 +242,9 @@ impl Question {
         self.answers.iter().enumerate().filter_map(|(index, answer)| {
             let matched =
                 self.transmissions.iter().find(|t| t.answered_by.map(usize::from) == Some(index))?;
+            if self.transmissions.len() == 1 {
+                return Some((matched, answer));
+            }
             let alike = || {
                 self.transmissions.iter().filter(|sent| {
                     (sent.id, sent.client, sent.server, sent.transport)

@@ -70,7 +70,7 @@ impl Serialize for MessageLine<'_> {
         pod_entries(&mut map, pod)?;
         map.serialize_entry("transport", &Shown(message.transport))?;
         if dns.has_question {
-            map.serialize_entry("name", &Shown(dns.name))?;
+            map.serialize_entry("name", &Shown(&dns.name))?;
             map.serialize_entry("qtype", &Shown(dns.qtype))?;
         }
         match message.kind {
@@ -182,7 +182,7 @@ impl Serialize for QuestionLine<'_> {
         map.serialize_entry("time", &Shown(question.first_asked()))?;
         map.serialize_entry("client", &Shown(question.client))?;
         pod_entries(&mut map, pod)?;
-        map.serialize_entry("name", &Shown(question.name))?;
+        map.serialize_entry("name", &Shown(&question.name))?;
         map.serialize_entry("qtype", &Shown(question.qtype))?;
         if let Some(first) = question.transmissions.first() {
             map.serialize_entry("server", &Shown(first.server))?;
@@ -256,10 +256,13 @@ impl Serialize for LookupView<'_> {
         } else {
             map.serialize_entry("pod", &self.pod.map(Shown))?;
         }
-        map.serialize_entry("name", &Shown(lookup.name))?;
+        map.serialize_entry("name", &Shown(&lookup.name))?;
         map.serialize_entry("result", lookup.result.as_str())?;
-        map.serialize_entry("answered_by", &lookup.answered_by.map(Shown))?;
-        map.serialize_entry("candidates", &List(|| lookup.steps.iter().map(|step: &Step| Shown(step.name))))?;
+        map.serialize_entry("answered_by", &lookup.answered_by.as_ref().map(Shown))?;
+        map.serialize_entry(
+            "candidates",
+            &List(|| lookup.steps.iter().map(|step: &Step| Shown(&step.name))),
+        )?;
         map.serialize_entry("queries", &lookup.queries)?;
         map.serialize_entry("wasted_search_queries", &lookup.wasted_search_queries)?;
         map.serialize_entry(

@@ -165,6 +165,10 @@ impl<W: Write> Stream<W> {
 }
 
 impl<W: Write> Observer for Stream<W> {
+    fn wants_messages(&self) -> bool {
+        self.prints(Unit::Message)
+    }
+
     fn message(&mut self, message: &Message) {
         if self.prints(Unit::Message) {
             let vantages = self.vantages.clone();

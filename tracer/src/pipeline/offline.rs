@@ -120,24 +120,16 @@ fn read<O: Observer>(
         for told in reader.take_told() {
             heed(&told, &mut session, &files.selection.pods, out);
         }
-        let next = match next {
-            Ok(_) => reader.next_frame(vantages),
-            Err(error) => Err(error),
-        };
-        match next {
-            Ok(Some(frame)) => {
-                let (first, last) = span.unwrap_or((frame.time, frame.time));
-                span = Some((first.min(frame.time), last.max(frame.time)));
-                let time = frame.time;
-                session.frame(&frame, out);
-                loss.frame(&reader, time, out);
-            }
-            Ok(None) => break,
-            Err(error) => {
-                failed = Some(error);
-                break;
-            }
+        if let Err(error) = next {
+            failed = Some(error);
+            break;
         }
+        let Some(frame) = reader.due_frame() else { break };
+        let time = frame.time;
+        let (first, last) = span.unwrap_or((time, time));
+        span = Some((first.min(time), last.max(time)));
+        session.frame(&frame, out);
+        loss.frame(&reader, time, out);
     }
     let span = finish(&reader, &mut session, span, out);
     loss.files(&reader, span.unwrap_or_default().1, out);

@@ -391,6 +391,9 @@ impl<'a, O: Observer> Selected<'a, O> {
 }
 
 impl<O: Observer> Observer for Selected<'_, O> {
+    fn wants_messages(&self) -> bool {
+        self.observer.wants_messages()
+    }
     fn message(&mut self, message: &Message) {
         if self.all || self.selection.admits_message(message) {
             self.observer.message(message);

@@ -127,6 +127,46 @@ mod tests {
         }
     }
 
+    /// Wants lookups alone.
+    #[derive(Default)]
+    struct Lookups(u64);
+
+    impl Observer for Lookups {
+        fn wants_messages(&self) -> bool {
+            false
+        }
+        fn message(&mut self, message: &crate::model::Message) {
+            panic!("{message:?}");
+        }
+        fn lookup(&mut self, _: &crate::model::Lookup) {
+            self.0 += 1;
+        }
+    }
+
+    #[test]
+    fn who_wants_no_messages_is_told_none_and_all_else() {
+        let mut session = Session::new(&[], Config::default(), Vantages::new());
+        let mut told = Lookups::default();
+        session.frame(&query(1), &mut Some(&mut told));
+        session.finish(&mut Some(&mut told));
+        assert_eq!((told.0, session.engine.counters().messages), (1, 1));
+    }
+
+    /// The frame of [`QUERY`].
+    fn query(number: u64) -> Frame<'static> {
+        Frame {
+            number,
+            time: Timestamp::from_nanos(1_700_000_000_000_000_000 + number * 10_000),
+            vantage: VantageId(0),
+            link: LinkType::RawIp,
+            original_len: 47,
+            bytes: &QUERY,
+            segment_size: 0,
+            nat: None,
+            drop: None,
+        }
+    }
+
     /// `10.0.0.5:4000 > 10.96.0.10:53`, a query for A of `a`, from the IP header on.
     const QUERY: [u8; 47] = [
         0x45, 0, 0, 47, 0, 1, 0, 0, 64, 17, 0, 0, 10, 0, 0, 5, 10, 96, 0, 10, 0x0f, 0xa0, 0, 53, 0, 27, 0, 0,
@@ -142,20 +182,9 @@ mod tests {
         let reply = Flow { source: "10.244.0.3:53".parse().unwrap(), destination: original.source };
         let mark =
             DropMark { fate: Fate::InsertFailed, cpu: 1, reason: "NETFILTER_DROP", place: "nf_hook_slow" };
-        for (number, bytes, drop) in [(1, &QUERY[..], None), (2, &[][..], Some(mark))] {
-            let frame = Frame {
-                number,
-                time: Timestamp::from_nanos(1_700_000_000_000_000_000 + number * 10_000),
-                vantage: VantageId(0),
-                link: LinkType::RawIp,
-                original_len: 47,
-                bytes,
-                segment_size: 0,
-                nat: drop.map(|_| NatTuple { original, reply }),
-                drop,
-            };
-            session.frame(&frame, &mut told);
-        }
+        session.frame(&query(1), &mut told);
+        let nat = Some(NatTuple { original, reply });
+        session.frame(&Frame { bytes: &[], nat, drop: Some(mark), ..query(2) }, &mut told);
         session.finish(&mut told);
         let [drop] = &told.0[..] else { panic!("{:?}", told.0) };
         assert_eq!((drop.frame, drop.fate, drop.flow), (2, Fate::InsertFailed, original));

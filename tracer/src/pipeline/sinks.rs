@@ -50,6 +50,9 @@ impl<W: Write> StreamSinks<W> {
 }
 
 impl<W: Write> Observer for StreamSinks<W> {
+    fn wants_messages(&self) -> bool {
+        self.findings.is_some() || self.stream.wants_messages()
+    }
     fn message(&mut self, message: &Message) {
         self.stream.message(message);
         if let Some(findings) = &mut self.findings {

@@ -13,12 +13,14 @@ mod histogram;
 mod overview;
 mod series;
 mod servers;
+mod table;
 mod top;
 
 pub use histogram::Histogram;
 pub use overview::Overview;
 pub use series::{Bucket, Series};
 pub use servers::{Role, ServerStats, Servers};
+pub(crate) use table::Table;
 pub use top::{Share, Top};
 
 use crate::model::{

@@ -1,9 +1,9 @@
 //! What each server was asked and did: by its address for the report, by address, port and role for the screen.
 
-use super::Histogram;
+use super::{Histogram, Table};
 use crate::model::{Question, QuestionOutcome, Rcode, Transmission, TransmissionKind};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     hash::Hash,
     net::{IpAddr, SocketAddr},
 };
@@ -44,14 +44,13 @@ pub enum Role {
 /// A table of servers, of bounded size.
 #[derive(Clone, Debug)]
 pub struct Servers<K = IpAddr> {
-    places: HashMap<K, usize, foldhash::fast::RandomState>,
-    all: Vec<(K, ServerStats)>,
+    all: Table<K, ServerStats>,
     other: ServerStats,
 }
 
 impl<K> Default for Servers<K> {
     fn default() -> Self {
-        Self { places: HashMap::default(), all: Vec::new(), other: ServerStats::default() }
+        Self { all: Table::default(), other: ServerStats::default() }
     }
 }
 
@@ -110,21 +109,12 @@ impl<K: Copy + Eq + Hash> Servers<K> {
     }
 
     fn entry(&mut self, key: K) -> &mut ServerStats {
-        let place = match self.places.get(&key) {
-            Some(&place) => place,
-            None if self.all.len() < MAX_SERVERS => {
-                self.all.push((key, ServerStats::default()));
-                self.places.insert(key, self.all.len() - 1);
-                self.all.len() - 1
-            }
-            None => return &mut self.other,
-        };
-        self.all.get_mut(place).map_or(&mut self.other, |(_, stats)| stats)
+        self.all.entry(key, MAX_SERVERS).unwrap_or(&mut self.other)
     }
 
     /// The servers, in the order they were first asked.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &ServerStats)> {
-        self.all.iter().map(|(key, stats)| (key, stats))
+        self.all.iter()
     }
 
     /// All servers that found no room in the table, together; `None` where there was room for all.

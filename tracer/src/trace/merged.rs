@@ -12,6 +12,8 @@ use std::path::Path;
 #[derive(Debug)]
 pub struct MergedReader {
     sources: Vec<Source>,
+    /// Whose frame comes next, as [`Self::next_time`] found.
+    due: Option<usize>,
     /// Whose frame was given last.
     last: Option<usize>,
 }
@@ -63,7 +65,7 @@ impl MergedReader {
     #[must_use]
     pub fn new(readers: Vec<Reader>) -> Self {
         let source = |reader| Source { reader, next: Next::Unknown, shift: 0, span: None };
-        Self { sources: readers.into_iter().map(source).collect(), last: None }
+        Self { sources: readers.into_iter().map(source).collect(), due: None, last: None }
     }
 
     /// Puts all times of a file so many nanoseconds later, or earlier where they are negative: to be said before the first
@@ -87,14 +89,23 @@ impl MergedReader {
     /// # Errors
     /// As [`Self::next_frame`].
     pub fn next_record(&mut self, vantages: &Vantages) -> Result<Option<Record<'_>>, TraceError> {
-        self.last = self.earliest(vantages)?.map(|(_, index)| index);
-        let source = self.last.and_then(|index| self.sources.get_mut(index));
-        Ok(source.and_then(|source| {
-            let mut record = source.reader.loaded()?;
-            record.frame.time = record.frame.time.shifted(source.shift);
-            source.span.get_or_insert((record.frame.time, record.frame.time)).1 = record.frame.time;
-            Some(record)
-        }))
+        self.next_time(vantages)?;
+        Ok(self.due_record())
+    }
+
+    /// The frame whose time [`Self::next_time`] gave just before.
+    pub fn due_frame(&mut self) -> Option<Frame<'_>> {
+        Some(self.due_record()?.frame)
+    }
+
+    #[inline]
+    fn due_record(&mut self) -> Option<Record<'_>> {
+        self.last = self.due.take();
+        let source = self.sources.get_mut(self.last?)?;
+        let mut record = source.reader.loaded()?;
+        record.frame.time = record.frame.time.shifted(source.shift);
+        source.span.get_or_insert((record.frame.time, record.frame.time)).1 = record.frame.time;
+        Some(record)
     }
 
     /// The time of the frame that [`Self::next_frame`] will give.
@@ -102,7 +113,9 @@ impl MergedReader {
     /// # Errors
     /// As [`Self::next_frame`].
     pub fn next_time(&mut self, vantages: &Vantages) -> Result<Option<Timestamp>, TraceError> {
-        Ok(self.earliest(vantages)?.map(|(time, _)| time))
+        let earliest = self.earliest(vantages)?;
+        self.due = earliest.map(|(_, index)| index);
+        Ok(earliest.map(|(time, _)| time))
     }
 
     /// Whether the next frame of one of the files is not there yet: it may be earlier than the next one here.
@@ -169,6 +182,9 @@ impl MergedReader {
     /// after [`Self::next_time`]. Of files that have no further frame it is what they told at their end.
     #[must_use]
     pub fn take_told(&mut self) -> Vec<Told> {
+        if !self.sources.iter().any(|source| source.reader.has_told()) {
+            return Vec::new();
+        }
         let of_source = |source: &Source| match source.next {
             Next::At(time) => Some(time),
             Next::Unknown | Next::Ended => None,

@@ -181,6 +181,11 @@ impl Section {
         (!self.foreign && !self.sources.is_empty()).then_some(&self.sources)
     }
 
+    /// Whether [`Self::take_told`] has something.
+    pub(super) const fn has_told(&self) -> bool {
+        !self.told.is_empty()
+    }
+
     /// What was told of the node since the last time.
     pub(super) fn take_told(&mut self) -> Vec<Told> {
         mem::take(&mut self.told)

@@ -193,6 +193,11 @@ impl Reader {
         }
     }
 
+    /// Whether [`Self::take_told`] has something.
+    pub(super) fn has_told(&self) -> bool {
+        self.section().is_some_and(Section::has_told)
+    }
+
     fn section(&self) -> Option<&Section> {
         match &self.format {
             Format::Pcap(..) => None,
@@ -320,8 +325,10 @@ impl Reader {
     fn next_is_there(&mut self, need: usize) -> Result<bool, TraceError> {
         self.input.consume(std::mem::take(&mut self.behind));
         let there = self.input.fill(need).map_err(|error| self.unreadable(error))?;
-        self.cut |=
-            !there && !self.input.is_waiting() && (!self.input.available().is_empty() || self.input.is_cut());
+        if !there {
+            let partly = !self.input.available().is_empty() || self.input.is_cut();
+            self.cut |= partly && !self.input.is_waiting();
+        }
         Ok(there)
     }
 

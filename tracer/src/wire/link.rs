@@ -7,8 +7,6 @@ use crate::model::{Direction, LinkType, MacAddress};
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
-/// 802.1Q, 802.1ad and the older QinQ tag.
-const ETHERTYPE_VLAN: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 /// QinQ: an outer and an inner tag.
 const MAX_VLAN_TAGS: usize = 2;
 
@@ -104,7 +102,8 @@ const fn packet_type(kind: u16) -> Direction {
 
 fn behind_tags(mut ethertype: u16, mut rest: &[u8]) -> Option<&[u8]> {
     for _ in 0..MAX_VLAN_TAGS {
-        if !ETHERTYPE_VLAN.contains(&ethertype) {
+        // 802.1Q, 802.1ad and the older QinQ tag.
+        if !matches!(ethertype, 0x8100 | 0x88a8 | 0x9100) {
             break;
         }
         let (tag, after) = rest.split_first_chunk::<4>()?;
