@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use dnspath_tests::capture::Counter;
 use dnspath_tests::harness::{Outcome, run};
 use dnspath_tests::load::{Load, LoadResult};
