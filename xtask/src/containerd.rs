@@ -42,9 +42,11 @@ pub(crate) fn ensure() -> Option<PathBuf> {
 /// there is none to be had, which is said.
 pub(crate) fn programs() -> Option<Vec<(String, PathBuf)>> {
     let root = ensure().or_else(|| std::env::var_os(VARIABLE).map(PathBuf::from));
-    let place = |path: &str| match &root {
-        Some(root) => Some(root.join(path)).filter(|path| path.is_file()),
-        None => find(path.rsplit('/').next().unwrap_or(path)).or_else(|| Some(Path::new("/").join(path))),
+    let place = |path: &str| match (&root, path.rsplit_once('/')) {
+        (Some(root), _) => Some(root.join(path)).filter(|path| path.is_file()),
+        (None, Some(("usr/bin" | "usr/sbin", program))) => find(program),
+        // iproute2 has a `bridge` of its own.
+        (None, _) => Some(Path::new("/").join(path)).filter(|path| path.is_file()),
     };
     PROGRAMS.iter().map(|path| Some(((*path).to_owned(), place(path)?))).collect()
 }
