@@ -17,7 +17,10 @@ use super::{
     search::first_frames,
     search_fan_out,
 };
-use crate::model::{Family, Libc, Lookup, LookupResult, Name, Resolver};
+use crate::{
+    model::{Family, Libc, Lookup, LookupResult, Name, Resolver},
+    stats::Table,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -42,7 +45,7 @@ struct Asked {
     walked: Tally,
     walks: u64,
     /// The names, with how often each.
-    names: BTreeMap<Name, u64>,
+    names: Table<Name, u64>,
     families: BTreeSet<Family>,
     /// DP101 tells of this client.
     fans_out: bool,
@@ -71,8 +74,8 @@ impl Ndots {
             asked.walks += 1;
             asked.walked.add(u64::from(wasted), lookup.start, frames());
             asked.families.extend((lookup.family != Family::Unknown).then_some(lookup.family));
-            if asked.names.len() < MOST_NAMES || asked.names.contains_key(&lookup.name) {
-                *asked.names.entry(lookup.name).or_default() += 1;
+            if let Some(times) = asked.names.entry(lookup.name, MOST_NAMES) {
+                *times += 1;
             }
         }
     }
@@ -107,11 +110,15 @@ fn too_high(code: Code, resolver: &Resolver, lookups: u64, asked: &Asked) -> Opt
     let Asked { walked, walks, names, families, fans_out, .. } = asked;
     let ndots = resolver.ndots();
     let shorter = |name: &Name| name.dots() < ndots as usize;
-    if *fans_out || *walks < MIN_LOOKUPS || walks * 2 <= lookups || !names.keys().all(shorter) {
+    if *fans_out
+        || *walks < MIN_LOOKUPS
+        || walks * 2 <= lookups
+        || !names.iter().all(|(name, _)| shorter(name))
+    {
         return None;
     }
     let mut often: Vec<(&Name, &u64)> = names.iter().collect();
-    often.sort_by_key(|(_, times)| std::cmp::Reverse(**times));
+    often.sort_by_key(|(name, times)| (std::cmp::Reverse(**times), *name));
     let (most, _) = often.first()?;
     let shown: Vec<String> = often.iter().take(NAMED).map(|(name, _)| name.to_string()).collect();
     let mut finding = walked.finding(code, Severity::Info, Confidence::High);
