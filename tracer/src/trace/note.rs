@@ -155,24 +155,20 @@ fn nat_of_ipv4(text: &[u8]) -> Option<NatTuple> {
     Some(NatTuple { original, reply })
 }
 
-/// Digits of a port, the longest number in a pair of sockets.
-const MOST_DIGITS: usize = 5;
-
 /// The decimal number of up to five digits, as [`decimal`] writes it, that stands before `after` or at the end.
 fn number(text: &mut &[u8], after: Option<u8>) -> Option<u32> {
-    let (mut value, mut count) = (0, 0);
-    while count <= MOST_DIGITS
-        && let Some(digit @ 0..=9) = text.get(count).map(|octet| octet.wrapping_sub(b'0'))
-    {
-        value = value * 10 + u32::from(digit);
-        count += 1;
+    let mut value = 0;
+    for (count, &octet) in text.iter().enumerate() {
+        if octet.is_ascii_digit() && count < 5 && !(count > 0 && value == 0) {
+            value = value * 10 + u32::from(octet - b'0');
+        } else if Some(octet) == after && count > 0 {
+            *text = text.get(count + 1..)?;
+            return Some(value);
+        } else {
+            return None;
+        }
     }
-    let padded = count > 1 && text.first() == Some(&b'0');
-    if count == 0 || count > MOST_DIGITS || padded || text.get(count).copied() != after {
-        return None;
-    }
-    *text = text.get(count + 1..).unwrap_or_default();
-    Some(value)
+    (after.is_none() && !text.is_empty()).then_some(value)
 }
 
 /// As `Display` of [`SocketAddr`], which takes five times as long: half of all packets may have four of them.
