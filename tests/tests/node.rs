@@ -231,8 +231,11 @@ fn lookups_carry_their_container() -> Result<Outcome> {
     node.run_host_pod(4, &asking_as(4, "app", &server_of_host))?;
     let recording = node.files().join("containers.pcapng");
     let file = recording.to_str().context("a path that is no text")?;
-    let live =
-        LiveReport::start_by(node.command(binary()?), node.files(), &["--lookups", "--hook", "clsact", "-w", file])?;
+    let live = LiveReport::start_by(
+        node.command(binary()?),
+        node.files(),
+        &["--lookups", "--hook", "clsact", "-w", file],
+    )?;
     // While each of these sleeps, every pod asks several times.
     let a_while = Duration::from_secs(3);
     std::thread::sleep(a_while);
