@@ -44,7 +44,8 @@ grep -q cgroup /proc/self/mounts || mount -t cgroup2 none /sys/fs/cgroup
 exec containerd -c "$1/config.toml"
 "#;
 
-/// Makes the root of a container, `$1/container`, and becomes the program `$2` in it with the other arguments.
+/// Makes the root of a container, `$1/container`, and becomes the program `$2` in it with the other arguments; `$3` is what
+/// of the node it has at `/host`, if anything.
 const CONTAINER: &str = r#"
 root="$1/container"
 mkdir -p "$root"
@@ -58,10 +59,13 @@ for directory in bin lib lib64 sys usr; do
   fi
 done
 cp "$2" "$root/program"
-mkdir "$root/host" "$root/proc"
-mount --rbind / "$root/host"
+mkdir "$root/proc"
+if [ -n "$3" ]; then
+  mkdir "$root/host"
+  mount --rbind "$3" "$root/host"
+fi
 mount -t proc proc "$root/proc"
-shift 2
+shift 3
 exec chroot "$root" /program "$@"
 "#;
 
@@ -183,8 +187,9 @@ impl Containerd {
     }
 
     /// A command that becomes this program in a container with the node's network, as a pod of a DaemonSet has it that
-    /// has the node's `/` at `/host`: of the node's processes and files it sees only what is below.
-    pub fn command_in_container(&self, program: &Path) -> Command {
+    /// the directory `host` of the node at `/host`, or nothing of it: of the node's processes and files it sees only what
+    /// is below.
+    pub fn command_in_container(&self, program: &Path, host: Option<&str>) -> Command {
         let mut command = self.command("unshare");
         command.args([
             "--mount",
@@ -197,7 +202,7 @@ impl Containerd {
             CONTAINER,
             "container",
         ]);
-        command.arg(self.files()).arg(program);
+        command.arg(self.files()).arg(program).arg(host.unwrap_or_default());
         command
     }
 

@@ -170,16 +170,25 @@ fn it_runs_in_a_container_of_the_node() -> Result<Outcome> {
     node.run_pod(1, "sleep 600")?;
     node.run_container(1, "app", &asking(1))?;
     let _server = node.answer()?;
-    let mut command = node.command_in_container(&binary()?);
-    command.args(["report", "-o", "json", "--lookups", "--hook", "clsact", "--duration", "4s"]);
-    let output = output_of(&mut command, "", Duration::from_secs(60))?;
-    let log = String::from_utf8_lossy(&output.stderr);
-    let report: Value =
-        serde_json::from_slice(&output.stdout).with_context(|| format!("no report: {log}"))?;
-    let lookups: Vec<_> = lookups_of(&report, "pod-001.example").collect();
-    ensure!(lookups.len() >= 3, "{report:#} {log}");
-    for lookup in &lookups {
-        ensure!(lookup["pod"] == "shop/pod-001" && lookup["k8s.container.name"] == "app", "{lookup} {log}");
+    for host in [Some("/"), None] {
+        let mut command = node.command_in_container(&binary()?, host);
+        command.args(["report", "-o", "json", "--lookups", "--hook", "clsact", "--duration", "4s"]);
+        let output = output_of(&mut command, "", Duration::from_secs(60))?;
+        let log = String::from_utf8_lossy(&output.stderr);
+        let report: Value =
+            serde_json::from_slice(&output.stdout).with_context(|| format!("no report: {log}"))?;
+        let lookups: Vec<_> = lookups_of(&report, "pod-001.example").collect();
+        ensure!(lookups.len() >= 3, "{report:#} {log}");
+        for lookup in &lookups {
+            let (pod, container) = (&lookup["pod"], &lookup["k8s.container.name"]);
+            match host {
+                Some(_) => ensure!(pod == "shop/pod-001" && container == "app", "{lookup} {log}"),
+                // Nothing there says whose the address is, so it is shown.
+                None => ensure!(pod.is_null() && container.is_null(), "{lookup} {log}"),
+            }
+            let client = lookup["client"].as_str().unwrap_or_default();
+            ensure!(client.parse::<std::net::IpAddr>().is_ok(), "{lookup} {log}");
+        }
     }
     Ok(Outcome::Passed)
 }
