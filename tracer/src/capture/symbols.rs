@@ -8,6 +8,9 @@ use std::{
 /// A longer way from a function's start is into something that has no name here: a module that was loaded since.
 const LONGEST_FUNCTION: u64 = 64 << 10;
 
+/// What names of padding begin with (objtool's `--prefix`).
+const PADDING: &str = "__pfx_";
+
 /// The kernel's functions as they were when dnspath started; none where the kernel hides the addresses.
 #[derive(Debug, Default)]
 pub(super) struct Symbols {
@@ -45,6 +48,10 @@ impl Symbols {
             else {
                 continue;
             };
+            // Half of the names are of the padding before functions (CONFIG_FUNCTION_PADDING_BYTES): nothing runs there.
+            if name.starts_with(PADDING) {
+                continue;
+            }
             symbols.starts.push((address, at));
             symbols.names.push_str(name);
             symbols.names.push('\n');
@@ -97,6 +104,7 @@ mod tests {
 0000000000001000 T nf_hook_slow
 0000000000001200 t ip_rcv_core.isra.0
 0000000000001180 D some_data
+00000000000010f0 t __pfx_also
 0000000000001100 W also
 0000000000000000 A fixed
 ffffffffc0001000 t nft_do_chain\t[nf_tables]

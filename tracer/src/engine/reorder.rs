@@ -4,10 +4,13 @@
 //! has come. What comes later than that is passed on at once, with its own time.
 
 use super::records::{Bits, Packet};
+use std::collections::VecDeque;
 
 const BUCKETS: usize = 64;
 /// Sightings that may wait at once; more are passed on before their time.
 const MOST: usize = 65_536;
+/// Emptied buckets keep room for so many, all together: what a burst took is given back after it.
+const SPARE: usize = MOST / 4;
 
 /// Sightings by time, in buckets of a sixteenth of the slack or a little less: a power of two, for speed.
 #[derive(Debug)]
@@ -19,6 +22,11 @@ pub(super) struct Reorder {
     base: u64,
     buckets: Vec<Vec<Packet>>,
     waiting: usize,
+    /// Room of emptied buckets, for the next one that begins: were it left with them, all buckets would have it in the end,
+    /// while packets are in less than half of them.
+    spare: VecDeque<Vec<Packet>>,
+    /// How many packets that holds.
+    spare_room: usize,
 }
 
 impl Reorder {
@@ -29,6 +37,8 @@ impl Reorder {
             base: 0,
             buckets: (0..BUCKETS).map(|_| Vec::new()).collect(),
             waiting: 0,
+            spare: VecDeque::new(),
+            spare_room: 0,
         }
     }
 
@@ -56,7 +66,6 @@ impl Reorder {
             let bucket = std::mem::take(self.bucket(self.base));
             self.base += 1;
             if bucket.is_empty() {
-                self.give_back(bucket);
                 continue;
             }
             self.waiting -= bucket.len();
@@ -72,8 +81,10 @@ impl Reorder {
     /// The emptied bucket of [`Self::take`], for use again.
     pub(super) fn give_back(&mut self, mut bucket: Vec<Packet>) {
         bucket.clear();
-        let base = self.base.wrapping_sub(1);
-        *self.bucket(base) = bucket;
+        if self.spare_room + bucket.capacity() <= SPARE {
+            self.spare_room += bucket.capacity();
+            self.spare.push_back(bucket);
+        }
     }
 
     /// Nothing waits: goes forward to where `now` allows.
@@ -89,7 +100,17 @@ impl Reorder {
         if number < self.base {
             return Some(packet);
         }
-        self.bucket(number).push(packet);
+        if self.peek(number).capacity() == 0
+            && let Some(room) = self.spare.pop_front()
+        {
+            self.spare_room -= room.capacity();
+            *self.bucket(number) = room;
+        }
+        let bucket = self.bucket(number);
+        if bucket.len() == bucket.capacity() {
+            bucket.reserve_exact((bucket.len() / 4).max(32));
+        }
+        bucket.push(packet);
         self.waiting += 1;
         None
     }
@@ -109,7 +130,8 @@ impl Reorder {
     }
 
     pub(super) fn memory(&self) -> usize {
-        self.buckets.iter().map(|b| b.capacity() * size_of::<Packet>()).sum()
+        let room: usize = self.buckets.iter().map(Vec::capacity).sum();
+        (room + self.spare_room) * size_of::<Packet>()
     }
 
     /// Packets that wait.
@@ -138,4 +160,42 @@ const fn order(packet: &Packet) -> (u64, u8, u64) {
         0
     };
     (packet.time, rank, packet.frame)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLISECOND: u64 = 1_000_000;
+
+    /// Sightings at this many a millisecond, for so long; gives the most octets that were held.
+    fn play(reorder: &mut Reorder, from: u64, milliseconds: u64, rate: u64) -> usize {
+        let mut most = 0;
+        for time in (0..milliseconds * rate).map(|n| from + n * MILLISECOND / rate) {
+            while let Some(bucket) = reorder.take(time) {
+                reorder.give_back(bucket);
+            }
+            reorder.skip_to(time);
+            assert!(reorder.put(Packet { time, ..Packet::default() }).is_none());
+            most = most.max(reorder.memory());
+        }
+        most
+    }
+
+    #[test]
+    fn memory_is_for_what_waits_and_little_more() {
+        let slack = 50;
+        let mut reorder = Reorder::new(slack * MILLISECOND);
+        reorder.restart(1_000 * MILLISECOND);
+        let waiting = |rate| ((slack + 3) * rate) as usize * size_of::<Packet>();
+        let most = play(&mut reorder, 1_000 * MILLISECOND, 1_000, 330);
+        println!("{most} octets held, {} waiting", waiting(330));
+        assert!(most < waiting(330) * 3 / 2, "{most} octets for {}", waiting(330));
+        // What came at once, and would have stayed in its bucket, is given back.
+        let burst = Packet { time: 2_000 * MILLISECOND, ..Packet::default() };
+        assert!((0..40_000).all(|_| reorder.put(burst).is_none()));
+        assert!(reorder.memory() > 2 * most);
+        play(&mut reorder, 2_000 * MILLISECOND, 100, 330);
+        assert!(reorder.memory() <= most + most / 8, "{} octets are left", reorder.memory());
+    }
 }
