@@ -104,10 +104,6 @@ impl Names {
 }
 
 impl NameId {
-    /// The number: the same as long as the name is held.
-    pub(super) const fn number(self) -> u32 {
-        self.0
-    }
     const fn class(self) -> usize {
         (self.0 >> CLASS_SHIFT) as usize
     }

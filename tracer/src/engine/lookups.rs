@@ -62,8 +62,6 @@ pub(super) struct LookupRecord {
     pub(super) last_sent: u64,
     pub(super) client: Place,
     label: u32,
-    /// Of what it asked, a bit each: see [`mark`].
-    asked: u32,
     pub(super) first_question: Place,
     pub(super) last_question: Place,
     pub(super) of_client: Links,
@@ -89,7 +87,6 @@ impl Default for LookupRecord {
             last_sent: 0,
             client: NONE,
             label: 0,
-            asked: 0,
             first_question: NONE,
             last_question: NONE,
             of_client: Links::default(),
@@ -176,12 +173,8 @@ impl Engine {
                 lookup
             }
         };
-        let record = self.questions.at_mut(question);
-        record.lookup = lookup;
-        let asked = mark(record);
-        let record = self.lookups.at_mut(lookup);
-        record.last_sent = time;
-        record.asked |= asked;
+        self.questions.at_mut(question).lookup = lookup;
+        self.lookups.at_mut(lookup).last_sent = time;
         self.touch(lookup);
     }
 
@@ -200,7 +193,7 @@ impl Engine {
                 break;
             }
             let record = self.lookups.at(lookup);
-            if !record.large && self.asked(record, self.questions.at(question)) {
+            if !record.large && self.asked(record.first_question, self.questions.at(question)) {
                 asked_in += 1;
                 lookup = record.of_label.older;
                 continue;
@@ -302,12 +295,8 @@ impl Engine {
         self.continues(lookup, new.name, prompt).then(|| fit(false)).flatten()
     }
 
-    /// Whether a lookup has a question of the name and type of `new`.
-    fn asked(&self, record: &LookupRecord, new: &QuestionRecord) -> bool {
-        if record.asked & mark(new) == 0 {
-            return false;
-        }
-        let mut question = record.first_question;
+    /// Whether a lookup, whose questions begin with `question`, has one of the name and type of `new`.
+    fn asked(&self, mut question: Place, new: &QuestionRecord) -> bool {
         while question != NONE {
             let other = self.questions.at(question);
             if other.name == new.name && other.qtype == new.qtype {
@@ -383,11 +372,12 @@ impl Engine {
     fn continues(&self, lookup: Place, name: super::intern::NameId, prompt: bool) -> bool {
         let record = self.lookups.at(lookup);
         let mut names: smallvec::SmallVec<[&[u8]; 8]> = smallvec::SmallVec::new();
-        let (mut place, mut last) = (record.first_question, None);
+        let mut place = record.first_question;
         while place != NONE {
             let question = self.questions.at(place);
-            if last.replace(question.name) != Some(question.name) {
-                names.push(self.names.wire(question.name));
+            let wire = self.names.wire(question.name);
+            if names.last() != Some(&wire) {
+                names.push(wire);
             }
             place = question.next;
         }
@@ -475,12 +465,6 @@ impl Engine {
             self.lookups.at_mut(older).of_all.newer = lookup;
         }
     }
-}
-
-/// One bit of 32 by name and type: where a lookup has it not, it did not ask this.
-fn mark(question: &QuestionRecord) -> u32 {
-    let mixed = question.name.number().rotate_left(5) ^ u32::from(question.qtype);
-    1 << (mixed.wrapping_mul(0x9e37_79b9) >> 27)
 }
 
 /// How often glibc asks, at most, until its buffer holds so many addresses.

@@ -29,9 +29,6 @@ pub(super) fn of_question(question: &Question, cut_off: bool) -> QuestionOutcome
 /// The first NOERROR or NXDOMAIN that is whole, else the last of the others. An answer from another address than
 /// the one asked counts only where the client asked no further: it may not have been translated back.
 fn deciding_answer(question: &Question) -> Option<&Answer> {
-    if let ([_], [answer]) = (&question.transmissions[..], &question.answers[..]) {
-        return answer.counts().then_some(answer);
-    }
     let asked_again = question.transmissions.len() > 1;
     let from_server = |a: &Answer| question.transmissions.iter().any(|t| t.server == a.from);
     let in_time = || question.answers.iter().filter(|a| a.counts() && (!asked_again || from_server(a)));

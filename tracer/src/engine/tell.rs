@@ -65,11 +65,7 @@ impl Scratch {
 }
 
 /// Makes `all` so long; what is there is kept to be filled again.
-#[inline]
 fn resize<A: smallvec::Array>(all: &mut SmallVec<A>, count: usize, empty: impl Fn() -> A::Item) {
-    if all.len() == count {
-        return;
-    }
     all.truncate(count);
     while all.len() < count {
         all.push(empty());
@@ -268,26 +264,8 @@ impl Engine {
         question.client = self.addresses.ip(record.client);
         question.name.copy_wire(self.names.wire(record.name));
         question.qtype = Rtype(record.qtype);
-        resize(&mut question.transmissions, record.messages.into(), empty_transmission);
-        // Nearly all questions are asked once: there is nothing to put into order.
-        if let [transmission] = &mut question.transmissions[..] {
-            let peer = self.messages.at(record.first).peer;
-            let answered = peer != NONE;
-            self.fill_transmission(record.first, answered.then_some(0), transmission);
-            resize(&mut question.answers, answered.into(), empty_answer);
-            if let Some(answer) = question.answers.first_mut() {
-                self.fill_answer(peer, answer);
-            }
-        } else {
-            self.fill_messages(record.first, question);
-        }
-        question.outcome = outcome::of_question(question, cut_off);
-    }
-
-    /// Fills in the messages of a question, of which `first` is the first, and their answers by time.
-    fn fill_messages(&self, first: Place, question: &mut Question) {
         let mut answers: SmallVec<[(u64, Place); 8]> = SmallVec::new();
-        let mut place = first;
+        let mut place = record.first;
         while place != NONE {
             let message = self.messages.at(place);
             if message.peer != NONE {
@@ -296,17 +274,22 @@ impl Engine {
             place = message.next;
         }
         answers.sort_by_key(|&(time, _)| time);
-        let mut place = first;
+        let mut place = record.first;
+        let count = usize::from(record.messages);
+        resize(&mut question.transmissions, count, empty_transmission);
         for transmission in &mut question.transmissions {
             let message = self.messages.at(place);
             let answered_by = answers.iter().position(|&(_, answer)| answer == message.peer);
-            self.fill_transmission(place, answered_by, transmission);
+            self.fill_transmission(message, answered_by, transmission);
+            transmission.dropped = self.dropped(place);
             place = message.next;
         }
         resize(&mut question.answers, answers.len(), empty_answer);
         for (answer, (_, place)) in question.answers.iter_mut().zip(answers) {
-            self.fill_answer(place, answer);
+            self.fill_answer(self.messages.at(place), answer);
+            answer.dropped = self.dropped(place);
         }
+        question.outcome = outcome::of_question(question, cut_off);
     }
 
     /// What was dropped of a message; nothing of a query that was answered all the same.
@@ -319,8 +302,7 @@ impl Engine {
         self.drops.of_message(place).map(Arc::clone)
     }
 
-    fn fill_transmission(&self, place: Place, answered_by: Option<usize>, to: &mut Transmission) {
-        let record = self.messages.at(place);
+    fn fill_transmission(&self, record: &MessageRecord, answered_by: Option<usize>, to: &mut Transmission) {
         self.hops(record, &mut to.hops);
         to.time = Timestamp::from_nanos(record.time);
         to.client = self.addresses.socket(record.client);
@@ -331,11 +313,9 @@ impl Engine {
         to.kind = self.transmission_kind(record);
         to.answered_by = answered_by.and_then(|index| u16::try_from(index).ok());
         to.unreachable = (record.icmp != NONE).then(|| self.icmps.at(record.icmp).unreachable()).flatten();
-        to.dropped = self.dropped(place);
     }
 
-    fn fill_answer(&self, place: Place, to: &mut Answer) {
-        let record = self.messages.at(place);
+    fn fill_answer(&self, record: &MessageRecord, to: &mut Answer) {
         self.hops(record, &mut to.hops);
         let dns = &record.dns;
         to.time = self.time_of(record);
@@ -355,7 +335,6 @@ impl Engine {
         to.size = dns.size;
         to.late = record.bits.has(Bits::LATE);
         to.passed_over = record.bits.has(Bits::PASSED_OVER);
-        to.dropped = self.dropped(place);
     }
 
     /// Tells a lookup and its questions, and frees them.
