@@ -188,6 +188,8 @@ fn ctrl_s_saves() -> Result<Outcome> {
         return Ok(Outcome::LeftOut("tshark is missing (package tshark)".to_owned()));
     }
     let lab = Lab::new(LabOptions::default())?;
+    // When it begins, the server asks by itself: for loops (HINFO), and whether its upstream is well (NS).
+    sleep(Duration::from_secs(4));
     let directory = tempfile::tempdir()?;
     let screen = Screen::start(lab.node(), 120, 40)?;
     let line =
