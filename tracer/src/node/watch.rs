@@ -347,11 +347,12 @@ impl Watcher {
 
     /// An interface is gone, and with its last one the neighbour.
     fn gone(&mut self, watched: usize, index: u32, now: Timestamp) {
-        let census = &mut self.census;
+        let (census, elsewhere) = (&mut self.census, &mut self.elsewhere);
         self.neighbours.retain(|key, neighbour| {
             let was_last = key.0 == watched && neighbour.links.remove(&index) && neighbour.links.is_empty();
             if was_last {
                 census.gone(&neighbour.addresses, now);
+                elsewhere.retain(|pod| pod.addresses.is_disjoint(&neighbour.addresses));
             }
             !was_last
         });
@@ -372,6 +373,8 @@ impl Watcher {
             self.name(look, nameless).await;
             if all {
                 self.look_elsewhere(look);
+            } else {
+                self.forget_elsewhere(look);
             }
             self.look_into_pods(look, all, now);
         }
@@ -542,6 +545,14 @@ impl Watcher {
             });
             self.elsewhere.push(Elsewhere { inode, naming, addresses: of_process.unwrap_or_default() });
         }
+    }
+
+    /// Leaves out whom an interface leads to by now (a pod that was being made at the last look at all) and who is gone:
+    /// another may have the address before the next such look.
+    fn forget_elsewhere(&mut self, look: &Look) {
+        let attached: BTreeSet<u64> = self.neighbours.values().map(|neighbour| neighbour.inode).collect();
+        let there: BTreeSet<u64> = look.processes.namespaces().collect();
+        self.elsewhere.retain(|pod| !attached.contains(&pod.inode) && there.contains(&pod.inode));
     }
 
     /// Which containers of pods can ask.
