@@ -251,6 +251,7 @@ impl Capture {
 
     /// What was captured before this time is passed over: while one interface after the other is attached, a message
     /// would be seen by some of them, and lie outside of the window that the session speaks of.
+    /// Drops and clashes are told all the same: the counters they are compared with began before, too.
     pub const fn begin(&mut self, begin: Timestamp) {
         self.begin = begin;
     }

@@ -529,10 +529,15 @@ impl Watcher {
         }
     }
 
+    /// The namespaces that watched interfaces lead to.
+    fn attached(&self) -> BTreeSet<u64> {
+        self.neighbours.values().map(|neighbour| neighbour.inode).collect()
+    }
+
     /// Pods that no watched interface leads to.
     fn look_elsewhere(&mut self, look: &Look) {
         self.elsewhere.clear();
-        let attached: BTreeSet<u64> = self.neighbours.values().map(|neighbour| neighbour.inode).collect();
+        let attached = self.attached();
         for inode in look.processes.namespaces().filter(|inode| !attached.contains(inode)) {
             let naming = self.namer.name(inode, look);
             if !naming.is_pod() {
@@ -550,7 +555,7 @@ impl Watcher {
     /// Leaves out whom an interface leads to by now (a pod that was being made at the last look at all) and who is gone:
     /// another may have the address before the next such look.
     fn forget_elsewhere(&mut self, look: &Look) {
-        let attached: BTreeSet<u64> = self.neighbours.values().map(|neighbour| neighbour.inode).collect();
+        let attached = self.attached();
         let there: BTreeSet<u64> = look.processes.namespaces().collect();
         self.elsewhere.retain(|pod| !attached.contains(&pod.inode) && there.contains(&pod.inode));
     }
