@@ -8,6 +8,7 @@ mod link;
 mod merged;
 mod note;
 mod origin;
+mod packet_block;
 mod pcap;
 mod pcapng;
 mod reader;

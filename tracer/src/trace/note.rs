@@ -6,8 +6,9 @@
 
 use crate::model::{DropMark, Fate, Flow, Frame, NatTuple};
 use std::{
-    fmt::{self, Write as _},
-    net::{IpAddr, SocketAddr},
+    fmt,
+    io::Write as _,
+    net::{IpAddr, SocketAddr, SocketAddrV4},
 };
 
 /// What every comment of dnspath starts with, whatever block it is on.
@@ -65,51 +66,43 @@ impl<'a> Note<'a> {
     }
 
     /// Appends the comment; what [`Display`](fmt::Display) shows, without its cost a packet.
-    pub(super) fn append(&self, to: &mut String) {
-        to.push_str(PREFIX);
+    pub(super) fn append(&self, to: &mut Vec<u8>) {
+        to.extend_from_slice(PREFIX.as_bytes());
         let start = to.len();
-        let part = |to: &mut String, key: &str| {
+        let part = |to: &mut Vec<u8>, key: &str| {
             if to.len() > start {
-                to.push_str(SEPARATOR);
+                to.extend_from_slice(SEPARATOR.as_bytes());
             }
-            to.push_str(key);
+            to.extend_from_slice(key.as_bytes());
         };
         if let Some(DropMark { fate, cpu, reason, place }) = self.drop {
             part(to, fate.as_str());
             for (before, name, after) in [(" at ", place, ""), (" (", reason, ")")] {
                 if word(name).next().is_some() {
-                    to.push_str(before);
-                    to.extend(word(name));
-                    to.push_str(after);
+                    to.extend_from_slice(before.as_bytes());
+                    to.extend(word(name).map(|c| c as u8));
+                    to.extend_from_slice(after.as_bytes());
                 }
             }
-            to.push_str(" cpu ");
-            decimal(to, cpu);
+            // Writing to a vector does not fail.
+            let _ = write!(to, " cpu {cpu}");
         }
         if self.segment_size > 0 {
             part(to, "gso ");
-            decimal(to, self.segment_size.into());
+            let _ = write!(to, "{}", self.segment_size);
         }
         if let Some(NatTuple { original, reply }) = self.nat {
             part(to, "nat ");
-            for (address, after) in [
-                (original.source, ">"),
-                (original.destination, " "),
-                (reply.source, ">"),
-                (reply.destination, ""),
-            ] {
-                socket(to, address);
-                to.push_str(after);
-            }
+            sockets(to, [original.source, original.destination, reply.source, reply.destination]);
         }
     }
 }
 
 impl fmt::Display for Note<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = String::new();
+        let mut text = Vec::new();
         self.append(&mut text);
-        f.write_str(&text)
+        f.write_str(&String::from_utf8_lossy(&text))
     }
 }
 
@@ -155,7 +148,7 @@ fn nat_of_ipv4(text: &[u8]) -> Option<NatTuple> {
     Some(NatTuple { original, reply })
 }
 
-/// The decimal number of up to five digits, as [`decimal`] writes it, that stands before `after` or at the end.
+/// The decimal number of up to five digits, without leading zeros, that stands before `after` or at the end.
 fn number(text: &mut &[u8], after: Option<u8>) -> Option<u32> {
     let mut value = 0;
     for (count, &octet) in text.iter().enumerate() {
@@ -171,36 +164,94 @@ fn number(text: &mut &[u8], after: Option<u8>) -> Option<u32> {
     (after.is_none() && !text.is_empty()).then_some(value)
 }
 
-/// As `Display` of [`SocketAddr`], which takes five times as long: half of all packets may have four of them.
-fn socket(to: &mut String, address: SocketAddr) {
-    let IpAddr::V4(ip) = address.ip() else {
-        // Writing to a string does not fail.
-        let _ = write!(to, "{address}");
-        return;
-    };
-    let [a, b, c, d] = ip.octets();
-    for (octet, after) in [(a, '.'), (b, '.'), (c, '.'), (d, ':')] {
-        decimal(to, octet.into());
-        to.push(after);
+/// `A>B C>D`. Half of all packets may have them, so that IPv4 has a way of its own.
+fn sockets(to: &mut Vec<u8>, addresses: [SocketAddr; 4]) {
+    let mut text = ShortText::default();
+    for (address, after) in addresses.into_iter().zip(*b"> > ") {
+        let SocketAddr::V4(address) = address else {
+            let [a, b, c, d] = addresses;
+            // Writing to a vector does not fail.
+            let _ = write!(to, "{a}>{b} {c}>{d}");
+            return;
+        };
+        text.socket(address, after);
     }
-    decimal(to, address.port().into());
+    to.extend_from_slice(text.octets.get(..text.len.saturating_sub(1)).unwrap_or_default());
 }
 
-fn decimal(to: &mut String, mut number: u32) {
-    let mut digits = [0; 10];
-    let mut first = digits.len();
-    for digit in digits.iter_mut().rev() {
-        // A remainder of ten is a digit.
-        *digit = b'0' + (number % 10) as u8;
-        number /= 10;
-        first -= 1;
-        if number == 0 {
-            break;
+/// Four IPv4 sockets take 21 octets each, and one behind each; and what [`ShortText::put`] writes beyond.
+const SHORT_TEXT: usize = 4 * (21 + 1) + 4;
+
+/// Text that is put together in steps of four octets, whatever of them counts: shorter copies cost more.
+struct ShortText {
+    octets: [u8; SHORT_TEXT],
+    len: usize,
+}
+
+impl Default for ShortText {
+    fn default() -> Self {
+        Self { octets: [0; SHORT_TEXT], len: 0 }
+    }
+}
+
+impl ShortText {
+    fn socket(&mut self, address: SocketAddrV4, after: u8) {
+        for (octet, behind) in address.ip().octets().into_iter().zip(*b"...:") {
+            self.small(octet.into(), behind);
+        }
+        let (high, low) = (address.port() / 100, address.port() % 100);
+        if high == 0 {
+            self.small(low, after);
+            return;
+        }
+        self.small(high, 0);
+        // Both digits, after a one that is left out.
+        let [_, tens, ones, _] = digits(100 + low);
+        self.len = self.len.saturating_sub(1);
+        self.put([tens, ones, after, 0], 3);
+    }
+
+    /// A number below 1,000, and an octet behind it.
+    fn small(&mut self, number: u16, behind: u8) {
+        let [a, b, c, count] = digits(number);
+        match count {
+            1 => self.put([a, behind, 0, 0], 2),
+            2 => self.put([a, b, behind, 0], 3),
+            _ => self.put([a, b, c, behind], 4),
         }
     }
-    // Digits are ASCII.
-    to.push_str(digits.get(first..).and_then(|digits| std::str::from_utf8(digits).ok()).unwrap_or_default());
+
+    #[inline]
+    fn put(&mut self, octets: [u8; 4], count: usize) {
+        if let Some(place) = self.octets.get_mut(self.len..self.len + 4) {
+            place.copy_from_slice(&octets);
+            self.len += count;
+        }
+    }
 }
+
+fn digits(number: u16) -> [u8; 4] {
+    DIGITS.get(usize::from(number)).copied().unwrap_or_default()
+}
+
+/// The numbers below 1,000: up to three digits, and how many.
+static DIGITS: [[u8; 4]; 1_000] = {
+    let mut all = [[0; 4]; 1_000];
+    let mut number = 0;
+    while number < all.len() {
+        // Digits are ASCII.
+        let ones = b'0' + (number % 10) as u8;
+        let tens = b'0' + (number / 10 % 10) as u8;
+        let hundreds = b'0' + (number / 100) as u8;
+        all[number] = match number {
+            0..10 => [ones, 0, 0, 1],
+            10..100 => [tens, ones, 0, 2],
+            _ => [hundreds, tens, ones, 3],
+        };
+        number += 1;
+    }
+    all
+};
 
 #[cfg(test)]
 mod tests {
@@ -290,7 +341,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_short_way_reads_what_the_general_one_reads(a: std::net::SocketAddrV4, b: std::net::SocketAddrV4, cut: usize) {
+        fn the_short_way_reads_what_the_general_one_reads(a: SocketAddrV4, b: SocketAddrV4, cut: usize) {
             let flow = Flow { source: a.into(), destination: b.into() };
             let text = Note { nat: Some(NatTuple { original: flow, reply: flow.reversed() }), ..Note::default() }.to_string();
             let nat = text.strip_prefix(ONLY_NAT).expect("a translation");
@@ -304,11 +355,15 @@ mod tests {
         }
 
         #[test]
-        fn numbers_and_addresses_are_shown_as_rust_shows_them(number: u32, address: SocketAddr) {
-            let mut text = String::new();
-            decimal(&mut text, number);
-            socket(&mut text, address);
-            prop_assert_eq!(text, format!("{number}{address}"));
+        fn addresses_are_shown_as_rust_shows_them(
+            a: SocketAddr, b in any::<SocketAddrV4>(), c in any::<SocketAddrV4>(), short in 0..120_u16,
+        ) {
+            let d = SocketAddrV4::new([10, 0, 100, 9].into(), short);
+            for first in [a, b.into()] {
+                let mut text = Vec::new();
+                sockets(&mut text, [first, b.into(), c.into(), d.into()]);
+                prop_assert_eq!(String::from_utf8(text).unwrap(), format!("{first}>{b} {c}>{d}"));
+            }
         }
 
         #[test]

@@ -1,9 +1,9 @@
 //! Frames into a pcapng file, and what a session says of itself beside them.
 //!
 //! Rule: nothing is decoded and nothing is left out: what [`super::Reader`] gives of the file is what was written.
-//! The blocks are pcap-file's; they are put together in memory and handed on in large pieces.
+//! The blocks are pcap-file's, but for those of packets; they are put together in memory and handed on in large pieces.
 
-use super::{Note, Origin, Statistics, link, text, told, vantage::describe};
+use super::{Note, Origin, Statistics, link, packet_block::PacketBlock, text, told, vantage::describe};
 use crate::model::{Direction, Frame, LinkType, News, PodName, Timestamp, VantageId, Vantages};
 use foldhash::fast::RandomState;
 use pcap_file::{
@@ -11,7 +11,6 @@ use pcap_file::{
     pcapng::{
         Block, PcapNgWriter,
         blocks::{
-            enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption},
             interface_description::{InterfaceDescriptionBlock, InterfaceDescriptionOption},
             interface_statistics::{InterfaceStatisticsBlock, InterfaceStatisticsOption},
             name_resolution::{Ipv4Record, Ipv6Record, NameResolutionBlock, NameResolutionOption, Record},
@@ -24,7 +23,6 @@ use std::{
     collections::HashMap,
     io::{self, Write},
     net::IpAddr,
-    time::Duration,
 };
 
 /// Octets that are put together before they are handed on.
@@ -47,6 +45,10 @@ pub struct Writer<W> {
     held: Vec<(Option<Timestamp>, Vec<News>)>,
     frames: u64,
     octets: u64,
+    /// The comment of a frame, of which each takes the place of the one before.
+    comment: Vec<u8>,
+    /// The interface of the frame before: frames come in runs.
+    last: Option<(Key, Interface)>,
 }
 
 /// Frames of one interface block have one vantage and one link type: what the kernel dropped starts at the network
@@ -88,6 +90,8 @@ impl<W: Write> Writer<W> {
             held: Vec::new(),
             frames: 0,
             octets: 0,
+            comment: Vec::new(),
+            last: None,
         })
     }
 
@@ -98,32 +102,41 @@ impl<W: Write> Writer<W> {
     /// When what waited cannot be handed on.
     pub fn frame(&mut self, frame: &Frame<'_>, vantages: &Vantages) -> io::Result<()> {
         let key = (frame.vantage, frame.link);
-        let Interface { index, direction, .. } = match self.interfaces.get(&key) {
+        let Interface { index, direction, .. } = self.interface(key, vantages)?;
+        self.comment.clear();
+        if let Some(note) = Note::of(frame) {
+            note.append(&mut self.comment);
+        }
+        let block = PacketBlock {
+            interface: index,
+            time: frame.time,
+            original_len: frame.original_len.max(u32::try_from(frame.bytes.len()).unwrap_or(u32::MAX)),
+            bytes: frame.bytes.get(..MAX_FRAME).unwrap_or(frame.bytes),
+            // Both directions of an interface have a description of their own; this is for filters in Wireshark.
+            flags: match direction {
+                Direction::Ingress => Some(1),
+                Direction::Egress => Some(2),
+                Direction::Unknown => None,
+            },
+            comment: &self.comment,
+        };
+        block.append(self.blocks.get_mut());
+        self.frames += 1;
+        self.hand_on_if_due()
+    }
+
+    fn interface(&mut self, key: Key, vantages: &Vantages) -> io::Result<Interface> {
+        if let Some((last, interface)) = self.last
+            && last == key
+        {
+            return Ok(interface);
+        }
+        let interface = match self.interfaces.get(&key) {
             Some(interface) => *interface,
             None => self.describe(key, vantages)?,
         };
-        let mut options = Vec::with_capacity(2);
-        // Both directions of an interface have a description of their own; this is for filters in Wireshark.
-        match direction {
-            Direction::Ingress => options.push(EnhancedPacketOption::Flags(1)),
-            Direction::Egress => options.push(EnhancedPacketOption::Flags(2)),
-            Direction::Unknown => {}
-        }
-        if let Some(note) = Note::of(frame) {
-            let mut comment = String::with_capacity(128);
-            note.append(&mut comment);
-            options.push(EnhancedPacketOption::Comment(Cow::Owned(comment)));
-        }
-        let bytes = frame.bytes.get(..MAX_FRAME).unwrap_or(frame.bytes);
-        self.write(&Block::EnhancedPacket(EnhancedPacketBlock {
-            interface_id: index,
-            timestamp: Duration::from_nanos(frame.time.as_nanos()),
-            original_len: frame.original_len.max(u32::try_from(frame.bytes.len()).unwrap_or(u32::MAX)),
-            data: Cow::Borrowed(bytes),
-            options,
-        }))?;
-        self.frames += 1;
-        Ok(())
+        self.last = Some((key, interface));
+        Ok(interface)
     }
 
     /// Writes what was learnt of the node. `at` is when the session was told, if it was told here, between these frames;
@@ -326,6 +339,10 @@ impl<W: Write> Writer<W> {
 
     fn write(&mut self, block: &Block<'_>) -> io::Result<()> {
         self.blocks.write_block(block).map_err(refused)?;
+        self.hand_on_if_due()
+    }
+
+    fn hand_on_if_due(&mut self) -> io::Result<()> {
         if self.blocks.get_ref().len() >= CHUNK { self.hand_on() } else { Ok(()) }
     }
 
