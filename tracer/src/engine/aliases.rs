@@ -62,23 +62,26 @@ pub(super) struct Servers {
     all: HashSet<Address, FixedState>,
     /// The one noted last: most queries go to the same.
     last: Option<Address>,
+    /// A bit for each address: nearly all that are asked for are none of these.
+    filter: u64,
 }
 
 impl Servers {
     pub(super) fn new(hasher: FixedState) -> Self {
-        Self { all: HashSet::with_hasher(hasher), last: None }
+        Self { all: HashSet::with_hasher(hasher), last: None, filter: 0 }
     }
 
     pub(super) fn note(&mut self, server: Endpoint) {
         let address = server.address();
         if self.last != Some(address) && (self.all.len() < MOST_SERVERS || self.has(address)) {
             self.all.insert(address);
+            self.filter |= address.filter_bit();
             self.last = Some(address);
         }
     }
 
     pub(super) fn has(&self, address: Address) -> bool {
-        self.all.contains(&address)
+        self.filter & address.filter_bit() != 0 && self.all.contains(&address)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = Address> {

@@ -12,7 +12,7 @@ use super::{
     records::{Bits, IcmpRecord, MessageRecord, Packet, Role},
     table::{NONE, Place},
 };
-use crate::model::{Family, IcmpError, Transport};
+use crate::model::{Family, IcmpError, Transport, Wanted};
 
 const LONGEST_WALK: usize = 64;
 /// Messages of a client among which an ICMP error's is searched.
@@ -23,8 +23,9 @@ const SOCKET_CLOSED_WITHIN: u64 = 1_000_000;
 const FIVE_SECONDS: u64 = 5_020_000_000;
 
 impl Engine {
-    /// Finds the query of a new response; `newest` is the last message of its name, type and id.
-    pub(super) fn new_response(&mut self, packet: &Packet, sides: &Sides, newest: Place) {
+    /// Finds the query of a new response, and gives this one's place; `newest` is the last message of its name, type and
+    /// id.
+    pub(super) fn new_response(&mut self, packet: &Packet, sides: &Sides, newest: Place) -> Place {
         self.counters.responses += 1;
         let query = if packet.dns.bits.has(super::records::DnsBits::HAS_QUESTION) {
             self.query_answered(packet, sides, newest)
@@ -40,7 +41,7 @@ impl Engine {
             self.messages.at_mut(place).bits.set(Bits::CHAINED, true);
             self.by_id.push(&mut self.messages, place);
             self.add_hop(place, packet, sides);
-            return;
+            return place;
         }
         let asked = self.messages.at(query);
         let (client, server, backend, question) = (asked.client, asked.server, asked.backend, asked.question);
@@ -55,6 +56,7 @@ impl Engine {
         self.messages.at_mut(place).bits.set(Bits::LATE, late);
         let lookup = self.questions.at(question).lookup;
         self.note_answer(lookup, place);
+        place
     }
 
     /// The oldest query without an answer that this response fits.
@@ -140,7 +142,7 @@ impl Engine {
             }
     }
 
-    pub(super) fn icmp(&mut self, packet: &Packet) {
+    pub(super) fn icmp(&mut self, packet: &Packet, wanted: Wanted) {
         let Some(error) = self.icmps.remove(packet.extra).error else { return };
         let source = self.addresses.endpoint(error.quoted.source);
         let destination = self.addresses.endpoint(error.quoted.destination);
@@ -158,7 +160,7 @@ impl Engine {
             m.bits.has(Bits::TCP) == tcp && m.peer != NONE
         });
         if query != NONE {
-            self.note_socket_closed(query, packet.time);
+            self.note_socket_closed(query, packet.time, wanted);
         }
     }
 
@@ -177,7 +179,7 @@ impl Engine {
 
     /// The client's socket was closed when the answer came: late, unless another answer had closed it, or nearly in
     /// time.
-    fn note_socket_closed(&mut self, query: Place, time: u64) {
+    fn note_socket_closed(&mut self, query: Place, time: u64, wanted: Wanted) {
         let asked = self.messages.at(query);
         let answer = self.messages.at(asked.peer);
         let arrived = answer.time + u64::from(answer.hops.last(&self.further_hops).offset);
@@ -187,6 +189,7 @@ impl Engine {
         let (place, question) = (asked.peer, asked.question);
         let what = if self.was_just_open(asked) { Bits::PASSED_OVER } else { Bits::LATE };
         self.messages.at_mut(place).bits.set(what, true);
+        self.await_hops(place, wanted);
         let lookup = self.questions.at(question).lookup;
         self.note_answer(lookup, place);
     }

@@ -71,6 +71,7 @@ impl Engine {
         let mut idle: Vec<u64> =
             self.clients.iter().filter(|c| c.open == 0 && c.seen > 0 && !told(c)).map(|c| c.seen).collect();
         let middle = idle.len() / 2;
+        let busy = self.clients.len() - idle.len();
         let limit = if idle.is_empty() { 0 } else { *idle.select_nth_unstable(middle).1 };
         let mut gone = Vec::new();
         let clients = &self.clients;
@@ -85,7 +86,8 @@ impl Engine {
         for place in gone {
             self.clients.remove(place);
         }
-        self.sweep_clients_at = REMEMBERED.max(self.clients.len() * 2);
+        // Twice what is left would let it grow at each sweep by those that are busy.
+        self.sweep_clients_at = REMEMBERED + 2 * busy;
     }
 
     pub(super) fn link_to_client(&mut self, lookup: Place, client: Place) {

@@ -1,13 +1,13 @@
-//! A message's sightings: the first four lie in its own record, so that whoever has the record has them; nearly no
-//! message has more. Further ones hang behind.
+//! A message's sightings: the first two lie in its own record, so that whoever has the record has them; most messages
+//! have no more. Further ones hang behind.
 
 use super::{
     intern::Endpoint,
     table::{NONE, Place, Slab},
 };
 
-/// Hops in a message's record: pod's veth, bridge in, bridge out, server's veth.
-const OWN: usize = 4;
+/// Hops in a message's record: the pod's veth and the server's, or where else it leaves.
+const OWN: usize = 2;
 
 /// A sighting of a message.
 #[derive(Clone, Copy, Debug)]
@@ -97,13 +97,22 @@ impl Hops {
     }
 
     pub(super) fn iter(&self, slab: &Slab<FurtherHop>) -> impl Iterator<Item = HopRecord> {
+        self.own().copied().chain(self.further(slab))
+    }
+
+    /// Those in the record itself.
+    pub(super) fn own(&self) -> impl Iterator<Item = &HopRecord> {
+        self.own.iter().take_while(|hop| hop.there)
+    }
+
+    /// Those behind them.
+    pub(super) fn further(&self, slab: &Slab<FurtherHop>) -> impl Iterator<Item = HopRecord> {
         let mut place = self.further;
-        let further = std::iter::from_fn(move || {
+        std::iter::from_fn(move || {
             let record = (place != NONE).then(|| slab.at(place))?;
             place = record.next;
             Some(record.hop)
-        });
-        self.own.iter().take_while(|hop| hop.there).copied().chain(further)
+        })
     }
 
     pub(super) fn push(&mut self, hop: HopRecord, slab: &mut Slab<FurtherHop>) {

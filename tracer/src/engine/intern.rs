@@ -173,6 +173,13 @@ pub(super) struct Address(u64);
 
 const V6: u64 = 1 << 63;
 
+impl Address {
+    /// One of 64 bits, which differs for most addresses.
+    pub(super) const fn filter_bit(self) -> u64 {
+        1 << ((self.0 >> 16).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
+    }
+}
+
 impl Default for Endpoint {
     fn default() -> Self {
         Self::NONE

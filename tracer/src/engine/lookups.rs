@@ -14,7 +14,7 @@
 
 use super::{
     Engine,
-    intern::Address,
+    intern::{Address, NameId},
     questions::{REACTION, SHORTEST_TIMEOUT, Standing},
     records::{Bits, QuestionRecord},
     search,
@@ -65,7 +65,7 @@ pub(super) struct LookupRecord {
     pub(super) first_question: Place,
     pub(super) last_question: Place,
     pub(super) of_client: Links,
-    of_label: Links,
+    pub(super) of_label: Links,
     /// The lookups opened before and after it.
     of_all: Links,
     timer: TimerLinks,
@@ -178,7 +178,12 @@ impl Engine {
         self.touch(lookup);
     }
 
-    fn first_label(&self, name: super::intern::NameId) -> u32 {
+    /// The newest open lookup of a client whose candidates begin with the same label as this name.
+    pub(super) fn newest_of_label(&self, client: Address, name: NameId) -> Place {
+        self.by_label.newest(&self.lookups, &(self.client_place(client), self.first_label(name)))
+    }
+
+    fn first_label(&self, name: NameId) -> u32 {
         let wire = self.names.wire(name);
         let length = wire.first().map_or(0, |&l| usize::from(l));
         (self.hasher.hash_one(wire.get(1..=length).unwrap_or_default()) >> 16) as u32
@@ -369,7 +374,7 @@ impl Engine {
     }
 
     /// Whether `name` can be the next candidate of a lookup's walk.
-    fn continues(&self, lookup: Place, name: super::intern::NameId, prompt: bool) -> bool {
+    fn continues(&self, lookup: Place, name: NameId, prompt: bool) -> bool {
         let record = self.lookups.at(lookup);
         let mut names: smallvec::SmallVec<[&[u8]; 8]> = smallvec::SmallVec::new();
         let mut place = record.first_question;

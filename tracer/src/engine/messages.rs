@@ -12,7 +12,7 @@ use super::{
     records::{Bits, MessageRecord, Packet},
     table::{NONE, Place},
 };
-use crate::model::Observer;
+use crate::model::{Observer, Wanted};
 
 /// A translation nobody told of is believed this long after the message's first sighting.
 const UNTOLD_WINDOW: u64 = 50_000_000;
@@ -48,7 +48,7 @@ impl Engine {
         self.now = self.now.max(packet.time);
         self.run_timers(out);
         if packet.bits.has(Bits::ICMP) {
-            self.icmp(packet);
+            self.icmp(packet, out.wants_messages());
             return;
         }
         let sides = self.sides(packet);
@@ -62,7 +62,10 @@ impl Engine {
                 self.counters.duplicates += 1;
                 self.drop_packet(packet);
             }
-            Known::No if packet.bits.has(Bits::RESPONSE) => self.new_response(packet, &sides, newest),
+            Known::No if packet.bits.has(Bits::RESPONSE) => {
+                let place = self.new_response(packet, &sides, newest);
+                self.await_hops(place, out.wants_messages());
+            }
             Known::No => self.new_query(packet, &sides, out),
         }
     }
@@ -166,6 +169,7 @@ impl Engine {
         self.counters.queries += 1;
         self.servers.note(server);
         self.ask(place, out);
+        self.await_hops(place, out.wants_messages());
         if self.drops.awaits_tcp() && packet.bits.has(Bits::TCP) {
             self.join_syns(place, out);
         }
@@ -179,7 +183,7 @@ impl Engine {
         server: Endpoint,
         peer: Place,
     ) -> Place {
-        let place = self.messages.insert(MessageRecord {
+        self.messages.insert(MessageRecord {
             time: packet.time,
             client,
             server,
@@ -187,16 +191,30 @@ impl Engine {
             peer,
             extra: packet.extra,
             ip_id: packet.ip_id,
-            bits: packet.bits.with(Bits::IN_WINDOW, true),
+            bits: packet.bits,
             ..MessageRecord::default()
-        });
-        self.window.push_back((packet.time, place));
-        place
+        })
+    }
+
+    /// Has a message told when its way is complete, if it is told at all; and one that no question holds let go then.
+    pub(super) fn await_hops(&mut self, place: Place, wanted: Wanted) {
+        let told = self.is_wanted(place, wanted).is_some();
+        let record = self.messages.at_mut(place);
+        if (told || !record.bits.has(Bits::OWNED)) && !record.bits.has(Bits::IN_WINDOW) {
+            record.bits.set(Bits::IN_WINDOW, true);
+            let time = record.time;
+            self.window.push_back((time, place));
+        }
     }
 
     /// Adds a sighting, and what it says of the message's addresses.
     pub(super) fn add_hop(&mut self, place: Place, packet: &Packet, sides: &Sides) {
         let record = self.messages.at(place);
+        if sides.near == record.client && sides.far == record.server && sides.asked.is_none() {
+            // As it was asked: nothing new of its addresses.
+            self.push_hop(place, packet, Way::ASKED);
+            return;
+        }
         let (server, backend) = if sides.asked.is_some() {
             (sides.asked, sides.backend)
         } else if record.client != sides.client || sides.far == record.server {
@@ -218,9 +236,14 @@ impl Engine {
             let flow = OtherFlow { source: packet.source, destination: packet.destination };
             Way(self.flows.insert(flow))
         };
+        self.push_hop(place, packet, way);
+    }
+
+    fn push_hop(&mut self, place: Place, packet: &Packet, way: Way) {
+        let record = self.messages.at_mut(place);
         let offset = u32::try_from(packet.time.saturating_sub(record.time)).unwrap_or(u32::MAX);
         let hop = HopRecord::new(packet.frame, offset, way, packet.vantage, packet.ttl);
-        self.messages.at_mut(place).hops.push(hop, &mut self.further_hops);
+        record.hops.push(hop, &mut self.further_hops);
     }
 
     /// Changes what is known of the server's addresses; hops that were told by the old ones get their own.

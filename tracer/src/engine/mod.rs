@@ -123,8 +123,6 @@ pub struct EngineCounters {
     pub unmatched: u64,
     /// Query messages that ask again.
     pub retransmissions: u64,
-    /// Messages told.
-    pub messages: u64,
     /// Sightings that a capture had twice.
     pub duplicates: u64,
     /// Sightings that came later than the slack allows: taken with their own time, but out of order.
@@ -177,7 +175,6 @@ pub struct Engine {
     lookups: Slab<LookupRecord>,
     clients: Slab<ClientRecord>,
     by_id: Chains,
-    by_key: Chains,
     by_label: Chains,
     drops: drops::Drops,
     client_index: HashTable<Place>,
@@ -225,7 +222,6 @@ impl Engine {
             lookups: Slab::new(),
             clients: Slab::new(),
             by_id: Chains::new(hasher.clone()),
-            by_key: Chains::new(hasher.clone()),
             by_label: Chains::new(hasher.clone()),
             client_index: HashTable::new(),
             sweep_clients_at: 16_384,
@@ -326,7 +322,6 @@ impl Engine {
             + self.lookups.memory()
             + self.clients.memory()
             + self.by_id.memory()
-            + self.by_key.memory()
             + self.by_label.memory()
             + self.drops.memory()
             + self.client_index.capacity() * 6

@@ -11,7 +11,7 @@
 use super::{
     Engine,
     hops::Way,
-    records::{Bits, Dns, DnsBits, MessageRecord, QuestionKey, QuestionRecord, Role},
+    records::{Bits, Dns, DnsBits, MessageRecord, QuestionRecord, Role},
     table::{NONE, Place},
 };
 use crate::model::{Observer, Rcode, RetransmissionKind};
@@ -30,7 +30,7 @@ const SHORTEST_TIMEOUT_OF_GO: u64 = 950 * MILLISECOND;
 const MOST_TRIES: u16 = 15;
 /// No resolver waits longer between two messages of a question.
 const LONGEST_TIMEOUT: u64 = 45_000 * MILLISECOND;
-/// Questions of one client, name and type, and messages of one question, that are looked at.
+/// Lookups of one client, and messages of one question, that are looked at.
 const LONGEST_WALK: usize = 16;
 const SAME_ID_WALK: usize = 64;
 /// Messages of a question; the next one starts a new question.
@@ -108,7 +108,6 @@ impl Engine {
         };
         self.counters.opened += 1;
         let question = self.questions.insert(record);
-        self.by_key.push(&mut self.questions, question);
         self.messages.at_mut(place).question = question;
         self.join_lookup(question);
     }
@@ -170,26 +169,27 @@ impl Engine {
         if !new_id_each_time(message) && !message.bits.has(Bits::TCP) {
             return None;
         }
-        let key = QuestionKey {
-            client: message.client.address(),
-            name: message.dns.name,
-            qtype: message.dns.qtype,
-        };
         let mut best: Option<(u64, Place, Role)> = None;
-        let mut question = self.by_key.newest(&self.questions, &key);
+        let mut lookup = self.newest_of_label(message.client.address(), message.dns.name);
         for _ in 0..LONGEST_WALK {
-            if question == NONE {
+            if lookup == NONE {
                 break;
             }
-            let record = self.questions.at(question);
-            let last = self.messages.at(record.last);
-            if new_id_each_time(last) == new_id_each_time(message)
-                && best.is_none_or(|(time, ..)| last.time < time)
-                && let Some(role) = self.role(question, message, false)
-            {
-                best = Some((last.time, question, role));
+            let of_lookup = self.lookups.at(lookup);
+            let mut question = of_lookup.first_question;
+            while question != NONE {
+                let record = self.questions.at(question);
+                let last = self.messages.at(record.last);
+                if (record.name, record.qtype) == (message.dns.name, message.dns.qtype)
+                    && new_id_each_time(last) == new_id_each_time(message)
+                    && best.is_none_or(|(time, ..)| last.time < time)
+                    && let Some(role) = self.role(question, message, false)
+                {
+                    best = Some((last.time, question, role));
+                }
+                question = record.next;
             }
-            question = record.same_key_links.older;
+            lookup = of_lookup.of_label.older;
         }
         best.map(|(_, question, role)| (question, role))
     }

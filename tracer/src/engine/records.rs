@@ -255,7 +255,6 @@ pub(super) struct QuestionRecord {
     pub(super) lookup: Place,
     /// The next question of its lookup.
     pub(super) next: Place,
-    pub(super) same_key_links: Links,
     pub(super) qtype: u16,
     pub(super) messages: u16,
 }
@@ -270,31 +269,9 @@ impl Default for QuestionRecord {
             last: NONE,
             lookup: NONE,
             next: NONE,
-            same_key_links: Links::default(),
             qtype: 0,
             messages: 0,
         }
-    }
-}
-
-/// Client, name and type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct QuestionKey {
-    pub(super) client: Address,
-    pub(super) name: NameId,
-    pub(super) qtype: u16,
-}
-
-impl Chained for QuestionRecord {
-    type Key = QuestionKey;
-    fn key(&self) -> QuestionKey {
-        QuestionKey { client: self.client, name: self.name, qtype: self.qtype }
-    }
-    fn links(&mut self) -> &mut Links {
-        &mut self.same_key_links
-    }
-    fn hash(key: &QuestionKey, hasher: &FixedState) -> u64 {
-        hasher.hash_one((key.client, key.name, key.qtype))
     }
 }
 
@@ -311,6 +288,6 @@ impl IcmpRecord {
     }
 }
 
-const _: () = assert!(size_of::<MessageRecord>() <= 176);
-const _: () = assert!(size_of::<QuestionRecord>() <= 56);
+const _: () = assert!(size_of::<MessageRecord>() <= 144);
+const _: () = assert!(size_of::<QuestionRecord>() <= 48);
 const _: () = assert!(size_of::<Packet>() <= 136);

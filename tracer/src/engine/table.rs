@@ -3,7 +3,6 @@
 //! A number that is not in use reads as the default record: a broken link ends a walk, it cannot panic.
 
 use hashbrown::{HashTable, hash_table::Entry};
-use std::collections::VecDeque;
 
 /// A record's place; [`NONE`] is no place.
 pub(super) type Place = u32;
@@ -16,17 +15,57 @@ pub(super) const NONE: Place = Place::MAX;
 #[derive(Debug)]
 pub(super) struct Slab<T> {
     records: Vec<T>,
-    free: VecDeque<Place>,
+    free: Free,
     nothing: T,
+}
+
+/// The free places in a row: each names the one that was freed after it.
+#[derive(Debug)]
+struct Free {
+    /// By place; of places in use it says nothing.
+    next: Vec<Place>,
+    first: Place,
+    last: Place,
+    count: usize,
+}
+
+impl Free {
+    const fn new() -> Self {
+        Self { next: Vec::new(), first: NONE, last: NONE, count: 0 }
+    }
+
+    #[inline]
+    fn take(&mut self) -> Option<Place> {
+        let place = self.first;
+        self.first = *self.next.get(place as usize)?;
+        self.count -= 1;
+        if self.first == NONE {
+            self.last = NONE;
+        }
+        Some(place)
+    }
+
+    #[inline]
+    fn put(&mut self, place: Place) {
+        if let Some(next) = self.next.get_mut(place as usize) {
+            *next = NONE;
+            match self.next.get_mut(self.last as usize) {
+                Some(last) => *last = place,
+                None => self.first = place,
+            }
+            self.last = place;
+            self.count += 1;
+        }
+    }
 }
 
 impl<T: Default> Slab<T> {
     pub(super) fn new() -> Self {
-        Self { records: Vec::new(), free: VecDeque::new(), nothing: T::default() }
+        Self { records: Vec::new(), free: Free::new(), nothing: T::default() }
     }
 
     pub(super) fn insert(&mut self, record: T) -> Place {
-        if let Some(place) = self.free.pop_front() {
+        if let Some(place) = self.free.take() {
             if let Some(old) = self.records.get_mut(place as usize) {
                 *old = record;
             }
@@ -34,8 +73,10 @@ impl<T: Default> Slab<T> {
         }
         if self.records.len() == self.records.capacity() {
             self.records.reserve_exact((self.records.len() / 8).max(256));
+            self.free.next.reserve_exact(self.records.capacity() - self.free.next.len());
         }
         self.records.push(record);
+        self.free.next.push(NONE);
         Place::try_from(self.records.len() - 1).unwrap_or(NONE)
     }
 
@@ -43,7 +84,7 @@ impl<T: Default> Slab<T> {
     pub(super) fn remove(&mut self, place: Place) -> T {
         match self.records.get_mut(place as usize) {
             Some(record) => {
-                self.free.push_back(place);
+                self.free.put(place);
                 std::mem::take(record)
             }
             None => T::default(),
@@ -54,7 +95,7 @@ impl<T: Default> Slab<T> {
     pub(super) fn free(&mut self, place: Place) {
         if let Some(record) = self.records.get_mut(place as usize) {
             *record = T::default();
-            self.free.push_back(place);
+            self.free.put(place);
         }
     }
 
@@ -74,7 +115,7 @@ impl<T: Default> Slab<T> {
 
     /// Records in use.
     pub(super) fn len(&self) -> usize {
-        self.records.len() - self.free.len()
+        self.records.len() - self.free.count
     }
 
     /// Every place, the free ones (which hold the default) included.
@@ -83,7 +124,7 @@ impl<T: Default> Slab<T> {
     }
 
     pub(super) fn memory(&self) -> usize {
-        self.records.capacity() * size_of::<T>() + self.free.capacity() * size_of::<Place>()
+        self.records.capacity() * size_of::<T>() + self.free.next.capacity() * size_of::<Place>()
     }
 }
 

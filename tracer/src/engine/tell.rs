@@ -2,17 +2,17 @@
 
 use super::{
     Ended, Engine,
-    hops::{Way, whole_frame},
+    hops::{HopRecord, Way, whole_frame},
     intern::NameId,
     outcome,
-    records::{Bits, DnsBits, MessageRecord, Role},
+    records::{Bits, DnsBits, MessageRecord, QuestionRecord, Role},
     search,
     table::{NONE, Place},
 };
 use crate::model::{
     Answer, Class, DnsMessage, Eviction, Family, Flags, Hop, Lookup, LookupResult, Message, MessageKind,
     Name, Observer, PacketDrop, Question, QuestionId, QuestionOutcome, Rcode, Retransmission, Rtype, Step,
-    Timestamp, Transmission, TransmissionKind, Transport, VantageId,
+    Timestamp, Transmission, TransmissionKind, Transport, VantageId, Wanted,
 };
 use smallvec::SmallVec;
 use std::{
@@ -42,6 +42,7 @@ impl Scratch {
             question: None,
             kind: MessageKind::Unmatched,
             dns: DnsMessage::default(),
+            by_server: false,
             hops: SmallVec::new(),
         };
         let lookup = Lookup {
@@ -124,14 +125,13 @@ fn empty_question() -> Question {
 impl Engine {
     /// Tells one message as it is known now.
     pub(super) fn tell_message(&mut self, place: Place, out: &mut impl Observer) {
-        self.counters.messages += 1;
-        if !out.wants_messages() {
-            return;
-        }
+        // What was no question's, and waited for that alone, may be nothing to tell.
+        let Some(by_server) = self.is_wanted(place, out.wants_messages()) else { return };
         let mut scratch = std::mem::take(&mut self.scratch).unwrap_or_else(|| Box::new(Scratch::new()));
         let message = &mut scratch.message;
         let record = self.messages.at(place);
         let response = record.bits.has(Bits::RESPONSE);
+        message.by_server = by_server;
         self.hops(record, &mut message.hops);
         let (mut client, mut server) = (record.client, record.server);
         if client.is_none() || server.is_none() {
@@ -159,6 +159,25 @@ impl Engine {
         self.dns_message(record, &mut message.dns);
         out.message(message);
         self.scratch = Some(scratch);
+    }
+
+    /// Whether a message is told at all; if so, whether its asking side is a server.
+    pub(super) fn is_wanted(&self, place: Place, wanted: Wanted) -> Option<bool> {
+        if wanted == Wanted::Nothing {
+            return None;
+        }
+        let record = self.messages.at(place);
+        let by_server = self.is_by_server(record);
+        (wanted == Wanted::All || by_server || is_telling(record)).then_some(by_server)
+    }
+
+    /// Whether the asking side of a message is a server itself.
+    fn is_by_server(&self, record: &MessageRecord) -> bool {
+        let client = record.client.address();
+        self.servers.has(client)
+            || client == record.server.address()
+            || client == record.backend.address()
+            || self.addresses.ip(client).is_loopback()
     }
 
     /// The newest query message that this response can answer. Which one it does answer (a lost one asked again,
@@ -212,24 +231,35 @@ impl Engine {
 
     fn hops(&self, record: &MessageRecord, hops: &mut SmallVec<[Hop; 4]>) {
         hops.clear();
-        record.hops.iter(&self.further_hops).for_each(|hop| {
-            let far = if hop.flow == Way::ASKED { record.server } else { record.backend };
-            let (source, destination) = match hop.flow.other() {
-                Some(place) => {
-                    let flow = self.flows.at(place);
-                    (flow.source, flow.destination)
-                }
-                None if record.bits.has(Bits::RESPONSE) => (far, record.client),
-                None => (record.client, far),
-            };
-            hops.push(Hop {
-                vantage: VantageId(hop.vantage),
-                time: Timestamp::from_nanos(record.time + u64::from(hop.offset)),
-                frame: whole_frame(hop.frame, self.newest_frame),
-                source: self.addresses.socket(source),
-                destination: self.addresses.socket(destination),
-            });
-        });
+        let response = record.bits.has(Bits::RESPONSE);
+        let client = self.addresses.socket(record.client);
+        for hop in record.hops.own() {
+            hops.push(self.hop(record, hop, client, response));
+        }
+        for hop in record.hops.further(&self.further_hops) {
+            hops.push(self.hop(record, &hop, client, response));
+        }
+    }
+
+    fn hop(&self, record: &MessageRecord, hop: &HopRecord, client: SocketAddr, response: bool) -> Hop {
+        let (source, destination) = match hop.flow.other() {
+            Some(place) => {
+                let flow = self.flows.at(place);
+                (self.addresses.socket(flow.source), self.addresses.socket(flow.destination))
+            }
+            None => {
+                let far = if hop.flow == Way::ASKED { record.server } else { record.backend };
+                let far = self.addresses.socket(far);
+                if response { (far, client) } else { (client, far) }
+            }
+        };
+        Hop {
+            vantage: VantageId(hop.vantage),
+            time: Timestamp::from_nanos(record.time + u64::from(hop.offset)),
+            frame: whole_frame(hop.frame, self.newest_frame),
+            source,
+            destination,
+        }
     }
 
     /// The time at the hop nearest to the client: the first of a query, the last of a response.
@@ -264,6 +294,31 @@ impl Engine {
         question.client = self.addresses.ip(record.client);
         question.name.copy_wire(self.names.wire(record.name));
         question.qtype = Rtype(record.qtype);
+        if record.messages == 1 {
+            self.fill_only_message(record.first, question);
+        } else {
+            self.fill_messages(record, question);
+        }
+        question.outcome = outcome::of_question(question, cut_off);
+    }
+
+    /// Of nearly all questions: one query, and its answer if it has one.
+    fn fill_only_message(&self, place: Place, question: &mut Question) {
+        let message = self.messages.at(place);
+        let answered = message.peer != NONE;
+        resize(&mut question.transmissions, 1, empty_transmission);
+        resize(&mut question.answers, usize::from(answered), empty_answer);
+        if let Some(transmission) = question.transmissions.first_mut() {
+            self.fill_transmission(message, answered.then_some(0), transmission);
+            transmission.dropped = self.dropped(place);
+        }
+        if let Some(answer) = question.answers.first_mut() {
+            self.fill_answer(self.messages.at(message.peer), answer);
+            answer.dropped = self.dropped(message.peer);
+        }
+    }
+
+    fn fill_messages(&self, record: &QuestionRecord, question: &mut Question) {
         let mut answers: SmallVec<[(u64, Place); 8]> = SmallVec::new();
         let mut place = record.first;
         while place != NONE {
@@ -289,7 +344,6 @@ impl Engine {
             self.fill_answer(self.messages.at(place), answer);
             answer.dropped = self.dropped(place);
         }
-        question.outcome = outcome::of_question(question, cut_off);
     }
 
     /// What was dropped of a message; nothing of a query that was answered all the same.
@@ -432,17 +486,20 @@ impl Engine {
 
     /// Messages whose hop window is open when their lookup ends are told now.
     fn tell_waiting_messages(&mut self, lookup: Place, out: &mut impl Observer) {
+        if self.window.is_empty() {
+            return;
+        }
         let mut waiting: SmallVec<[(u64, Place); 16]> = SmallVec::new();
         self.for_each_message(lookup, |engine, place| {
-            let record = engine.messages.at(place);
+            let record = engine.messages.at_mut(place);
             if record.bits.has(Bits::IN_WINDOW) && !record.bits.has(Bits::TOLD) {
+                record.bits.set(Bits::TOLD, true);
                 waiting.push((record.time, place));
             }
         });
         waiting.sort_unstable();
         for (_, place) in waiting {
             self.tell_message(place, out);
-            self.messages.at_mut(place).bits.set(Bits::TOLD, true);
         }
     }
 
@@ -479,7 +536,6 @@ impl Engine {
         let mut question = self.lookups.at(lookup).first_question;
         while question != NONE {
             let next = self.questions.at(question).next;
-            self.by_key.remove(&mut self.questions, question);
             let record = self.questions.remove(question);
             self.names.release(record.name);
             self.counters.closed += 1;
@@ -488,6 +544,12 @@ impl Engine {
         }
         self.lookups.remove(lookup);
     }
+}
+
+/// Whether a message says more than its question does: see [`Wanted::Telling`].
+fn is_telling(record: &MessageRecord) -> bool {
+    let error = || !matches!(Rcode(record.dns.rcode), Rcode::NOERROR | Rcode::NXDOMAIN);
+    record.question == NONE || (record.bits.has(Bits::RESPONSE) && (record.bits.has(Bits::LATE) || error()))
 }
 
 fn transport_of(record: &MessageRecord) -> Transport {

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::model::{Hop, Message, Name, Rcode, Rtype, Timestamp, Vantages};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fmt,
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -38,8 +38,6 @@ const LIFETIME: Duration = Duration::from_secs(1);
 /// Questions that are followed at the same time, and queries of each.
 const MOST_QUESTIONS: usize = 2_048;
 const MOST_QUERIES: usize = 128;
-/// Servers that are known as such.
-const MOST_SERVERS: usize = 4_096;
 /// Servers named for one loop.
 const MOST_NAMED: usize = 4;
 
@@ -95,9 +93,6 @@ struct Detail {
 #[derive(Debug, Default)]
 pub(super) struct ForwardLoop {
     vantages: Vantages,
-    servers: HashSet<IpAddr, foldhash::fast::RandomState>,
-    /// The address asked last: most queries go to the same.
-    last_asked: Option<IpAddr>,
     on_their_way: HashMap<(Name, Rtype), Vec<Sent>, foldhash::fast::RandomState>,
     /// When questions without an answer were let go.
     swept: Timestamp,
@@ -115,16 +110,6 @@ impl ForwardLoop {
     fn query(&mut self, message: &Message) {
         let (Some(first), Some(last)) = (message.hops.first(), message.hops.last()) else { return };
         let (client, server) = (message.client.ip(), last.destination.ip());
-        let by_server = client == server || client.is_loopback() || self.servers.contains(&client);
-        if self.last_asked != Some(server) {
-            self.last_asked = Some(server);
-            if self.servers.len() < MOST_SERVERS {
-                self.servers.insert(server);
-            }
-        }
-        if !by_server {
-            return;
-        }
         let (from, to) = (self.node(client, first), self.node(server, last));
         let key = (message.dns.name, message.dns.qtype);
         if self.on_their_way.len() >= MOST_QUESTIONS && !self.on_their_way.contains_key(&key) {
@@ -247,7 +232,7 @@ impl Rule for ForwardLoop {
             if !self.on_their_way.is_empty() || !self.looping.is_empty() {
                 self.response(message);
             }
-        } else if message.dns.has_question {
+        } else if message.by_server && message.dns.has_question {
             self.query(message);
         }
     }

@@ -3,6 +3,7 @@ use crate::{
     findings::testing::{ask, at, messages, name},
     model::{Direction, InterfaceKind, Vantage, VantageId},
 };
+use std::collections::HashSet;
 
 const PROBE: &str = "4391264813.7752938123";
 const SERVER: &str = "10.244.0.3";
@@ -33,14 +34,17 @@ struct Query<'a> {
 /// What the rule says of queries `(client, asked, receiver)`, each with a port of its own.
 fn told(queries: &[Query<'_>]) -> Vec<Finding> {
     let mut rule = ForwardLoop::new(vantages().0);
+    let mut servers = HashSet::new();
     for query in queries {
         let (client, asked, receiver) = query.way;
+        servers.insert(receiver);
         let mut question = ask(query.question.0, query.question.1, query.millis).from(client).to(asked);
         if let Some(rcode) = query.answered {
             question = question.answered(rcode, &[], 1);
         }
         for mut message in messages(&question.build()) {
             message.client.set_port(query.port);
+            message.by_server = servers.contains(client) || message.client.ip().is_loopback();
             let response = message.dns.is_response();
             let hop = &mut message.hops[0];
             hop.vantage = query.vantage;

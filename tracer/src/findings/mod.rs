@@ -51,7 +51,7 @@ pub use reasons::{fate, what_happened};
 
 use crate::model::{
     BlindSpot, Connect, Coverage, Hop, Lookup, Message, Misdirected, Observer, PacketDrop, Question,
-    Resolver, RuleCount, Timestamp, VantageId, Vantages,
+    Resolver, RuleCount, Timestamp, VantageId, Vantages, Wanted,
 };
 use causes::Causes;
 use culprit::{Culprit, Suspects, Witnesses};
@@ -420,6 +420,9 @@ impl Findings {
 
 /// Each event goes to the rules that watch such events, named one by one: this is called for every message.
 impl Observer for Findings {
+    fn wants_messages(&self) -> Wanted {
+        Wanted::Telling
+    }
     fn message(&mut self, message: &Message) {
         self.ways.message(message);
         self.late_answer.message(message);
@@ -427,6 +430,7 @@ impl Observer for Findings {
         self.forward_loop.message(message);
     }
     fn question(&mut self, question: &Question) {
+        self.server_errors.question(question);
         self.slow_server.question(question);
         self.ways.question(question);
         self.no_endpoints.question(question, &self.ways.places);

@@ -15,7 +15,7 @@ use super::{
     groups::{Code, Groups},
 };
 use crate::{
-    model::{Message, Name, Rcode, Timestamp},
+    model::{Message, Name, Question, Rcode, Timestamp},
     stats::Table,
 };
 use std::{collections::VecDeque, net::IpAddr, time::Duration};
@@ -43,14 +43,29 @@ pub(super) struct ServerErrors {
     answers: Table<IpAddr, u64>,
 }
 
+impl ServerErrors {
+    fn count(&mut self, server: IpAddr) {
+        if let Some(count) = self.answers.entry(server, MAX_SERVERS) {
+            *count += 1;
+        }
+    }
+}
+
 impl Rule for ServerErrors {
+    /// Answers are counted with their question; one by one only errors are told, and what no question was seen for.
+    fn question(&mut self, question: &Question) {
+        for sent in question.transmissions.iter().filter(|sent| sent.answered_by.is_some()) {
+            self.count(sent.server.ip());
+        }
+    }
+
     fn message(&mut self, message: &Message) {
         if !message.dns.is_response() {
             return;
         }
         let (server, rcode) = (message.server.ip(), message.dns.rcode);
-        if let Some(count) = self.answers.entry(server, MAX_SERVERS) {
-            *count += 1;
+        if message.question.is_none() {
+            self.count(server);
         }
         if !matches!(rcode, Rcode::SERVFAIL | Rcode::REFUSED | Rcode::FORMERR | Rcode::NOTIMP) {
             return;

@@ -291,6 +291,7 @@ pub(crate) fn messages(question: &Question) -> Vec<Message> {
                 size: 40,
                 ..DnsMessage::default()
             },
+            by_server: false,
             hops: transmission.hops.clone(),
         });
     }
@@ -320,6 +321,7 @@ pub(crate) fn messages(question: &Question) -> Vec<Message> {
                 late: answer.late,
             },
             dns,
+            by_server: false,
             hops: answer.hops.clone(),
         });
     }

@@ -132,14 +132,18 @@ impl Ways {
         sorted(&self.answers)
     }
 
-    /// Where there are several sources: when each of them saw something.
+    /// A message of no question.
     pub(super) fn message(&mut self, message: &Message) {
-        let Some(first) = message.hops.first() else { return };
-        self.places.learn(first.vantage);
+        if message.question.is_none() {
+            self.note_sources(&message.hops);
+        }
+    }
+
+    /// Where there are several sources: when each of them saw something.
+    fn note_sources(&mut self, hops: &[Hop]) {
+        hops.iter().for_each(|hop| self.places.learn(hop.vantage));
         if self.places.has_several_sources() {
-            for hop in &message.hops {
-                self.note_source(hop);
-            }
+            hops.iter().for_each(|hop| self.note_source(hop));
         }
     }
 
@@ -158,9 +162,8 @@ impl Ways {
     }
 
     pub(super) fn question(&mut self, question: &Question) {
-        for sent in &question.transmissions {
-            sent.hops.iter().for_each(|hop| self.places.learn(hop.vantage));
-        }
+        question.transmissions.iter().for_each(|sent| self.note_sources(&sent.hops));
+        question.answers.iter().for_each(|answer| self.note_sources(&answer.hops));
         if let Some(last) = question.transmissions.last() {
             self.latest = self.latest.max(last.time);
         }
@@ -201,11 +204,14 @@ impl Ways {
         told: &mut SmallVec<[(IpAddr, IpAddr); 2]>,
     ) {
         let (server, backend) = addresses(sent);
-        let way = QueryWay { server, backend, places: row(&sent.hops) };
         if self.places.has_several_sources() {
             self.learn_homes(sent);
         }
-        let Some(queries) = self.queries.entry(way, MOST_WAYS) else { return };
+        let is_it = |way: &QueryWay| {
+            (way.server, way.backend) == (server, backend) && is_row(&way.places, &sent.hops)
+        };
+        let way = || QueryWay { server, backend, places: row(&sent.hops) };
+        let Some(queries) = self.queries.entry_like(is_it, way, MOST_WAYS) else { return };
         let unanswered = match *fate {
             Fate::Answered(took) => {
                 queries.answered += 1;
@@ -239,20 +245,20 @@ impl Ways {
     fn answer(&mut self, question: &Question, sent: &Transmission, answer: &Answer) {
         let Some(first) = sent.hops.first() else { return };
         let (server, backend) = addresses(sent);
-        let way = AnswerWay { server, backend, asked_at: first.vantage, places: row(&answer.hops) };
-        for place in &way.places {
-            self.places.learn(*place);
-        }
+        let asked_at = first.vantage;
         if self.places.has_several_sources()
             && let Some(first) = answer.hops.first()
             && self.places.comes_from_pod(first.vantage)
         {
             self.at_home(backend, self.places.source(first.vantage));
         }
-        let back = |place: &VantageId| self.places.is_same_interface(*place, way.asked_at);
-        let stray = !way.places.iter().any(back);
-        let Some(answers) = self.answers.entry(way, MOST_WAYS) else { return };
-        if stray {
+        let is_it = |way: &AnswerWay| {
+            (way.server, way.backend, way.asked_at) == (server, backend, asked_at)
+                && is_row(&way.places, &answer.hops)
+        };
+        let way = || AnswerWay { server, backend, asked_at, places: row(&answer.hops) };
+        let Some(answers) = self.answers.entry_like(is_it, way, MOST_WAYS) else { return };
+        if !answer.hops.iter().any(|hop| self.places.is_same_interface(hop.vantage, asked_at)) {
             note(&mut answers.stray_at, answer.time);
         }
         answers.all.add(1, answer.time, answer.hops.last().map(Evidence::from));
@@ -273,7 +279,6 @@ impl Ways {
     }
 
     fn note_source(&mut self, hop: &Hop) {
-        self.places.learn(hop.vantage);
         let source = usize::from(self.places.source(hop.vantage));
         if self.seen.len() <= source && source < MOST_SOURCES {
             self.seen.resize(source + 1, (Timestamp::MAX, Timestamp::EPOCH));
@@ -343,6 +348,11 @@ fn row(hops: &[Hop]) -> Row {
         *end = last.vantage;
     }
     row
+}
+
+/// Whether these are the places of `hops`, as [`row`] has them.
+fn is_row(row: &Row, hops: &[Hop]) -> bool {
+    row.len() == hops.len() && row.iter().zip(hops).all(|(place, hop)| *place == hop.vantage)
 }
 
 fn note(times: &mut Vec<Timestamp>, time: Timestamp) {

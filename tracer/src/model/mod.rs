@@ -35,7 +35,7 @@ pub use lookup::{Family, Lookup, LookupResult, Step};
 pub use name::{Name, NameBuilder, NameError};
 pub use news::News;
 pub(crate) use observer::pass_on;
-pub use observer::{Coverage, Eviction, Observer};
+pub use observer::{Coverage, Eviction, Observer, Wanted};
 pub use pods::{PodName, Pods};
 pub use question::{
     Answer, Hop, Message, MessageKind, Question, QuestionId, QuestionOutcome, Retransmission,

@@ -74,11 +74,19 @@ impl Name {
     /// Takes over a well-formed name in wire form, folded: length octets are below the letters, so that all octets
     /// can be folded at once.
     pub(crate) fn fold_wire(&mut self, wire: &[u8]) {
-        self.copy_wire(wire);
-        // In whole steps, as the processor takes them: what is behind the name counts for nothing.
-        let length = usize::from(self.len).next_multiple_of(16).min(MAX_NAME);
-        if let Some(own) = self.wire.get_mut(..length) {
-            own.make_ascii_lowercase();
+        let Some(last) = wire.last_chunk::<STEP>() else {
+            self.copy_wire(wire);
+            self.wire[..STEP].make_ascii_lowercase();
+            return;
+        };
+        let Ok(len) = u8::try_from(wire.len()) else { return self.copy_wire(&[]) };
+        self.len = len;
+        for (to, from) in self.wire.as_chunks_mut().0.iter_mut().zip(wire.as_chunks().0) {
+            fold_step(to, from);
+        }
+        // The last step lies over the one before.
+        if let Some(to) = self.wire.get_mut(wire.len() - STEP..).and_then(|to| to.first_chunk_mut()) {
+            fold_step(to, last);
         }
     }
 
@@ -184,6 +192,15 @@ impl Name {
     pub fn join(&self, suffix: &Self) -> Result<Self, NameError> {
         Self::from_labels(self.labels().chain(suffix.labels()))
     }
+}
+
+/// Octets that the processor folds at once.
+const STEP: usize = 16;
+
+#[inline]
+fn fold_step(to: &mut [u8; STEP], from: &[u8; STEP]) {
+    *to = *from;
+    to.make_ascii_lowercase();
 }
 
 /// Collects labels into a [`Name`]; the wire decoder uses it while it follows compression pointers.

@@ -15,12 +15,24 @@ pub enum Eviction {
     Lookups,
 }
 
+/// Which messages somebody wants to be told: the less, the less is put together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wanted {
+    /// None: questions say enough.
+    Nothing,
+    /// Those that say more than their question does: of no question, late, with a response code that is an error, and
+    /// to and from [`Message::by_server`].
+    Telling,
+    /// Every one.
+    All,
+}
+
 /// Takes what the engine finds. Each thing is told once, when it is complete; all of it is borrowed, so who
 /// wants to keep it clones it.
 pub trait Observer {
-    /// Whether [`Self::message`] does anything: else messages are not put together for it.
-    fn wants_messages(&self) -> bool {
-        true
+    /// Which messages [`Self::message`] is told.
+    fn wants_messages(&self) -> Wanted {
+        Wanted::All
     }
     /// A DNS message whose way is complete.
     fn message(&mut self, _message: &Message) {}
@@ -84,12 +96,16 @@ macro_rules! pass_on {
 pub(crate) use pass_on;
 
 /// Nobody listens.
-impl Observer for () {}
+impl Observer for () {
+    fn wants_messages(&self) -> Wanted {
+        Wanted::Nothing
+    }
+}
 
 /// Perhaps somebody listens.
 impl<O: Observer> Observer for Option<O> {
-    fn wants_messages(&self) -> bool {
-        self.as_ref().is_some_and(O::wants_messages)
+    fn wants_messages(&self) -> Wanted {
+        self.as_ref().map_or(Wanted::Nothing, O::wants_messages)
     }
     pass_on!(|it| match it {
         Some(one) => one,
@@ -98,14 +114,14 @@ impl<O: Observer> Observer for Option<O> {
 }
 
 impl<A: Observer, B: Observer> Observer for (A, B) {
-    fn wants_messages(&self) -> bool {
-        self.0.wants_messages() || self.1.wants_messages()
+    fn wants_messages(&self) -> Wanted {
+        self.0.wants_messages().max(self.1.wants_messages())
     }
     pass_on!(|both| both.0, both.1);
 }
 
 impl<O: Observer + ?Sized> Observer for &mut O {
-    fn wants_messages(&self) -> bool {
+    fn wants_messages(&self) -> Wanted {
         (**self).wants_messages()
     }
     pass_on!(|it| **it);

@@ -297,6 +297,8 @@ pub struct Message {
     pub kind: MessageKind,
     /// The message as decoded at its first sighting.
     pub dns: DnsMessage,
+    /// The asking side is a server itself: it was asked by others, asks itself, or is on a loopback.
+    pub by_server: bool,
     /// Its way, by time.
     pub hops: SmallVec<[Hop; 4]>,
 }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     findings::Finding,
-    model::{Lookup, Message, Observer, PacketDrop, PodName, Pods, Question, Timestamp, Vantages},
+    model::{Lookup, Message, Observer, PacketDrop, PodName, Pods, Question, Timestamp, Vantages, Wanted},
 };
 use std::{
     io::{self, Write},
@@ -175,8 +175,8 @@ impl<W: Write> Stream<W> {
 }
 
 impl<W: Write> Observer for Stream<W> {
-    fn wants_messages(&self) -> bool {
-        self.prints(Unit::Message)
+    fn wants_messages(&self) -> Wanted {
+        if self.prints(Unit::Message) { Wanted::All } else { Wanted::Nothing }
     }
 
     fn message(&mut self, message: &Message) {

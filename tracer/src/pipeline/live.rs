@@ -316,7 +316,8 @@ pub fn stream(mut options: LiveOptions, stream: StreamOptions) -> anyhow::Result
 pub fn report(mut options: LiveOptions, report: ReportOptions) -> anyhow::Result<ExitStatus> {
     let vantages = Vantages::new();
     let live = Live::start(&mut options, &vantages)?;
-    let sinks = ReportSinks::new(&report, vantages.clone(), live.pods.clone());
+    let all = options.selection.admits_all();
+    let sinks = ReportSinks::new(&report, vantages.clone(), live.pods.clone(), all);
     let mut selected = Selected::new(&options.selection, sinks);
     let mut problems = Problems::default();
     let ran = live.run(&mut selected, |_, tick| {
@@ -339,9 +340,10 @@ pub fn lines(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
     let vantages = Vantages::new();
     let live = Live::start(&mut options, &vantages)?;
     let lines = Stream::new(io::stdout().lock(), Format::Text, &[Unit::Lookup], vantages.clone());
+    let all = options.selection.admits_all();
     let sinks = (
         StreamSinks::new(lines, live.pods.clone()),
-        ReportSinks::new(&ReportOptions::BEHIND_LINES, vantages.clone(), live.pods.clone()),
+        ReportSinks::new(&ReportOptions::BEHIND_LINES, vantages.clone(), live.pods.clone(), all),
     );
     let mut selected = Selected::new(&options.selection, sinks);
     let mut problems = Problems::default();

@@ -51,7 +51,8 @@ pub fn stream(files: FileOptions, options: &StreamOptions, to: impl Write) -> an
 pub fn report(files: FileOptions, options: &ReportOptions, to: impl Write) -> anyhow::Result<ExitStatus> {
     let selection = selection(&files)?;
     let vantages = Vantages::new();
-    let mut sinks = ReportSinks::new(options, vantages.clone(), selection.pods.clone());
+    let mut sinks =
+        ReportSinks::new(options, vantages.clone(), selection.pods.clone(), selection.admits_all());
     let earlier = selection.earlier();
     let before = earlier.as_ref().map(|earlier| Selected::new(earlier, Before::new(vantages.clone())));
     if let Some(before) = &before {

@@ -70,7 +70,12 @@ pub fn lines(options: ReplayOptions, mut to: impl Write) -> anyhow::Result<ExitS
     let lines = Stream::new(&mut to, Format::Text, &[Unit::Lookup], vantages.clone());
     let sinks = (
         StreamSinks::new(lines, selection.pods.clone()),
-        ReportSinks::new(&ReportOptions::BEHIND_LINES, vantages.clone(), selection.pods.clone()),
+        ReportSinks::new(
+            &ReportOptions::BEHIND_LINES,
+            vantages.clone(),
+            selection.pods.clone(),
+            selection.admits_all(),
+        ),
     );
     let mut selected = Selected::new(&selection, sinks);
     let mut player = paced(&options, &vantages, selection.window.since, &mut selected, |selected| {

@@ -6,7 +6,7 @@
 use super::when::When;
 use crate::model::{
     BlindSpot, Connect, DnsMessage, Eviction, Flow, Lookup, Message, Misdirected, Name, Observer, PacketDrop,
-    PodName, Pods, Question, Rcode, Resolver, Rtype, RuleCount, Timestamp, Transmission,
+    PodName, Pods, Question, Rcode, Resolver, Rtype, RuleCount, Timestamp, Transmission, Wanted,
 };
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use std::{
@@ -254,7 +254,7 @@ impl Selection {
     }
 
     /// Whether nothing is filtered.
-    fn admits_all(&self) -> bool {
+    pub(super) fn admits_all(&self) -> bool {
         self.clients.is_empty()
             && self.servers.is_empty()
             && self.names.is_none()
@@ -419,7 +419,7 @@ impl<'a, O: Observer> Selected<'a, O> {
 }
 
 impl<O: Observer> Observer for Selected<'_, O> {
-    fn wants_messages(&self) -> bool {
+    fn wants_messages(&self) -> Wanted {
         self.observer.wants_messages()
     }
     fn message(&mut self, message: &Message) {

@@ -113,7 +113,7 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{DropMark, Fate, Flow, LinkType, NatTuple, PacketDrop, VantageId};
+    use crate::model::{DropMark, Fate, Flow, LinkType, NatTuple, PacketDrop, VantageId, Wanted};
 
     #[derive(Default)]
     struct Told(Vec<PacketDrop>, u64);
@@ -132,8 +132,8 @@ mod tests {
     struct Lookups(u64);
 
     impl Observer for Lookups {
-        fn wants_messages(&self) -> bool {
-            false
+        fn wants_messages(&self) -> Wanted {
+            Wanted::Nothing
         }
         fn message(&mut self, message: &crate::model::Message) {
             panic!("{message:?}");
@@ -149,7 +149,7 @@ mod tests {
         let mut told = Lookups::default();
         session.frame(&query(1), &mut Some(&mut told));
         session.finish(&mut Some(&mut told));
-        assert_eq!((told.0, session.engine.counters().messages), (1, 1));
+        assert_eq!((told.0, session.engine.counters().queries), (1, 1));
     }
 
     /// The frame of [`QUERY`].

@@ -6,7 +6,7 @@ use crate::{
         options::{ExitStatus, ReportOptions},
     },
     findings::{Findings, Source, name_pods},
-    model::{Coverage, Observer, Pods, Timestamp, Vantages, pass_on},
+    model::{Coverage, Observer, Pods, Timestamp, Vantages, Wanted, pass_on},
     output::{Baseline, ClockView, Known, LookupLog, Page, Report, Stream, Unit},
     stats::Stats,
 };
@@ -44,8 +44,8 @@ impl<W: Write> StreamSinks<W> {
 }
 
 impl<W: Write> Observer for StreamSinks<W> {
-    fn wants_messages(&self) -> bool {
-        self.findings.is_some() || self.stream.wants_messages()
+    fn wants_messages(&self) -> Wanted {
+        self.findings.wants_messages().max(self.stream.wants_messages())
     }
     pass_on!(|sinks| sinks.stream, sinks.findings);
 }
@@ -69,7 +69,7 @@ pub(super) struct Before {
 
 impl Before {
     pub(super) fn new(vantages: Vantages) -> Self {
-        Self { stats: Stats::default(), findings: Findings::new(vantages), known: Known::default() }
+        Self { stats: Stats::by_message(), findings: Findings::new(vantages), known: Known::default() }
     }
 
     /// Says which files are read together.
@@ -79,6 +79,9 @@ impl Before {
 }
 
 impl Observer for Before {
+    fn wants_messages(&self) -> Wanted {
+        self.stats.wants_messages()
+    }
     pass_on!(|before| before.stats, before.findings, before.known);
 }
 
@@ -94,11 +97,11 @@ pub(super) struct Covered {
 }
 
 impl ReportSinks {
-    /// Gathers what the report is to show, and nothing else.
-    pub(super) fn new(options: &ReportOptions, vantages: Vantages, pods: Pods) -> Self {
+    /// Gathers what the report is to show, and nothing else. `all`: of what is told nothing is filtered out.
+    pub(super) fn new(options: &ReportOptions, vantages: Vantages, pods: Pods, all: bool) -> Self {
         let page = options.format == ReportFormat::Html;
         Self {
-            stats: Stats::default(),
+            stats: if all { Stats::default() } else { Stats::by_message() },
             findings: Findings::new(vantages.clone()),
             known: None,
             page: page.then(|| Page::new(vantages, pods.clone())),
@@ -168,5 +171,8 @@ impl ReportSinks {
 }
 
 impl Observer for ReportSinks {
+    fn wants_messages(&self) -> Wanted {
+        self.stats.wants_messages()
+    }
     pass_on!(|sinks| sinks.stats, sinks.findings, sinks.known, sinks.page, sinks.log);
 }

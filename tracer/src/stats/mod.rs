@@ -25,7 +25,7 @@ pub use top::{Share, Top};
 
 use crate::model::{
     Fate, Lookup, LookupResult, Message, MessageKind, Observer, PacketDrop, Question, Rcode, Rtype,
-    Timestamp, TransmissionKind, Transport,
+    Timestamp, TransmissionKind, Transport, Wanted,
 };
 use std::collections::BTreeMap;
 
@@ -85,9 +85,17 @@ pub struct Stats {
     servers: Servers,
     first: Option<Timestamp>,
     last: Option<Timestamp>,
+    by_message: bool,
 }
 
 impl Stats {
+    /// Counts each message by itself, not with its question: for who is told some messages of a question and not others
+    /// (a window in time, a filter).
+    #[must_use]
+    pub fn by_message() -> Self {
+        Self { by_message: true, ..Self::default() }
+    }
+
     /// The counters.
     #[must_use]
     pub const fn totals(&self) -> &Totals {
@@ -112,22 +120,55 @@ impl Stats {
         self.first.zip(self.last)
     }
 
-    fn response(&mut self, message: &Message) {
+    fn messages_of(&mut self, question: &Question) {
+        for sent in &question.transmissions {
+            self.query(sent.time, sent.transport, sent.kind);
+        }
+        for answer in &question.answers {
+            self.response(&Response {
+                time: answer.time,
+                qtype: question.qtype,
+                rcode: answer.rcode,
+                truncated: answer.truncated,
+                empty_noerror: answer.empty_noerror,
+                late: answer.late,
+            });
+        }
+    }
+
+    fn note(&mut self, time: Timestamp) {
+        self.first = Some(self.first.map_or(time, |first| first.min(time)));
+        self.last = Some(self.last.map_or(time, |last| last.max(time)));
+    }
+
+    fn query(&mut self, time: Timestamp, transport: Transport, kind: TransmissionKind) {
+        self.note(time);
+        self.totals.queries += 1;
+        match transport {
+            Transport::Udp => self.totals.udp_queries += 1,
+            Transport::Tcp => self.totals.tcp_queries += 1,
+        }
+        self.totals.retransmissions += u64::from(matches!(kind, TransmissionKind::Retransmission(_)));
+    }
+
+    fn response(&mut self, response: &Response) {
+        self.note(response.time);
         let totals = &mut self.totals;
         totals.responses += 1;
-        match message.dns.rcode {
+        totals.late_responses += u64::from(response.late);
+        match response.rcode {
             Rcode::NXDOMAIN => totals.nxdomain_responses += 1,
             Rcode::SERVFAIL => totals.servfail_responses += 1,
             Rcode::REFUSED => totals.refused_responses += 1,
             _ => {}
         }
-        totals.tc_responses += u64::from(message.dns.flags.truncated());
-        if message.dns.is_empty_noerror() {
+        totals.tc_responses += u64::from(response.truncated);
+        if response.empty_noerror {
             let known = totals.empty_noerror.len();
-            match totals.empty_noerror.get_mut(&message.dns.qtype) {
+            match totals.empty_noerror.get_mut(&response.qtype) {
                 Some(count) => *count += 1,
                 None if known < MAX_TYPES => {
-                    totals.empty_noerror.insert(message.dns.qtype, 1);
+                    totals.empty_noerror.insert(response.qtype, 1);
                 }
                 None => totals.empty_noerror_other += 1,
             }
@@ -135,28 +176,46 @@ impl Stats {
     }
 }
 
+/// What is counted of a response message.
+struct Response {
+    time: Timestamp,
+    qtype: Rtype,
+    rcode: Rcode,
+    truncated: bool,
+    empty_noerror: bool,
+    late: bool,
+}
+
 impl Observer for Stats {
+    fn wants_messages(&self) -> Wanted {
+        if self.by_message { Wanted::All } else { Wanted::Telling }
+    }
+
+    /// Those of no question; all others are counted with theirs.
     fn message(&mut self, message: &Message) {
-        self.first = Some(self.first.map_or(message.time, |first| first.min(message.time)));
-        self.last = Some(self.last.map_or(message.time, |last| last.max(message.time)));
-        match message.kind {
-            MessageKind::Query(kind) => {
-                self.totals.queries += 1;
-                match message.transport {
-                    Transport::Udp => self.totals.udp_queries += 1,
-                    Transport::Tcp => self.totals.tcp_queries += 1,
-                }
-                self.totals.retransmissions += u64::from(matches!(kind, TransmissionKind::Retransmission(_)));
-            }
-            MessageKind::Response { late, .. } => {
-                self.totals.late_responses += u64::from(late);
-                self.response(message);
-            }
-            MessageKind::Unmatched => self.response(message),
+        if message.question.is_some() && !self.by_message {
+            return;
         }
+        let late = match message.kind {
+            MessageKind::Query(kind) => return self.query(message.time, message.transport, kind),
+            MessageKind::Response { late, .. } => late,
+            MessageKind::Unmatched => false,
+        };
+        let dns = &message.dns;
+        self.response(&Response {
+            time: message.time,
+            qtype: dns.qtype,
+            rcode: dns.rcode,
+            truncated: dns.flags.truncated(),
+            empty_noerror: dns.is_empty_noerror(),
+            late,
+        });
     }
 
     fn question(&mut self, question: &Question) {
+        if !self.by_message {
+            self.messages_of(question);
+        }
         if let Some(latency) = question.latency() {
             self.latency.record(latency);
         }

@@ -1,7 +1,7 @@
 //! What each server was asked and did: by its address for the report, by address, port and role for the screen.
 
 use super::{Histogram, Table};
-use crate::model::{Question, QuestionOutcome, Rcode, Transmission, TransmissionKind};
+use crate::model::{Answer, Question, QuestionOutcome, Rcode, Transmission, TransmissionKind};
 use std::{
     collections::BTreeMap,
     hash::Hash,
@@ -30,6 +30,24 @@ pub struct ServerStats {
     pub rcodes: BTreeMap<Rcode, u64>,
     /// From each message to its answer.
     pub latency: Histogram,
+}
+
+impl ServerStats {
+    fn query(&mut self, sent: &Transmission) {
+        self.queries += 1;
+        *if sent.answered_by.is_some() { &mut self.answered } else { &mut self.unanswered } += 1;
+        self.unreachable += u64::from(sent.unreachable.is_some());
+        self.retransmissions += u64::from(matches!(sent.kind, TransmissionKind::Retransmission(_)));
+    }
+
+    fn answer(&mut self, sent: &Transmission, answer: &Answer) {
+        self.latency.record(answer.time.since(sent.time));
+        if let Some(count) = self.rcodes.get_mut(&answer.rcode) {
+            *count += 1;
+        } else if self.rcodes.len() < MAX_RCODES {
+            self.rcodes.insert(answer.rcode, 1);
+        }
+    }
 }
 
 /// Which side of a translation an address is on.
@@ -88,22 +106,23 @@ impl Servers<(SocketAddr, Role)> {
 impl<K: Copy + Eq + Hash> Servers<K> {
     /// Counts each message of a question for those that `keys` says it was sent to.
     fn count(&mut self, question: &Question, keys: impl Fn(&Transmission) -> [Option<K>; 2]) {
-        for sent in &question.transmissions {
+        if let ([sent], [answer]) = (&question.transmissions[..], &question.answers[..]) {
+            // Nearly always.
             for key in keys(sent).into_iter().flatten() {
                 let server = self.entry(key);
-                server.queries += 1;
-                *if sent.answered_by.is_some() { &mut server.answered } else { &mut server.unanswered } += 1;
-                server.unreachable += u64::from(sent.unreachable.is_some());
-                server.retransmissions += u64::from(matches!(sent.kind, TransmissionKind::Retransmission(_)));
+                server.query(sent);
+                server.answer(sent, answer);
+            }
+            return;
+        }
+        for sent in &question.transmissions {
+            for key in keys(sent).into_iter().flatten() {
+                self.entry(key).query(sent);
             }
         }
         for (sent, answer) in question.replies() {
             for key in keys(sent).into_iter().flatten() {
-                let server = self.entry(key);
-                server.latency.record(answer.time.since(sent.time));
-                if server.rcodes.len() < MAX_RCODES || server.rcodes.contains_key(&answer.rcode) {
-                    *server.rcodes.entry(answer.rcode).or_default() += 1;
-                }
+                self.entry(key).answer(sent, answer);
             }
         }
     }

@@ -46,6 +46,24 @@ impl<K: Eq + Hash, V> Table<K, V> {
         self.all.get_mut(self.last).map(|(_, value)| value)
     }
 
+    /// The same, for who can tell an entry by its key without having made one: it is made where the entry used last is
+    /// another.
+    #[inline]
+    pub(crate) fn entry_like(
+        &mut self,
+        is_it: impl FnOnce(&K) -> bool,
+        key: impl FnOnce() -> K,
+        most: usize,
+    ) -> Option<&mut V>
+    where
+        V: Default,
+    {
+        if self.all.get(self.last).is_none_or(|(known, _)| !is_it(known)) {
+            self.last = self.place_of(key(), most)?;
+        }
+        self.all.get_mut(self.last).map(|(_, value)| value)
+    }
+
     /// The entries in the order of their first use.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.all.iter().map(|(key, value)| (key, value))

@@ -9,6 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Octets of a header.
 pub(super) const HEADER_LEN: usize = 12;
+/// Octets of a question behind its name.
+const QUESTION_LEN: usize = 4;
 /// Octets of the longest name (RFC 1035 section 2.3.4).
 const MAX_NAME: usize = 255;
 /// Addresses kept of one answer.
@@ -58,7 +60,12 @@ pub(super) fn read(bytes: &[u8], size: usize, message: &mut DnsMessage, scratch:
     if !message.has_question {
         (message.name, message.qtype, message.qclass) = (Name::ROOT, Rtype::default(), Class::default());
     }
-    message.cut = questions_end.and_then(|start| records(bytes, start, message, scratch)).is_none();
+    let [_, records_claimed @ ..] = message.counts;
+    message.cut = match questions_end {
+        None => true,
+        Some(_) if records_claimed == [0; 3] => false,
+        Some(start) => records(bytes, start, message, scratch).is_none(),
+    };
     true
 }
 
@@ -84,32 +91,35 @@ pub(super) fn is_plausible(bytes: &[u8], cut: bool) -> bool {
 
 /// Reads the first question and skips the others; gives where the records start.
 fn questions(bytes: &[u8], message: &mut DnsMessage, builder: &mut NameBuilder) -> Option<usize> {
-    let mut position = HEADER_LEN;
-    for index in 0..message.counts[0] {
-        let end = if index == 0 {
-            let plain = plain_name(bytes, position);
-            let end = match plain {
-                Some(name) => position + name.len(),
-                None => read_name(bytes, position, builder)?,
-            };
-            let &[t0, t1, c0, c1] = chunk::<4>(bytes, end)?;
-            match plain {
-                Some(name) => message.name.fold_wire(name),
-                None => builder.write_to(&mut message.name),
-            }
-            message.qtype = Rtype(u16::from_be_bytes([t0, t1]));
-            message.qclass = Class(u16::from_be_bytes([c0, c1]));
-            message.has_question = true;
-            end
-        } else {
-            skip_name(bytes, position)?
-        };
-        position = end + 4;
+    if message.counts[0] == 0 {
+        return Some(HEADER_LEN);
+    }
+    let mut position = first_question(bytes, message, builder)?;
+    for _ in 1..message.counts[0] {
+        position = skip_name(bytes, position)? + QUESTION_LEN;
         if position > bytes.len() {
             return None;
         }
     }
     Some(position)
+}
+
+/// Reads the first question; gives where it ends.
+fn first_question(bytes: &[u8], message: &mut DnsMessage, builder: &mut NameBuilder) -> Option<usize> {
+    let plain = plain_name(bytes, HEADER_LEN);
+    let end = match plain {
+        Some(name) => HEADER_LEN + name.len(),
+        None => read_name(bytes, HEADER_LEN, builder)?,
+    };
+    let &[t0, t1, c0, c1] = chunk::<QUESTION_LEN>(bytes, end)?;
+    match plain {
+        Some(name) => message.name.fold_wire(name),
+        None => builder.write_to(&mut message.name),
+    }
+    message.qtype = Rtype(u16::from_be_bytes([t0, t1]));
+    message.qclass = Class(u16::from_be_bytes([c0, c1]));
+    message.has_question = true;
+    Some(end + QUESTION_LEN)
 }
 
 /// Walks answer, authority and additional section.

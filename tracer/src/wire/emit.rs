@@ -79,7 +79,10 @@ impl Emitter {
         sighting.ttl = packet.ttl;
         sighting.ip_id = packet.id;
         sighting.dont_fragment = packet.dont_fragment;
-        sighting.nat = frame.nat;
+        // Large, and most frames have none.
+        if frame.nat.is_some() || sighting.nat.is_some() {
+            sighting.nat = frame.nat;
+        }
     }
 
     /// Fills in what the transport header says.

@@ -167,6 +167,12 @@ impl Fragments {
         }
     }
 
+    /// Whether there are any.
+    #[inline]
+    pub(super) fn any(&self) -> bool {
+        !self.datagrams.is_empty()
+    }
+
     /// The next datagram to give up at `now`: its time is over, or there is no room for another.
     pub(super) fn give_up(&mut self, now: Timestamp) -> Option<Datagram> {
         loop {

@@ -95,7 +95,9 @@ impl Decoder {
         if frame.drop.is_some() {
             return;
         }
-        self.advance(frame.time, out);
+        if self.fragments.any() || self.streams.any_waiting() {
+            self.advance(frame.time, out);
+        }
         self.emitter.counters.frames += 1;
         let Some(link) = link::strip(frame.link, frame.bytes) else {
             self.emitter.counters.not_dns += 1;

@@ -71,6 +71,12 @@ impl Streams {
         }
     }
 
+    /// Whether a segment is waited for.
+    #[inline]
+    pub(super) fn any_waiting(&self) -> bool {
+        !self.holes.is_empty()
+    }
+
     /// Goes on behind the holes that were waited for long enough.
     pub(super) fn advance(&mut self, now: Timestamp, emitter: &mut Emitter, out: &mut impl FnMut(&Sighting)) {
         while let Some(&(since, key)) = self.holes.front() {

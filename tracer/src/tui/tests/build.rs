@@ -215,6 +215,7 @@ pub(crate) fn message(seconds: f64, kind: MessageKind) -> Message {
         question: None,
         kind,
         dns: DnsMessage::default(),
+        by_server: false,
         hops: SmallVec::new(),
     }
 }
