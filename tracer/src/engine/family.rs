@@ -36,6 +36,9 @@ const MOST_OF_ANOTHERS_IDS: i32 = 25;
 /// A score is kept within these bounds, so that a client that changes its resolver is known again soon.
 const BOUND: i32 = 600;
 
+/// No pair or two adds so much to a family.
+const MANY: i32 = 200;
+
 /// Of a client well known, one question in so many begins a lookup that is looked at.
 const SAMPLE: u64 = 8;
 
@@ -87,6 +90,11 @@ impl Votes {
                 *score = (*score + weight).clamp(-BOUND, BOUND);
             }
         }
+    }
+
+    /// Whether more than a pair or two was seen.
+    pub(super) fn are_many(&self) -> bool {
+        self.scores.iter().any(|&score| score >= MANY)
     }
 
     /// Whether so much was seen that a look at a lookup now and then is enough.

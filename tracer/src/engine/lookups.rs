@@ -313,11 +313,8 @@ impl Engine {
             return if together || in_turn { fit(true) } else { None };
         }
         let at_once = same_port && now.saturating_sub(last_sent) <= BURST_WINDOW;
-        if record.positive
-            && !record.large
-            && !at_once
-            && !(since_answer <= AT_ONCE && self.came_too_late(lookup))
-        {
+        let goes_on = record.large || at_once || (since_answer <= AT_ONCE && self.came_too_late(lookup));
+        if record.positive && !goes_on {
             return None;
         }
         let answered = !waiting && since_answer <= NEXT_WINDOW;
