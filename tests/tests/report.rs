@@ -119,20 +119,15 @@ fn make() -> Result<Result<Session, String>> {
 fn talk(lab: &Lab) -> Result<usize> {
     let lost =
         lab.drop_queries(lab.pod("glibc")?, QueryFilter { qtype: Some(Qtype::Aaaa), first: Some(1) })?;
-    // A few at a time: a client that waits some milliseconds for a processor between the two queries of a pair, while it
-    // asks the same name again and again (a large answer), does what two lookups would.
-    let mut calls = 0;
-    for some in PODS.chunks(3) {
-        calls += std::thread::scope(|scope| {
-            let all: Vec<_> = some
-                .iter()
-                .map(|&(pod, client, ..)| scope.spawn(move || talk_of(lab, pod, client)))
-                .collect();
-            all.into_iter()
-                .map(|one| one.join().unwrap_or_else(|_| Err(anyhow!("a client's thread panicked"))))
-                .sum::<Result<usize>>()
-        })?;
-    }
+    let calls = std::thread::scope(|scope| {
+        let all: Vec<_> = PODS
+            .map(|(pod, client, ..)| scope.spawn(move || talk_of(lab, pod, client)))
+            .into_iter()
+            .collect();
+        all.into_iter()
+            .map(|one| one.join().unwrap_or_else(|_| Err(anyhow!("a client's thread panicked"))))
+            .sum::<Result<usize>>()
+    })?;
     ensure!(lost.hits()? == 1, "{} queries dropped", lost.hits()?);
     Ok(calls)
 }

@@ -337,12 +337,16 @@ fn moved(sightings: &mut [Sighting], client: IpAddr, to: IpAddr, start: u64) {
 fn captures_merged_into_one_give_the_sums_of_their_counts() {
     let (mut all, mut sums, mut apart) =
         (vec![], BTreeMap::<String, i64>::new(), BTreeMap::<String, i64>::new());
+    let mut results = BTreeMap::<String, i64>::new();
     for (number, truth) in index().iter().enumerate() {
         let mut capture = sightings(truth["file"].as_str().unwrap());
         for (key, count) in run(&capture).totals {
             *apart.entry(key).or_default() += count;
         }
         *sums.entry("lookups".into()).or_default() += truth["lookups"].as_i64().unwrap();
+        for lookup in lookups_of(truth) {
+            *results.entry(lookup["result"].as_str().unwrap().into()).or_default() += 1;
+        }
         for (key, count) in expected_totals(truth) {
             *sums.entry(key).or_default() += count;
         }
@@ -363,6 +367,14 @@ fn captures_merged_into_one_give_the_sums_of_their_counts() {
     for (key, count) in sums.iter().filter(|(key, _)| *key != "lookups") {
         assert_eq!(totals.get(key).copied().unwrap_or(0), *count, "{key} of the captures merged");
     }
+    let (told_lookups, lookups) = (totals["lookups"], sums["lookups"]);
+    assert!((told_lookups - lookups).abs() * 100 <= lookups, "{told_lookups} lookups, expected {lookups}");
+    for lookup in &told.lookups {
+        *results.entry(lookup.result.to_string()).or_default() -= 1;
+    }
+    let apart_by: i64 = results.values().map(|count| count.abs()).sum();
+    println!("results that differ: {results:?}");
+    assert!(apart_by * 100 <= 2 * lookups, "each lookup of another result counts twice: {results:?}");
     for (key, count) in &apart {
         assert_eq!(totals.get(key), Some(count), "{key} differs between captures merged and apart");
     }

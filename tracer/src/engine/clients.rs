@@ -13,6 +13,9 @@ use std::hash::BuildHasher;
 /// Clients without open lookups that are remembered at least.
 const REMEMBERED: usize = 16_384;
 
+/// Lookups begun since that say whose lookup one was.
+const MOST_NEWER: usize = 4;
+
 /// One address that asks.
 #[derive(Debug)]
 pub(super) struct ClientRecord {
@@ -133,6 +136,24 @@ impl Engine {
         let client = self.lookups.at(lookup).client;
         let mut votes = self.clients.at(client).learnt.as_ref().map(|l| l.votes.clone()).unwrap_or_default();
         self.vote(lookup, &mut votes);
+        votes.family()
+    }
+
+    /// The family of a client by its votes so far and, while these are few, by the lookups that it has begun since: one
+    /// pair errs, and a program seldom asks once.
+    pub(super) fn family_seen(&self, lookup: Place, votes: &Votes) -> Family {
+        let mut newer = self.lookups.at(lookup).of_client.newer;
+        if newer == NONE || votes.are_many() {
+            return votes.family();
+        }
+        let mut votes = votes.clone();
+        for _ in 0..MOST_NEWER {
+            if newer == NONE {
+                break;
+            }
+            self.vote(newer, &mut votes);
+            newer = self.lookups.at(newer).of_client.newer;
+        }
         votes.family()
     }
 

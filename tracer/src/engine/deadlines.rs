@@ -33,7 +33,11 @@ impl Engine {
         match ended {
             Ended::Quiet => false,
             Ended::Evicted => true,
-            Ended::Session => self.now.saturating_sub(self.lookups.at(lookup).last_sent) < IN_FLIGHT,
+            // Where nobody has answered anything, nothing is under way.
+            Ended::Session => {
+                self.counters.responses > 0
+                    && self.now.saturating_sub(self.lookups.at(lookup).last_sent) < IN_FLIGHT
+            }
         }
     }
 

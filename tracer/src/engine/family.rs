@@ -11,7 +11,8 @@
 //! - retries: after 2.5 s, after 2 s, doubling or not; what is asked again that was answered; copies to several
 //!   servers.
 //!
-//! A single pair errs, so a client's votes add up, and without a clear lead the family is unknown.
+//! A single pair errs, so a client's votes add up, and without a clear lead the family is unknown. A pair between
+//! whose queries the client waited for a processor says little by its ids: it may have waited between those too.
 
 use super::{
     Engine,
@@ -26,10 +27,17 @@ const MILLISECOND: u64 = 1_000_000;
 /// The lead over the second that a family needs; glibc's ids are easily taken for random ones and back.
 const LEAD: i32 = 10;
 const LEAD_OF_GLIBC: i32 = 20;
+/// Nobody takes so long between a pair's queries, unless it waits for a processor.
+const WAITED: u64 = MILLISECOND;
+/// What the ids of such a pair count against a family at most.
+const MOST_OF_WAITED_IDS: i32 = 10;
 /// Ids that a program takes from its C library count so much for it at most.
 const MOST_OF_ANOTHERS_IDS: i32 = 25;
 /// A score is kept within these bounds, so that a client that changes its resolver is known again soon.
 const BOUND: i32 = 600;
+
+/// No pair or two adds so much to a family.
+const MANY: i32 = 200;
 
 /// Of a client well known, one question in so many begins a lookup that is looked at.
 const SAMPLE: u64 = 8;
@@ -82,6 +90,11 @@ impl Votes {
                 *score = (*score + weight).clamp(-BOUND, BOUND);
             }
         }
+    }
+
+    /// Whether more than a pair or two was seen.
+    pub(super) fn are_many(&self) -> bool {
+        self.scores.iter().any(|&score| score >= MANY)
     }
 
     /// Whether so much was seen that a look at a lookup now and then is enough.
@@ -153,6 +166,30 @@ impl Engine {
             self.vote_for_retries(asked, votes);
         }
         self.vote_for_turns(&asked, votes);
+        self.vote_for_half_lost(&asked, votes);
+    }
+
+    /// glibc begins a pair anew when one of it was lost: A, then AAAA when A has its answer, whichever was answered
+    /// before. When one of it failed it asks neither again. Others ask the lost or failed one alone.
+    fn vote_for_half_lost(&self, asked: &[Asked<'_>], votes: &mut Votes) {
+        let [one, other, ..] = asked else { return };
+        if one.name != other.name || one.message.client.port() != other.message.client.port() {
+            return;
+        }
+        let timed_out = |asked: &Asked<'_>| {
+            let role = self.messages.at(asked.message.next).role;
+            matches!(role, Role::Retransmission { kind: RetransmissionKind::Timeout, .. })
+        };
+        let failed = |asked: &Asked<'_>| is_failed_again(self.messages.at(asked.message.next).role);
+        let done = |asked: &Asked<'_>| asked.message.next == NONE && asked.answered.is_some();
+        let (a, aaaa) = if one.qtype == Rtype::A { (one, other) } else { (other, one) };
+        if (timed_out(aaaa) && done(a))
+            || (timed_out(a) && a.answered.is_some() && done(aaaa))
+            || (failed(a) && done(aaaa))
+            || (failed(aaaa) && done(a))
+        {
+            votes.add(&[(Family::Glibc, -60)]);
+        }
     }
 
     /// glibc takes a pair's answers together: it asks both again once both failed, and over TCP once one was
@@ -169,11 +206,20 @@ impl Engine {
         }
         let prompt = again.time.saturating_sub(first.time) < COPY_WINDOW;
         if again.role == Role::TcpFallback && sibling.role == Role::TcpFallback && prompt {
-            let together = other.message.peer == NONE || sibling.time < second.time;
-            votes.add(&[(Family::Glibc, if together { 30 } else { -30 })]);
-        } else if matches!(again.role, Role::Retransmission { kind: RetransmissionKind::Servfail, .. })
-            && prompt
-        {
+            // Both in one segment: others too, where the second was truncated before the connection stood.
+            let unasked = other.message.peer == NONE || sibling.time < second.time;
+            let in_one = sibling.time == again.time;
+            votes.add(&[(
+                Family::Glibc,
+                if unasked {
+                    30
+                } else if in_one {
+                    6
+                } else {
+                    -40
+                },
+            )]);
+        } else if is_failed_again(again.role) && prompt {
             let together = other.message.peer != NONE && again.time >= second.time;
             votes.add(&[(Family::Glibc, if together { 24 } else { -30 })]);
         }
@@ -181,6 +227,7 @@ impl Engine {
 
     fn vote_for_retries(&self, asked: &Asked<'_>, votes: &mut Votes) {
         let (mut gaps, mut at_once): (SmallVec<[u64; 4]>, usize) = (SmallVec::new(), 0);
+        let mut tries_at_once = 0;
         let mut place = asked.message.next;
         while place != NONE {
             let message = self.messages.at(place);
@@ -199,6 +246,7 @@ impl Engine {
                 Role::Retransmission { kind, same_id, same_port, server_changed } => {
                     vote_for_retry(gap, kind, (same_id, same_port, server_changed), votes);
                     at_once += usize::from(gap < COPY_WINDOW && kind == RetransmissionKind::Servfail);
+                    tries_at_once += usize::from(gap < COPY_WINDOW && same_id && !server_changed);
                     if gap > 200 * MILLISECOND && same_port && !server_changed {
                         gaps.push(gap);
                     }
@@ -211,6 +259,10 @@ impl Engine {
         if at_once >= 4 {
             votes.add(&[(Family::Musl, 40), (Family::Glibc, -20)]);
         }
+        // glibc tries twice, c-ares four times.
+        if tries_at_once >= 3 {
+            votes.add(&[(Family::Glibc, -40)]);
+        }
         if let [first, second, ..] = gaps.as_slice()
             && !asked.message.dns.has_edns()
         {
@@ -221,6 +273,11 @@ impl Engine {
             }
         }
     }
+}
+
+const fn is_failed_again(role: Role) -> bool {
+    let Role::Retransmission { kind, .. } = role else { return false };
+    matches!(kind, RetransmissionKind::Servfail | RetransmissionKind::Refused)
 }
 
 fn vote_for_retry(
@@ -242,10 +299,12 @@ fn vote_for_retry(
     } else if about(5_000) && same_port {
         votes.add(&[(Family::Musl, -10), (Family::BusyboxNslookup, -20)]);
         // glibc sleeps in one poll() of 5 s, which the kernel may end a thousandth later (select_estimate_accuracy);
-        // c-ares's caller wakes for the nearest of its timers.
-        let slept_in_one = gap >= 5_002_500_000;
-        votes.add(&[(Family::Glibc, if slept_in_one { 8 } else { -14 })]);
-        votes.add(&[(Family::CAresBefore120, if slept_in_one { -20 } else { 14 })]);
+        // c-ares's caller wakes for the nearest of its timers. Where processors are full, everybody wakes late.
+        if gap < 5_002_500_000 {
+            votes.add(&[(Family::Glibc, -14), (Family::CAresBefore120, 14), (Family::Nginx, 14)]);
+        } else {
+            votes.add(&[(Family::Glibc, 4)]);
+        }
     } else if server_changed && kind == RetransmissionKind::Timeout && (about(3_000) || about(6_000)) {
         // glibc alone divides its timeout among the servers: 5, 3 and 6 s for three.
         votes.add(&[(Family::Glibc, 15), (Family::CAresBefore120, -15), (Family::BusyboxNslookup, -15)]);
@@ -317,7 +376,12 @@ fn vote_for_pairs(asked: &[Asked<'_>], votes: &mut Votes) {
         let same_port = a.client.port() == b.client.port();
         let edns = a.dns.has_edns();
         if !same_port {
-            if together && edns {
+            if a.server != b.server {
+                // A channel of c-ares has a socket for each server, and Go one for each query: where servers are taken
+                // in turn both look alike.
+                votes.add(&[(Family::Glibc, -40), (Family::Musl, -80), (Family::Dnsmasq, -20)]);
+                votes.add(&[(Family::CAresFrom120, if edns { 10 } else { 0 })]);
+            } else if together && edns {
                 votes.add(&[(Family::Go, 40), (Family::CAresFrom120, -40), (Family::Glibc, -60)]);
             } else if together {
                 let one_counter = (1..16).contains(&b.ip_id.wrapping_sub(a.ip_id));
@@ -335,18 +399,19 @@ fn vote_for_pairs(asked: &[Asked<'_>], votes: &mut Votes) {
             }
             continue;
         }
-        votes.add(&[(Family::Go, -60), (Family::BindTools, -40), (Family::Dnsmasq, -20)]);
+        votes.add(&[(Family::Go, -60), (Family::BindTools, -40), (Family::Dnsmasq, -80)]);
         if one.qtype == Rtype::AAAA {
             votes.add(&[(Family::Glibc, -40), (Family::Musl, -40)]);
         } else if a.dns.id == b.dns.id {
             votes.add(&[(Family::Haproxy, 20), (Family::Musl, -40)]);
         } else {
-            vote_for_ids(a.dns.id, b.dns.id, index == 0, votes);
+            let waited = b.time.saturating_sub(a.time) > WAITED;
+            vote_for_ids(a.dns.id, b.dns.id, index == 0, waited, votes);
         }
     }
 }
 
-fn vote_for_ids(a: u16, b: u16, first_pair: bool, votes: &mut Votes) {
+fn vote_for_ids(a: u16, b: u16, first_pair: bool, waited: bool, votes: &mut Votes) {
     let apart = b.wrapping_sub(a);
     let musl = match apart {
         100..512 => 70,
@@ -357,10 +422,12 @@ fn vote_for_ids(a: u16, b: u16, first_pair: bool, votes: &mut Votes) {
         1024..2048 => -30,
         _ => -80,
     };
+    let least = if waited { -MOST_OF_WAITED_IDS } else { i32::MIN };
+    let musl = musl.max(least);
     votes.add(&[(Family::Musl, musl)]);
     let octet = usize::from((a ^ b) & 0xff);
     let table = if first_pair { &COLD } else { &WARM };
-    let weight = |table: &[i16; 256]| i32::from(table.get(octet).copied().unwrap_or(0));
+    let weight = |table: &[i16; 256]| i32::from(table.get(octet).copied().unwrap_or(0)).max(least);
     votes.add(&[
         (Family::Glibc, weight(table)),
         (Family::BusyboxNslookup, weight(&BUSYBOX).max(musl - 20).min(MOST_OF_ANOTHERS_IDS)),
@@ -382,7 +449,11 @@ fn vote_for_candidates(asked: &[Asked<'_>], votes: &mut Votes) {
             continue;
         }
         if a.client.port() == b.client.port() {
-            let at_once = before.answered.is_none_or(|time| time > b.time)
+            // The other type of the one before comes after this one: first all names, then all again.
+            let in_rounds = asked
+                .iter()
+                .any(|o| o.name == before.name && o.qtype != before.qtype && o.message.time > b.time);
+            let at_once = (in_rounds || before.answered.is_none_or(|time| time > b.time))
                 && b.time.saturating_sub(a.time) < 20 * MILLISECOND;
             votes.add(&[
                 (Family::CAresBefore120, if at_once { -40 } else { 30 }),

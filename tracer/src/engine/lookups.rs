@@ -2,14 +2,15 @@
 //!
 //! A new question is looked at against the open lookups of its client whose candidates begin with the same label,
 //! newest first:
-//! - **pair**: its name is there, its type not yet, and it comes ≤ 20 ms after its sibling, ≤ 50 ms after the
+//! - **pair**: its name is there, its type not yet, and it comes from its sibling's socket (a program that waits for
+//!   a processor between the two is late, but keeps its socket), or ≤ 20 ms after its sibling, ≤ 50 ms after the
 //!   sibling's answer, or after the types asked before all failed (`getent hosts`: AAAA, then A);
 //! - **next candidate**: the lookup has no address yet, the names share a base (see `search`), and it comes
 //!   ≤ 250 ms after the last answer, or a timeout's length after the last query when one is unanswered;
-//! - **repetition**: the same walk within 5 ms of an answer of 30 records and more is glibc's buffer growing, as
-//!   often as it has to double for them.
+//! - **repetition**: the same walk within 50 ms of an answer of 30 records and more is glibc's buffer growing, as
+//!   often as it has to double for them; the socket tells which A an AAAA belongs to.
 //!
-//! Pairs win over next candidates, a shared port over none, then the smaller gap. A lookup ends when nothing can
+//! Pairs win over next candidates, a shared port over none, a likely suffix over any, then the smaller gap. A lookup ends when nothing can
 //! follow; only then its questions are told.
 
 use super::{
@@ -21,18 +22,20 @@ use super::{
     table::{Chained, Links, NONE, Place, Slab},
     timers::{Timed, TimerLinks},
 };
-use crate::model::{Opcode, Rtype};
+use crate::model::{Family, Opcode, Rtype};
 use foldhash::fast::FixedState;
 use std::hash::BuildHasher;
 
 const MILLISECOND: u64 = 1_000_000;
 /// A and AAAA of one candidate leave within this time.
 const PAIR_WINDOW: u64 = 20 * MILLISECOND;
+/// Both leave one socket: whoever waits this long between them waits for a processor.
+const PAIR_WINDOW_OF_SOCKET: u64 = 1_000 * MILLISECOND;
 /// The next candidate follows the last answer within this time.
 const NEXT_WINDOW: u64 = 250 * MILLISECOND;
 /// Nobody but the resolver itself reacts to an answer within this time.
 const AT_ONCE: u64 = 2 * MILLISECOND;
-/// All candidates at once (busybox nslookup) leave one port within this time.
+/// All candidates at once (busybox nslookup) leave one port within this time of each other, whatever was answered.
 const BURST_WINDOW: u64 = 5 * MILLISECOND;
 /// The next candidate follows a timeout at most this long after the last query.
 const LONGEST_NEXT: u64 = 32_000 * MILLISECOND;
@@ -125,6 +128,8 @@ impl Timed for Slab<LookupRecord> {
 struct Fit {
     pair: bool,
     same_port: bool,
+    /// Its name follows by what is known of search lists, and not only at once.
+    believed: bool,
     /// Negative gap, so that the smaller gap is greater.
     closeness: i64,
 }
@@ -222,15 +227,35 @@ impl Engine {
         best.map(|(_, lookup)| lookup)
     }
 
-    /// Whether the lookup's last question is the other one of a pair with this one, which it has not: nothing fits better.
+    /// Whether the lookup's last question is the other one of a pair with this one, from the same socket, which has
+    /// not asked it: nothing fits better.
     fn follows_sibling(&self, record: &LookupRecord, question: Place) -> bool {
         let (new, last) = (self.questions.at(question), self.questions.at(record.last_question));
-        if last.name != new.name || record.noise || record.large || record.questions >= MOST_QUESTIONS {
+        if last.name != new.name || record.noise || record.questions >= MOST_QUESTIONS {
             return false;
         }
         let message = self.messages.at(new.first);
-        message.time.saturating_sub(self.messages.at(last.first).time) <= PAIR_WINDOW
-            && self.messages.at(last.last).client.port() == message.client.port()
+        message.time.saturating_sub(self.messages.at(last.first).time) <= PAIR_WINDOW_OF_SOCKET
+            && self.came_from(last, message.client.port())
+            && !(record.large && self.socket_asked(record.first_question, new, message.client.port()))
+    }
+
+    /// Whether a question was asked from this port, first or last: over TCP it is another.
+    fn came_from(&self, question: &QuestionRecord, port: u16) -> bool {
+        self.messages.at(question.first).client.port() == port
+            || self.messages.at(question.last).client.port() == port
+    }
+
+    /// Whether a lookup, whose questions begin with `question`, has one of the name and type of `new` from this port.
+    fn socket_asked(&self, mut question: Place, new: &QuestionRecord, port: u16) -> bool {
+        while question != NONE {
+            let other = self.questions.at(question);
+            if other.name == new.name && other.qtype == new.qtype && self.came_from(other, port) {
+                return true;
+            }
+            question = other.next;
+        }
+        false
     }
 
     fn fit_question(&self, lookup: Place, question: Place) -> Option<Fit> {
@@ -273,23 +298,30 @@ impl Engine {
             place = other.next;
         }
         let gap = now.saturating_sub(last_sent.max(record.last_answer));
-        let fit = |pair| Some(Fit { pair, same_port, closeness: -i64::try_from(gap).unwrap_or(i64::MAX) });
+        let closeness = -i64::try_from(gap).unwrap_or(i64::MAX);
+        let fit = |pair| Some(Fit { pair, same_port, believed: true, closeness });
 
         if walks > 0 {
-            let again = record.large && since_answer <= BURST_WINDOW && walks < most_walks(most.iter().sum());
+            let again = record.large
+                && since_answer <= REACTION
+                && walks < most_walks(most.iter().sum())
+                && !self.socket_asked(record.first_question, new, port)
+                && matches!(self.family_of(lookup), Family::Glibc | Family::Unknown);
             return if again { fit(false) } else { None };
         }
         if sibling != NONE {
             let other = self.questions.at(sibling);
             let asked = self.messages.at(other.first).time;
-            let together = now.saturating_sub(asked) <= PAIR_WINDOW;
+            let window = if self.came_from(other, port) { PAIR_WINDOW_OF_SOCKET } else { PAIR_WINDOW };
+            let together = now.saturating_sub(asked) <= window;
             let in_turn = !waiting && since_answer <= REACTION;
             return if together || in_turn { fit(true) } else { None };
         }
-        if record.positive && !record.large && !(since_answer <= AT_ONCE && self.came_too_late(lookup)) {
+        let at_once = same_port && now.saturating_sub(last_sent) <= BURST_WINDOW;
+        let goes_on = record.large || at_once || (since_answer <= AT_ONCE && self.came_too_late(lookup));
+        if record.positive && !goes_on {
             return None;
         }
-        let at_once = same_port && now.saturating_sub(record.started) <= BURST_WINDOW;
         let answered = !waiting && since_answer <= NEXT_WINDOW;
         let since_sent = now.saturating_sub(last_sent);
         let timed_out = waiting && (SHORTEST_TIMEOUT..=LONGEST_NEXT).contains(&since_sent);
@@ -297,7 +329,9 @@ impl Engine {
             return None;
         }
         let prompt = at_once || (answered && since_answer <= AT_ONCE);
-        self.continues(lookup, new.name, prompt).then(|| fit(false)).flatten()
+        let believed = self.continues(lookup, new.name, false);
+        let continues = believed || (prompt && self.continues(lookup, new.name, true));
+        continues.then_some(Fit { pair: false, same_port, believed, closeness })
     }
 
     /// Whether a lookup, whose questions begin with `question`, has one of the name and type of `new`.

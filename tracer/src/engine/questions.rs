@@ -247,6 +247,12 @@ impl Engine {
             Standing::Unreachable(time) if message.time.saturating_sub(time) <= REACTION => {
                 RetransmissionKind::Icmp
             }
+            // Nobody takes Go's TCP connection: it asks anew at once.
+            Standing::Truncated
+                if !same_id && !last_tcp && self.was_answered_just_now(last, message.time) =>
+            {
+                RetransmissionKind::AnsweredAgain
+            }
             Standing::Unreachable(_) | Standing::Waiting | Standing::Truncated => {
                 if !same_id && gap < SHORTEST_TIMEOUT_OF_GO {
                     return None;
@@ -280,6 +286,11 @@ impl Engine {
     pub(super) fn has_answer(&self, query: &MessageRecord, now: u64) -> bool {
         let answer = self.messages.at(query.peer);
         query.peer != NONE && answer.time <= now && !answer.bits.has(Bits::USELESS)
+    }
+
+    fn was_answered_just_now(&self, query: &MessageRecord, now: u64) -> bool {
+        let answer = self.messages.at(query.peer);
+        query.peer != NONE && answer.time <= now && now.saturating_sub(answer.time) <= REACTION
     }
 
     /// What became of a question so far; answers at or after `now` do not count.

@@ -469,7 +469,7 @@ impl Engine {
         if !scratch.lookup.forwarded {
             let mut votes = std::mem::take(&mut self.learnt_mut(client).votes);
             self.vote(lookup, &mut votes);
-            scratch.lookup.family = votes.family();
+            scratch.lookup.family = self.family_seen(lookup, &votes);
             self.learnt_mut(client).votes = votes;
         }
         let base = {
