@@ -43,6 +43,9 @@ const CONTAINERS_MAX: usize = 16_384;
 /// A bundle's directory of this age has its file, or will have none.
 const BEING_WRITTEN: Duration = Duration::from_secs(3);
 
+/// A container's first process is mostly there by then.
+const YOUNG: Duration = Duration::from_secs(3);
+
 /// Whose a container is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Container {
@@ -54,6 +57,14 @@ pub(super) struct Container {
     pub(super) sandbox: bool,
     /// When its bundle was written: before its first process started. `None` where a runtime writes it again later.
     pub(super) made: Option<Timestamp>,
+}
+
+impl Container {
+    /// Whether it was made lately.
+    #[must_use]
+    pub(super) fn is_young(&self, now: Timestamp) -> bool {
+        self.made.is_some_and(|made| now.since(made) < YOUNG)
+    }
 }
 
 /// Containers by their id, as the runtimes' files have them. What was read is remembered while it is asked for.

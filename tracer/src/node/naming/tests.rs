@@ -11,7 +11,7 @@ fn fixtures() -> std::path::PathBuf {
 /// A line as in `expected`.
 fn told(inode: u64, naming: &Naming) -> String {
     match naming {
-        Naming::Named(name) => format!("{inode} {name}\n"),
+        Naming::Named(name) | Naming::Guessed(name) => format!("{inode} {name}\n"),
         Naming::Ambiguous => format!("{inode} ?\n"),
         Naming::Unknown => format!("{inode} -\n"),
     }
