@@ -48,6 +48,21 @@ fn containers_have_names_of_their_own() {
     assert_eq!(listed, [("app", true); 2]);
 }
 
+/// Docker writes its file of a container again and again: what it says of the container's making stays.
+#[test]
+fn dockers_containers_have_the_time_they_were_made() {
+    let mut namer = Namer::new(Roots::at(fixtures().join("cri-dockerd")));
+    namer.follow(Arrivals::new().unwrap());
+    let look = namer.look(&[], Timestamp::EPOCH);
+    let made: Vec<_> = look.containers.values().flatten().map(|container| container.made).collect();
+    // 2026-11-20T12:00:00Z.
+    assert!(!made.is_empty());
+    assert!(
+        made.iter().all(|made| *made == Some(Timestamp::from_nanos(1_795_176_000_000_000_000))),
+        "{made:?}"
+    );
+}
+
 #[test]
 fn names_that_runtimes_make_up() {
     for name in [
