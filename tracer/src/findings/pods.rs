@@ -92,7 +92,11 @@ mod tests {
         name_pods(&mut ranked, &pods);
         let before = ranked[0].clone();
         assert!(!before.subject.iter().any(|(key, _)| *key == "pod"), "{before:?}");
-        pods.tell(lookup.client, PodName { namespace: "shop".into(), name: "web-7c9f".into() });
+        pods.tell(
+            lookup.client,
+            PodName { namespace: "shop".into(), name: "web-7c9f".into() },
+            Timestamp::EPOCH,
+        );
         name_pods(&mut ranked, &pods);
         assert_eq!(
             ranked[0].subject[..2],
@@ -138,8 +142,16 @@ mod tests {
     #[test]
     fn addresses_in_a_sentence() {
         let pods = Pods::new();
-        pods.tell("10.0.0.1".parse().unwrap(), PodName { namespace: "a".into(), name: "b".into() });
-        pods.tell("fd00::1".parse().unwrap(), PodName { namespace: String::new(), name: "node".into() });
+        pods.tell(
+            "10.0.0.1".parse().unwrap(),
+            PodName { namespace: "a".into(), name: "b".into() },
+            Timestamp::EPOCH,
+        );
+        pods.tell(
+            "fd00::1".parse().unwrap(),
+            PodName { namespace: String::new(), name: "node".into() },
+            Timestamp::EPOCH,
+        );
         let cases = [
             ("10.0.0.1 waits for 10.0.0.1:53, twice", "a/b (10.0.0.1) waits for a/b:53, twice"),
             ("5 clients (10.0.0.1, 10.0.0.2, ...)", "5 clients (a/b (10.0.0.1), 10.0.0.2, ...)"),

@@ -9,8 +9,8 @@ use std::{net::IpAddr, sync::Arc};
 pub enum News {
     /// Something that cannot be seen, as it was found at this time.
     Blind(Arc<BlindSpot>, Timestamp),
-    /// Whose address this is from now on: [`super::Pods::tell`].
-    Named(IpAddr, Arc<PodName>),
+    /// Whose address this is from this time on: [`super::Pods::tell`].
+    Named(IpAddr, Arc<PodName>, Timestamp),
     /// That the owner of this address was gone at this time: [`super::Pods::end`].
     Gone(IpAddr, Timestamp),
     /// From this time on only this container of the pod can ask; `None`: several can, or nobody knows:
@@ -30,7 +30,7 @@ impl News {
     pub fn shifted(self, nanos: i64) -> Self {
         match self {
             Self::Blind(spot, time) => Self::Blind(spot, time.shifted(nanos)),
-            Self::Named(..) => self,
+            Self::Named(address, pod, since) => Self::Named(address, pod, since.shifted(nanos)),
             Self::Gone(address, time) => Self::Gone(address, time.shifted(nanos)),
             Self::Container(pod, name, since) => Self::Container(pod, name, since.shifted(nanos)),
             Self::Resolver(resolver, time) => Self::Resolver(resolver, time.shifted(nanos)),

@@ -41,8 +41,9 @@ impl fmt::Display for PodName {
 /// The names of addresses: a handle on one shared table, cheap to clone. Filled by `node` live, and by a recording's
 /// name-resolution blocks when files are read.
 ///
-/// An address that is used again keeps its last few owners, so that what happened before the change carries the
-/// earlier name. The table is bounded: past 65,536 addresses those whose owner is gone make room; where there are none,
+/// An address that is used again keeps its last few owners, each with the time that it had the address, so that what
+/// happened before the change carries the earlier name, and what nobody is known to have sent carries none. The table is
+/// bounded: past 65,536 addresses those whose owner is gone make room; where there are none,
 /// new ones are not entered, and counted.
 #[derive(Clone, Debug, Default)]
 pub struct Pods {
@@ -61,12 +62,20 @@ struct Table {
     refused: u64,
 }
 
-/// Who had an address, after the one before it in its list.
+/// Who had an address.
 #[derive(Debug)]
 struct Owner {
     name: Arc<PodName>,
+    /// From when on; [`Timestamp::EPOCH`] where it always had it, or nobody knows since when.
+    since: Timestamp,
     /// When it was gone; `None`: it is there.
     until: Option<Timestamp>,
+}
+
+impl Owner {
+    fn had_it(&self, time: Timestamp) -> bool {
+        self.since <= time && self.until.is_none_or(|until| time <= until)
+    }
 }
 
 const MOST_ADDRESSES: usize = 65_536;
@@ -95,18 +104,17 @@ impl Pods {
         table.owners.get(&address)?.last().map(|owner| Arc::clone(&owner.name))
     }
 
-    /// Whose address this was at `time`; `None` where its owner was gone and the next one not known.
+    /// Whose address this was at `time`; `None` where nobody is known to have had it then.
     #[must_use]
     pub fn name_at(&self, address: IpAddr, time: Timestamp) -> Option<Arc<PodName>> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        let owners = table.owners.get(&address)?;
-        let owner = owners.iter().find(|owner| owner.until.is_none_or(|until| time <= until))?;
+        let owner = table.owners.get(&address)?.iter().find(|owner| owner.had_it(time))?;
         Some(Arc::clone(&owner.name))
     }
 
-    /// Tells whose address this is from now on: since the last owner was gone, where [`Self::end`] told of that. What
-    /// is no name (empty, white space, control characters) is refused, and counted.
-    pub fn tell(&self, address: IpAddr, name: PodName) {
+    /// Tells whose address this is from `since` on ([`Timestamp::EPOCH`]: nobody knows since when), and not before the
+    /// last owner was gone. What is no name (empty, white space, control characters) is refused, and counted.
+    pub fn tell(&self, address: IpAddr, name: PodName, since: Timestamp) {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let table = &mut *table;
         if !name.is_plain() {
@@ -121,24 +129,28 @@ impl Pods {
             }
         }
         let owners = table.owners.entry(address).or_default();
-        let name = Arc::new(name);
-        let owner = Owner { name: Arc::clone(&name), until: None };
+        let (name, mut since) = (Arc::new(name), since);
         match owners.last_mut() {
-            Some(last) if last.until.is_none() && last.name == name => return,
-            Some(last) if last.until.is_none() => *last = owner,
-            _ => owners.push(owner),
+            Some(Owner { until: Some(until), .. }) => since = since.max(*until),
+            Some(last) if last.name == name => return,
+            Some(last) if last.since < since => last.until = Some(since),
+            Some(_) => {
+                owners.pop();
+            }
+            None => {}
         }
+        owners.push(Owner { name: Arc::clone(&name), since, until: None });
         if owners.len() > MOST_OWNERS {
             owners.remove(0);
         }
-        table.note(News::Named(address, name));
+        table.note(News::Named(address, name, since));
     }
 
-    /// Tells that the owner of this address was gone at `time`.
+    /// Tells that the last owner of this address was gone by `time`; the earliest time told counts.
     pub fn end(&self, address: IpAddr, time: Timestamp) {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let last = table.owners.get_mut(&address).and_then(|owners| owners.last_mut());
-        if let Some(last) = last.filter(|last| last.until.is_none()) {
+        if let Some(last) = last.filter(|last| last.until.is_none_or(|until| time < until)) {
             last.until = Some(time);
             table.note(News::Gone(address, time));
         }
@@ -170,7 +182,7 @@ impl Pods {
     /// resolvers is none of its business.
     pub fn heed(&self, news: &News) {
         match news {
-            News::Named(address, name) => self.tell(*address, PodName::clone(name)),
+            News::Named(address, name, since) => self.tell(*address, PodName::clone(name), *since),
             News::Gone(address, time) => self.end(*address, *time),
             News::Service(service, time) => self.services.tell(service, *time),
             News::Container(pod, name, since) => self.tell_container(pod, name.as_deref(), *since),
@@ -213,7 +225,7 @@ impl Table {
         addresses.sort_by_key(|(address, _)| **address);
         let of_owner = |address: IpAddr, owner: &Owner| {
             let gone = owner.until.map(|until| News::Gone(address, until));
-            std::iter::once(News::Named(address, Arc::clone(&owner.name))).chain(gone)
+            std::iter::once(News::Named(address, Arc::clone(&owner.name), owner.since)).chain(gone)
         };
         let of_address = |(address, owners): (&IpAddr, &Vec<Owner>)| -> Vec<News> {
             owners.iter().flat_map(|owner| of_owner(*address, owner)).collect()
@@ -234,12 +246,12 @@ mod tests {
         let address = IpAddr::from([10, 0, 0, 1]);
         let pod = |name: &str| PodName { namespace: "shop".into(), name: name.into() };
         for name in ["web-1", "web-1", "web-2"] {
-            pods.tell(address, pod(name));
+            pods.tell(address, pod(name), Timestamp::EPOCH);
         }
         assert_eq!(pods.name(address).unwrap().to_string(), "shop/web-2");
         let (mut seen, mut later) = (0, 1);
         assert_eq!(pods.news(&mut seen).len(), 2);
-        assert_eq!(pods.news(&mut later), [News::Named(address, Arc::new(pod("web-2")))]);
+        assert_eq!(pods.news(&mut later), [News::Named(address, Arc::new(pod("web-2")), Timestamp::EPOCH)]);
         assert_eq!((pods.news(&mut seen), seen, later), (vec![], 2, 2));
     }
 
@@ -250,19 +262,50 @@ mod tests {
         let pod = |name: &str| PodName { namespace: "shop".into(), name: name.into() };
         let at = |seconds: u64| Timestamp::from_nanos(seconds * 1_000_000_000);
         let name_at = |seconds| pods.name_at(address, at(seconds)).map(|name| name.name.clone());
-        pods.tell(address, pod("a"));
+        pods.tell(address, pod("a"), Timestamp::EPOCH);
         pods.end(address, at(10));
         pods.end(address, at(12));
         assert_eq!((name_at(10).as_deref(), name_at(11)), (Some("a"), None));
         assert_eq!(pods.name(address).as_deref(), Some(&pod("a")));
-        pods.tell(address, pod("b"));
+        pods.tell(address, pod("b"), Timestamp::EPOCH);
         assert_eq!((name_at(10).as_deref(), name_at(11).as_deref()), (Some("a"), Some("b")));
         for number in 0..100_u64 {
             pods.end(address, at(20 + number));
-            pods.tell(address, pod(&number.to_string()));
+            pods.tell(address, pod(&number.to_string()), Timestamp::EPOCH);
         }
         assert_eq!(pods.table.read().unwrap().owners[&address].len(), MOST_OWNERS);
         assert_eq!(name_at(500).as_deref(), Some("99"));
+    }
+
+    #[test]
+    fn nobody_has_what_was_sent_before_its_owner_came_or_between_two() {
+        let pods = Pods::new();
+        let address = IpAddr::from([10, 0, 0, 1]);
+        let pod = |name: &str| PodName { namespace: "shop".into(), name: name.into() };
+        let at = |seconds: u64| Timestamp::from_nanos(seconds * 1_000_000_000);
+        let names = |pods: &Pods| {
+            let name =
+                |second| pods.name_at(address, at(second)).map_or("-".into(), |name| name.name.clone());
+            (0..10).map(name).collect::<String>()
+        };
+        pods.tell(address, pod("a"), at(2));
+        assert_eq!(names(&pods), "--aaaaaaaa");
+        pods.end(address, at(5));
+        // It was there for a shorter time than was told first.
+        pods.end(address, at(4));
+        pods.end(address, at(6));
+        assert_eq!(names(&pods), "--aaa-----");
+        pods.tell(address, pod("b"), at(7));
+        assert_eq!(names(&pods), "--aaa--bbb");
+        // The one before is over with the next, where nobody told of its end.
+        pods.tell(address, pod("c"), at(8));
+        assert_eq!(names(&pods), "--aaa--bbc");
+        let other = Pods::new();
+        pods.news(&mut 0).iter().for_each(|news| other.heed(news));
+        assert_eq!(names(&other), names(&pods));
+        let late = Pods::new();
+        pods.table.read().unwrap().all().iter().for_each(|news| late.heed(news));
+        assert_eq!(names(&late), names(&pods));
     }
 
     #[test]
@@ -274,7 +317,7 @@ mod tests {
         let end = MOST_CHANGES as u64 / 2 + 10;
         for second in 0..end {
             let name = PodName { namespace: "shop".into(), name: second.to_string() };
-            pods.tell(address((second % 5) as u8), name);
+            pods.tell(address((second % 5) as u8), name, at(second));
             pods.end(address((second % 5) as u8), at(second));
             pods.news(&mut seen).iter().for_each(|news| other.heed(news));
         }
@@ -303,7 +346,7 @@ mod tests {
         };
         pods.tell_container(&pod, Some("setup"), at(5));
         assert_eq!(asked(&pods), ["-"; 6], "nobody has the address");
-        pods.tell(address, PodName::clone(&pod));
+        pods.tell(address, PodName::clone(&pod), Timestamp::EPOCH);
         assert_eq!(asked(&pods), ["-", "setup", "setup", "setup", "setup", "setup"]);
         pods.tell_container(&pod, Some("app"), at(25));
         assert_eq!(asked(&pods), ["-", "setup", "setup", "setup", "setup", "app"]);
@@ -336,7 +379,7 @@ mod tests {
         for (namespace, name) in
             [("", ""), ("shop", "a\x1b[2J"), ("a b", "c"), ("", "\u{202e}"), ("", &"x".repeat(254))]
         {
-            pods.tell(address, PodName { namespace: namespace.into(), name: name.into() });
+            pods.tell(address, PodName { namespace: namespace.into(), name: name.into() }, Timestamp::EPOCH);
         }
         assert_eq!((pods.name(address), pods.refused()), (None, 5));
     }
@@ -348,13 +391,13 @@ mod tests {
         let pod = || PodName { namespace: String::new(), name: "x".into() };
         let most = MOST_ADDRESSES as u32;
         for number in 0..=most {
-            pods.tell(address(number), pod());
+            pods.tell(address(number), pod(), Timestamp::EPOCH);
         }
         assert_eq!((pods.refused(), pods.name(address(most))), (1, None));
         for number in 0..100 {
             pods.end(address(number), Timestamp::EPOCH);
         }
-        pods.tell(address(most), pod());
+        pods.tell(address(most), pod(), Timestamp::EPOCH);
         assert!(pods.name(address(most)).is_some());
         assert_eq!((pods.refused(), pods.name(address(0))), (1, None));
     }

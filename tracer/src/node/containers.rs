@@ -146,7 +146,7 @@ mod tests {
     fn told(looks: &[(u64, &[(&str, u64)])]) -> String {
         let pods = Pods::new();
         let address = std::net::IpAddr::from([10, 0, 0, 1]);
-        pods.tell(address, pod());
+        pods.tell(address, pod(), Timestamp::EPOCH);
         let mut asking = Asking::new(pods.clone());
         for (time, listed) in looks {
             let listed: Vec<_> = listed.iter().map(|(name, made)| container(name, *made)).collect();

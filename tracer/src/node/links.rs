@@ -2,15 +2,15 @@
 //!
 //! The kernel numbers the namespaces that a namespace knows of (`net_namespace.c`, "nsid"). A veth's other end is told
 //! by that number (IFLA_LINK_NETNSID), a namespace's number by its file (RTM_GETNSID), and its addresses can be asked
-//! for by the number (IFA_TARGET_NETNSID) without entering it. Interface indexes of one namespace are not used again;
-//! numbers and inodes are.
+//! for by the number (IFA_TARGET_NETNSID) without entering it. Numbers and inodes are used again at once, interface
+//! indexes where a plugin moves a veth from the pod to the node.
 
-use super::addresses;
-use crate::model::{PodName, Pods, Timestamp};
+use super::{addresses, town::Town};
+use crate::model::{PodName, Timestamp};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use rtnetlink::{
     Handle, MulticastGroup, new_connection, new_multicast_connection,
-    packet_core::{ErrorMessage, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
+    packet_core::{ErrorMessage, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
         address::{AddressAttribute, AddressMessage},
@@ -21,7 +21,7 @@ use rtnetlink::{
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io,
     net::IpAddr,
@@ -30,6 +30,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::sync::mpsc;
+
+/// How often the interfaces are listed again because some changed meanwhile: where they always do, what was listed last
+/// is taken.
+const MOST_LISTINGS: usize = 4;
 
 /// A namespace that capture watches.
 #[derive(Clone, Debug)]
@@ -48,8 +52,35 @@ impl Watched {
     }
 }
 
-/// The interfaces of a watched namespace that lead to others: their indexes, by the other's number.
-pub(super) type Peers = BTreeMap<i32, BTreeSet<u32>>;
+/// An interface. Its index alone is not enough: see above.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Link {
+    pub(super) index: u32,
+    name: String,
+    mac: Vec<u8>,
+}
+
+impl Link {
+    #[cfg(test)]
+    pub(super) fn made_up(index: u32, name: &str) -> Self {
+        Self { index, name: name.into(), mac: name.into() }
+    }
+
+    fn of(message: &LinkMessage) -> Self {
+        let mut link = Self { index: message.header.index, name: String::new(), mac: Vec::new() };
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name.clone_from(name),
+                LinkAttribute::Address(mac) => link.mac.clone_from(mac),
+                _ => {}
+            }
+        }
+        link
+    }
+}
+
+/// The interfaces of a watched namespace that lead to others, by the other's number.
+pub(super) type Peers = BTreeMap<i32, BTreeSet<Link>>;
 
 /// Moves the calling thread into a watched namespace.
 pub(super) fn enter(watched: &Watched) -> io::Result<()> {
@@ -59,50 +90,38 @@ pub(super) fn enter(watched: &Watched) -> io::Result<()> {
     Ok(())
 }
 
-/// What happened to the interfaces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum News {
-    /// One came, changed, or news were lost: list them.
-    Changed,
-    /// The one of this index is gone.
-    Gone(u32),
-}
-
-impl News {
-    fn of(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Self> {
-        match payload {
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
-                // Bridges tell of their ports leaving in messages of the family AF_BRIDGE.
-                (link.header.interface_family == AddressFamily::Unspec)
-                    .then_some(Self::Gone(link.header.index))
-            }
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(_)) | NetlinkPayload::Overrun(_) => {
-                Some(Self::Changed)
-            }
-            _ => None,
-        }
-    }
-}
-
-/// The addresses behind interfaces that are their neighbour's only one, by watched namespace and index.
-pub(super) type Tenants = Arc<Mutex<HashMap<(usize, u32), BTreeSet<IpAddr>>>>;
-
 /// Hears the kernel's news of watched namespaces' interfaces.
 #[derive(Clone)]
 pub(super) struct Listener {
-    pub(super) tell: mpsc::Sender<Told>,
-    pub(super) pods: Pods,
-    pub(super) tenants: Tenants,
+    /// Has room for one: it is worth a look.
+    pub(super) tell: mpsc::Sender<()>,
+    pub(super) town: Arc<Mutex<Town>>,
     pub(super) now: fn() -> Timestamp,
 }
 
 impl Listener {
-    /// Says at once that who was behind an interface is gone: the address may be used again before the next look at the
-    /// node is over.
-    fn gone(&self, place: usize, index: u32, time: Timestamp) {
-        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
-        for address in tenants.remove(&(place, index)).into_iter().flatten() {
-            self.pods.end(address, time);
+    /// Takes news at once: the address of one who is gone may be used again before the next look at the node is over.
+    fn hear(&self, watched: usize, payload: &NetlinkPayload<RouteNetlinkMessage>, time: Timestamp) {
+        let mut town = self.town.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_worth_a_look = match payload {
+            // Bridges tell of their ports in messages of the family AF_BRIDGE.
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
+                link.header.interface_family == AddressFamily::Unspec
+                    && town.gone(watched, &Link::of(link), time)
+            }
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
+                town.came(watched, link.header.index, time);
+                true
+            }
+            NetlinkPayload::Overrun(_) => {
+                town.lost_news();
+                true
+            }
+            _ => false,
+        };
+        if is_worth_a_look {
+            // Where there is no room, one is about to begin.
+            let _ = self.tell.try_send(());
         }
     }
 }
@@ -122,13 +141,7 @@ pub(super) fn listen(watched: Watched, place: usize, listener: Listener) -> io::
                 };
                 let time = (listener.now)();
                 let Some((message, _)) = message else { return Ok(()) };
-                let Some(news) = News::of(message.payload) else { continue };
-                if let News::Gone(index) = news {
-                    listener.gone(place, index, time);
-                }
-                if listener.tell.send((place, news, time)).await.is_err() {
-                    return Ok(());
-                }
+                listener.hear(place, &message.payload, time);
             }
         })
     };
@@ -138,9 +151,6 @@ pub(super) fn listen(watched: Watched, place: usize, listener: Listener) -> io::
     })?;
     Ok(())
 }
-
-/// News with the watched namespace they are of, and when they came.
-pub(super) type Told = (usize, News, Timestamp);
 
 /// A connection to the kernel from inside a watched namespace.
 pub(super) struct Links {
@@ -160,19 +170,42 @@ impl Links {
 
     /// Lists the interfaces whose other end is in another namespace.
     pub(super) async fn peers(&self) -> Result<Peers, rtnetlink::Error> {
-        let links: Vec<LinkMessage> = self.handle.link().get().execute().try_collect().await?;
         let mut peers = Peers::new();
-        for link in &links {
+        for link in self.links().await? {
             let number = link.attributes.iter().find_map(|attribute| match attribute {
                 // The kernel tells -1 where it may not tell.
                 LinkAttribute::LinkNetNsId(number) if *number >= 0 => Some(*number),
                 _ => None,
             });
             if let Some(number) = number {
-                peers.entry(number).or_default().insert(link.header.index);
+                peers.entry(number).or_default().insert(Link::of(&link));
             }
         }
         Ok(peers)
+    }
+
+    /// Every interface. The kernel lists them in several answers and says where some changed in between: then once more.
+    async fn links(&self) -> Result<Vec<LinkMessage>, rtnetlink::Error> {
+        let mut links = Vec::new();
+        for _ in 0..MOST_LISTINGS {
+            links.clear();
+            let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetLink(LinkMessage::default()));
+            request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+            let mut answers = self.handle.clone().request(request)?;
+            let mut is_torn = false;
+            while let Some(answer) = answers.next().await {
+                is_torn |= answer.header.flags & NLM_F_DUMP_INTR != 0;
+                match answer.payload {
+                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => links.push(link),
+                    NetlinkPayload::Error(error) => return Err(rtnetlink::Error::NetlinkError(error)),
+                    _ => {}
+                }
+            }
+            if !is_torn {
+                break;
+            }
+        }
+        Ok(links)
     }
 
     /// The number of a namespace, where it has one here.

@@ -35,6 +35,7 @@ mod roots;
 mod rules;
 mod runtimes;
 mod services;
+mod town;
 mod watch;
 
 pub use blind::blind_spots;

@@ -28,6 +28,9 @@ const CGROUP_MAX: u64 = 64 << 10;
 pub(super) enum Naming {
     /// This one.
     Named(PodName),
+    /// This one, by a process that need not be its own: no sandbox and no result of CNI say so. While a pod is made, a
+    /// plugin in there may be another pod's.
+    Guessed(PodName),
     /// Sources disagree.
     Ambiguous,
     /// No source says anything.
@@ -40,12 +43,12 @@ impl Naming {
     #[must_use]
     pub(super) fn name(&self) -> Option<&PodName> {
         match self {
-            Self::Named(name) => Some(name),
+            Self::Named(name) | Self::Guessed(name) => Some(name),
             Self::Ambiguous | Self::Unknown => None,
         }
     }
 
-    /// Whether it is a Kubernetes pod: then there is nothing better to learn.
+    /// Whether it is a Kubernetes pod.
     #[must_use]
     pub(super) fn is_pod(&self) -> bool {
         self.name().is_some_and(|name| !name.namespace.is_empty())
@@ -79,6 +82,19 @@ impl Look {
     #[must_use]
     pub(super) fn is_whole(&self, inode: u64) -> bool {
         self.processes.are_all(inode)
+    }
+
+    /// Whether a container of this pod was made lately: its first process may still be coming.
+    #[must_use]
+    pub(super) fn has_young(&self, pod: &PodName, now: Timestamp) -> bool {
+        self.containers.get(pod).into_iter().flatten().any(|container| container.is_young(now))
+    }
+
+    /// When the last container of a pod was made, if that was lately.
+    #[must_use]
+    pub(super) fn newest(&self, now: Timestamp) -> Option<Timestamp> {
+        let young = self.containers.values().flatten().filter(|container| container.is_young(now));
+        young.filter_map(|container| container.made).max()
     }
 }
 
@@ -130,8 +146,10 @@ impl Namer {
         ]
         .into_iter()
         .find(|pods| !pods.is_empty());
+        let has_sandbox = containers.iter().any(|(_, container)| container.sandbox);
         match (by_container.as_deref(), look.cni.get(&inode)) {
-            (Some([pod]), None) => Naming::Named((*pod).clone()),
+            (Some([pod]), None) if has_sandbox || pod.namespace.is_empty() => Naming::Named((*pod).clone()),
+            (Some([pod]), None) => Naming::Guessed((*pod).clone()),
             (Some([pod]), Some(cni)) if *pod == cni || pod.namespace.is_empty() => Naming::Named(cni.clone()),
             (None, Some(cni)) => Naming::Named(cni.clone()),
             (Some(_), _) => Naming::Ambiguous,

@@ -1,7 +1,14 @@
 //! What a container's resolver reads: its resolv.conf, its environment, and which libc it is linked with.
 
-use super::roots::{Roots, read_in_root_of, read_made};
-use crate::model::{Libc, Resolver};
+use super::{
+    naming::{Look, Namer},
+    processes::netns_of,
+    roots::{Roots, read_in_root_of, read_made},
+    runtimes::Container,
+    town::{RESYNC, Resident},
+};
+use crate::model::{Libc, Resolver, Timestamp};
+use std::{collections::HashMap, sync::mpsc};
 
 /// A resolv.conf is a page of text.
 const RESOLV_CONF_MAX: u64 = 64 << 10;
@@ -12,9 +19,77 @@ const MAPS_MAX: u64 = 4 << 20;
 /// A line a socket.
 const SOCKETS_MAX: u64 = 1 << 20;
 
+/// Tells the resolvers of containers, each as it is found or changes.
+pub(super) struct Resolvers {
+    roots: Roots,
+    to: mpsc::SyncSender<Resolver>,
+    /// By pod and container.
+    told: HashMap<(String, String), Resolver>,
+}
+
+impl Resolvers {
+    /// Tells `to`.
+    #[must_use]
+    pub(super) fn new(roots: Roots, to: mpsc::SyncSender<Resolver>) -> Self {
+        Self { roots, to, told: HashMap::new() }
+    }
+
+    /// Reads how the containers of neighbours resolve: where the neighbour or one of its containers is young at each look,
+    /// of all now and then.
+    pub(super) fn tell(
+        &mut self,
+        neighbours: &[Resident],
+        (namer, look): (&mut Namer, &Look),
+        all: bool,
+        now: Timestamp,
+    ) {
+        let mut seen = HashMap::new();
+        for neighbour in neighbours {
+            let is_young = now.since(neighbour.born) < RESYNC || look.has_young(&neighbour.name, now);
+            if all || is_young {
+                let resolvers = self.of(neighbour, namer.containers(neighbour.inode, look));
+                seen.extend(resolvers.into_iter().map(|it| ((it.pod.to_string(), it.container.clone()), it)));
+            }
+        }
+        for (key, resolver) in &seen {
+            // What finds no room now is told at the next look.
+            if self.told.get(key) != Some(resolver) && self.to.try_send(resolver.clone()).is_ok() {
+                self.told.insert(key.clone(), resolver.clone());
+            }
+        }
+        if all {
+            self.told.retain(|key, _| seen.contains_key(key));
+        }
+    }
+
+    /// Those of one neighbour's containers.
+    fn of(&self, neighbour: &Resident, mut containers: Vec<(u32, Container)>) -> Vec<Resolver> {
+        // What another pod does in there, it does by that one's files.
+        containers
+            .retain(|(_, container)| container.pod.namespace.is_empty() || container.pod == neighbour.name);
+        // A sandbox resolves nothing; where there is nothing else, it has its pod's file.
+        if containers.iter().any(|(_, container)| !container.sandbox) {
+            containers.retain(|(_, container)| !container.sandbox);
+        }
+        let read = |(pid, container): (u32, Container)| {
+            let read = of_process(&self.roots, pid)?;
+            // The number may be another process's by now.
+            netns_of(&self.roots, pid).ok().filter(|inode| *inode == neighbour.inode)?;
+            let addresses = neighbour.addresses.clone();
+            Some(Resolver { pod: container.pod, container: container.name, addresses, ..read })
+        };
+        let mut resolvers: Vec<Resolver> = containers.into_iter().filter_map(read).collect();
+        let agree = resolvers.windows(2).all(|two| two[0].text() == two[1].text());
+        for resolver in &mut resolvers {
+            resolver.agrees = agree;
+        }
+        resolvers
+    }
+}
+
 /// Reads it by one of the container's processes; who and where it is, is still to be filled in. `None` where it has no
 /// resolv.conf that can be read.
-pub(super) fn of_process(roots: &Roots, pid: u32) -> Option<Resolver> {
+fn of_process(roots: &Roots, pid: u32) -> Option<Resolver> {
     let process = roots.proc(&pid.to_string());
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     let resolv_conf = text(read_in_root_of(&process, "/etc/resolv.conf", RESOLV_CONF_MAX).ok()?);

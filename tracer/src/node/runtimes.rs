@@ -43,6 +43,9 @@ const CONTAINERS_MAX: usize = 16_384;
 /// A bundle's directory of this age has its file, or will have none.
 const BEING_WRITTEN: Duration = Duration::from_secs(3);
 
+/// A container's first process is mostly there by then.
+const YOUNG: Duration = Duration::from_secs(3);
+
 /// Whose a container is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Container {
@@ -52,8 +55,17 @@ pub(super) struct Container {
     pub(super) name: String,
     /// It owns the pod's network namespace: the sandbox ("pause").
     pub(super) sandbox: bool,
-    /// When its bundle was written: before its first process started. `None` where a runtime writes it again later.
+    /// When its bundle was written, or where a runtime writes it again later, when it says that it was made: before its
+    /// first process started. `None` where nothing says so.
     pub(super) made: Option<Timestamp>,
+}
+
+impl Container {
+    /// Whether it was made lately.
+    #[must_use]
+    pub(super) fn is_young(&self, now: Timestamp) -> bool {
+        self.made.is_some_and(|made| now.since(made) < YOUNG)
+    }
 }
 
 /// Containers by their id, as the runtimes' files have them. What was read is remembered while it is asked for.
@@ -270,6 +282,8 @@ fn of_docker(config: &[u8], host: Option<&[u8]>) -> Option<Container> {
     struct Docker {
         name: String,
         config: Config,
+        #[serde(default)]
+        created: String,
     }
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -282,18 +296,19 @@ fn of_docker(config: &[u8], host: Option<&[u8]>) -> Option<Container> {
     struct Host {
         network_mode: String,
     }
-    let Docker { name, config } = serde_json::from_slice(config).ok()?;
+    let Docker { name, config, created } = serde_json::from_slice(config).ok()?;
     let labels = config.labels.unwrap_or_default();
     if let (Some(namespace), Some(pod_name)) =
         (labels.get("io.kubernetes.pod.namespace"), labels.get("io.kubernetes.pod.name"))
     {
         let sandbox = labels.get("io.kubernetes.docker.type").is_some_and(|kind| kind == "podsandbox");
         let name = labels.get("io.kubernetes.container.name").filter(|name| !sandbox && is_name(name));
+        let made = || u64::try_from(created.parse::<jiff::Timestamp>().ok()?.as_nanosecond()).ok();
         return Some(Container {
             pod: pod(namespace, pod_name)?,
             name: name.cloned().unwrap_or_default(),
             sandbox,
-            made: None,
+            made: made().map(Timestamp::from_nanos),
         });
     }
     // One that joined another's namespace says nothing about whose that is.

@@ -8,25 +8,24 @@
 use super::{
     addresses,
     arrivals::{Arrivals, Waiting},
-    census::{Census, Claim, Nearness},
     containers::Asking,
-    links::{self, Links, Listener, News, Peers, Tenants, Told, Watched},
-    naming::{Look, Namer, Naming},
+    links::{self, Links, Listener, Watched},
+    naming::{Look, Namer},
     processes::netns_of,
-    resolvers,
+    resolvers::Resolvers,
     roots::{Roots, read_made},
-    runtimes::Container,
+    town::{Key, RESYNC, SOON, Town, soon},
 };
-use crate::model::{PodName, Pods, Resolver, Timestamp};
+use crate::model::{Pods, Resolver, Timestamp};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::BTreeSet,
     fs::File,
     io,
     net::IpAddr,
     os::fd::AsFd as _,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -35,16 +34,10 @@ use std::{
 };
 use tokio::{sync::Notify, time};
 
+pub use super::town::{Counts, Inside};
+
 /// News that come together are one look.
 const TOGETHER: Duration = Duration::from_millis(30);
-/// News that wait to be heeded; more wait in the kernel.
-const NEWS_WAITING: usize = 4_096;
-/// How often everything is looked at anew.
-const RESYNC: Duration = Duration::from_secs(5);
-/// The least time between two looks at what is still coming.
-const SOON: Duration = Duration::from_millis(50);
-/// A namespace's addresses are still being set while it is younger than this.
-const YOUNG: Duration = Duration::from_secs(3);
 /// How long the start waits for the first look.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// `/proc/PID/net/fib_trie` of a pod has a few dozen lines; a router's may be large.
@@ -64,30 +57,6 @@ pub struct Settings {
     pub note: Box<dyn Fn(&str) + Send>,
     /// The wall clock.
     pub now: fn() -> Timestamp,
-}
-
-/// How those are known that watched interfaces lead to, as of the last look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Kubernetes pods by their name.
-    pub pods: usize,
-    /// Others by a name: containers of no pod, named network namespaces.
-    pub others: usize,
-    /// Those that two sources name differently: shown by address.
-    pub ambiguous: usize,
-    /// Those that no source names: shown by address.
-    pub unknown: usize,
-}
-
-/// The network namespace of one whom a watched interface leads to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Inside {
-    /// Its inode number.
-    pub inode: u64,
-    /// A file that refers to it.
-    pub path: PathBuf,
-    /// The first of its addresses, where it has one yet.
-    pub address: Option<IpAddr>,
 }
 
 /// A handle on those of the last look.
@@ -178,49 +147,24 @@ fn run(settings: Settings, shown: Shown, stop: &Stop, looked: &mpsc::Sender<()>)
     });
 }
 
-/// What an interface of a watched namespace leads to.
-#[derive(Debug, Default)]
-struct Neighbour {
-    links: BTreeSet<u32>,
-    naming: Naming,
-    addresses: BTreeSet<IpAddr>,
-    inode: u64,
-    /// A file that refers to its namespace, as it was when it was found.
-    path: PathBuf,
-    born: Timestamp,
-}
-
-/// A pod that no watched interface leads to.
-struct Elsewhere {
-    inode: u64,
-    naming: Naming,
-    addresses: BTreeSet<IpAddr>,
-}
-
-/// A neighbour's key: which watched namespace, and its number there.
-type Key = (usize, i32);
-
 struct Watcher {
     settings: Settings,
     counts: Arc<Mutex<Counts>>,
     neighbourhood: Neighbourhood,
+    town: Arc<Mutex<Town>>,
     links: Vec<Links>,
-    news: tokio::sync::mpsc::Receiver<Told>,
-    tenants: Tenants,
+    news: tokio::sync::mpsc::Receiver<()>,
     namer: Namer,
-    census: Census,
     asking: Asking,
+    resolvers: Resolvers,
     /// Tells of containers that come and go; `None` where nothing can.
     arrivals: Option<Waiting>,
     /// A container came or went, or is just coming.
     arrived: bool,
-    neighbours: HashMap<Key, Neighbour>,
-    elsewhere: Vec<Elsewhere>,
-    /// The resolvers told, by pod and container.
-    told: HashMap<(String, String), Resolver>,
+    /// When the last container came whose first process may still be coming.
+    newest: Option<Timestamp>,
     /// Inodes of the watched namespaces and of the node's own: nobody's.
     besides: Vec<u64>,
-    own: Vec<BTreeSet<IpAddr>>,
     looked_at_all: Timestamp,
     noted_blind: bool,
 }
@@ -232,10 +176,10 @@ impl Watcher {
         besides.extend(netns_of(&settings.roots, 1));
         besides.extend(netns_of(&Roots::at("/"), std::process::id()));
         let mut links = Vec::new();
-        let (tell, news) = tokio::sync::mpsc::channel(NEWS_WAITING);
-        let tenants = Tenants::default();
-        let listener =
-            Listener { tell, pods: settings.pods.clone(), tenants: Arc::clone(&tenants), now: settings.now };
+        let (tell, news) = tokio::sync::mpsc::channel(1);
+        let own = settings.watched.iter().map(Watched::as_pod);
+        let town = Arc::new(Mutex::new(Town::new(settings.pods.clone(), own, (settings.now)())));
+        let listener = Listener { tell, town: Arc::clone(&town), now: settings.now };
         for (place, watched) in settings.watched.iter().enumerate() {
             // Listening comes first: what is listed then may change, and that is told.
             let listening = links::listen(watched.clone(), place, listener.clone());
@@ -267,21 +211,18 @@ impl Watcher {
         Some(Self {
             namer,
             asking: Asking::new(settings.pods.clone()),
+            resolvers: Resolvers::new(settings.roots.clone(), settings.resolvers.clone()),
             arrivals,
             arrived: false,
-            census: Census::new(settings.pods.clone()),
-            neighbours: HashMap::new(),
-            elsewhere: Vec::new(),
-            told: HashMap::new(),
-            own: vec![BTreeSet::new(); links.len()],
+            newest: None,
             looked_at_all: Timestamp::EPOCH,
             noted_blind: false,
             besides,
             counts,
             neighbourhood,
+            town,
             links,
             news,
-            tenants,
             settings,
         })
     }
@@ -293,187 +234,96 @@ impl Watcher {
         while !stop.wanted.load(Ordering::Relaxed) {
             let pause = self.pause();
             tokio::select! {
-                Some(told) = self.news.recv() => {
-                    let mut changed = self.heed(told);
-                    if changed {
-                        time::sleep(TOGETHER).await;
-                    }
-                    changed |= self.heed_waiting();
-                    if changed {
-                        self.look().await;
-                    }
-                }
+                Some(()) = self.news.recv() => time::sleep(TOGETHER).await,
                 () = changed(self.arrivals.as_ref()) => {
                     time::sleep(TOGETHER).await;
                     self.arrived = true;
-                    self.heed_waiting();
-                    self.look().await;
                 }
-                () = time::sleep(pause) => self.look().await,
+                () = time::sleep(pause) => {}
                 () = stop.notify.notified() => break,
             }
+            self.look().await;
         }
     }
 
-    /// Takes the news that have come meanwhile; whether there is something to look at.
-    fn heed_waiting(&mut self) -> bool {
-        let mut changed = false;
-        while let Ok(told) = self.news.try_recv() {
-            changed |= self.heed(told);
-        }
-        changed
+    fn town(&self) -> MutexGuard<'_, Town> {
+        self.town.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn heed(&mut self, (watched, news, time): Told) -> bool {
-        match news {
-            News::Gone(index) => self.gone(watched, index, time),
-            News::Changed => return true,
-        }
-        false
-    }
-
-    /// Until the next look: the youngest that has no name yet is looked for soon.
+    /// Until the next look.
     fn pause(&self) -> Duration {
         if self.arrived {
             return SOON;
         }
         let now = (self.settings.now)();
-        let nameless =
-            |neighbour: &&Neighbour| neighbour.naming.name().is_none() || neighbour.addresses.is_empty();
-        let youngest =
-            self.neighbours.values().filter(nameless).map(|neighbour| now.since(neighbour.born)).min();
-        youngest.map_or(RESYNC, |age| (age / 4).clamp(SOON, RESYNC))
-    }
-
-    /// An interface is gone, and with its last one the neighbour.
-    fn gone(&mut self, watched: usize, index: u32, now: Timestamp) {
-        let (census, elsewhere) = (&mut self.census, &mut self.elsewhere);
-        self.neighbours.retain(|key, neighbour| {
-            let was_last = key.0 == watched && neighbour.links.remove(&index) && neighbour.links.is_empty();
-            if was_last {
-                census.gone(&neighbour.addresses, now);
-                elsewhere.retain(|pod| pod.addresses.is_disjoint(&neighbour.addresses));
-            }
-            !was_last
-        });
+        let pause = self.town().pause(now);
+        self.newest.map_or(pause, |came| pause.min(soon(now.since(came))))
     }
 
     async fn look(&mut self) {
         let now = (self.settings.now)();
+        // What is told from here on is for the next look.
+        let _ = self.news.try_recv();
         let all = now.since(self.looked_at_all) >= RESYNC;
         if all {
             self.looked_at_all = now;
         }
-        self.meet_all(now).await;
-        let nameless =
-            |neighbour: &Neighbour| neighbour.naming.name().is_none() || all && !neighbour.naming.is_pod();
-        let wanted = all || self.arrived || self.neighbours.values().any(nameless);
-        let look = wanted.then(|| self.namer.look(&self.besides, now));
+        self.meet_all().await;
+        let look = self.wants_files(all, now).then(|| self.namer.look(&self.besides, now));
         if let Some(look) = &look {
-            self.name(look, nameless).await;
+            self.town().inhabited(look);
+            self.name(look, all, now).await;
             if all {
                 self.look_elsewhere(look);
             } else {
-                self.forget_elsewhere(look);
+                self.town().forget_elsewhere(look);
             }
-            self.look_into_pods(look, all, now);
+            self.arrived = look.growing;
+            self.newest = look.newest(now);
+            let pods = self.town().pods();
+            self.asking.look(&pods, (&mut self.namer, look), all, now);
         }
         self.ask_addresses(all, now).await;
         // What was learnt under a number is of who has it still: an interface that was there before and is there now
         // led to the same neighbour all the while.
-        self.heed_waiting();
-        self.meet_all((self.settings.now)()).await;
+        self.meet_all().await;
         if let Some(look) = &look {
-            self.tell_resolvers(look, all, now);
+            let residents = self.town().residents();
+            self.resolvers.tell(&residents, (&mut self.namer, look), all, now);
         }
-        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = self.count();
-        *self.neighbourhood.0.lock().unwrap_or_else(PoisonError::into_inner) = self.inside();
-        let own = self
-            .settings
-            .watched
-            .iter()
-            .zip(&self.own)
-            .map(|(watched, addresses)| (watched.as_pod(), addresses));
-        let own: Vec<_> = own.collect();
-        let attached = self.neighbours.values().map(|neighbour| Claim {
-            name: neighbour.naming.name(),
-            addresses: &neighbour.addresses,
-            nearness: Nearness::Attached,
-        });
-        let node = own.iter().map(|(name, addresses)| Claim {
-            name: Some(name),
-            addresses,
-            nearness: Nearness::Node,
-        });
-        let elsewhere = self.elsewhere.iter().map(|pod| Claim {
-            name: pod.naming.name(),
-            addresses: &pod.addresses,
-            nearness: Nearness::Elsewhere,
-        });
-        self.census.take(attached.chain(node).chain(elsewhere), (self.settings.now)());
-        let only_one = |(key, neighbour): (&Key, &Neighbour)| {
-            let index = neighbour.links.first().filter(|_| neighbour.links.len() == 1)?;
-            Some(((key.0, *index), neighbour.addresses.clone()))
-        };
-        let tenants = self.neighbours.iter().filter_map(only_one).collect();
-        *self.tenants.lock().unwrap_or_else(PoisonError::into_inner) = tenants;
+        let mut town = self.town();
+        town.tell(all, (self.settings.now)());
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = town.count();
+        *self.neighbourhood.0.lock().unwrap_or_else(PoisonError::into_inner) = town.inside();
     }
 
-    fn inside(&self) -> Vec<Inside> {
-        let found = self.neighbours.values().filter(|neighbour| neighbour.inode != 0);
-        let inside = |neighbour: &Neighbour| Inside {
-            inode: neighbour.inode,
-            path: neighbour.path.clone(),
-            address: neighbour.addresses.first().copied(),
-        };
-        found.map(inside).collect()
+    /// Whether processes and the runtimes' files are to be looked at.
+    fn wants_files(&self, all: bool, now: Timestamp) -> bool {
+        let town = self.town();
+        let is_unsettled = town.neighbours().any(|(_, neighbour)| neighbour.is_unsettled(all, now));
+        all || self.arrived || self.newest.is_some() || is_unsettled || town.is_contested()
     }
 
-    fn count(&self) -> Counts {
-        let mut counts = Counts::default();
-        for neighbour in self.neighbours.values() {
-            match &neighbour.naming {
-                Naming::Named(name) if !name.namespace.is_empty() => counts.pods += 1,
-                Naming::Named(_) => counts.others += 1,
-                Naming::Ambiguous => counts.ambiguous += 1,
-                Naming::Unknown => counts.unknown += 1,
-            }
-        }
-        counts
-    }
-
-    async fn meet_all(&mut self, now: Timestamp) {
+    async fn meet_all(&mut self) {
         for watched in 0..self.links.len() {
+            let asked = (self.settings.now)();
             match self.links[watched].peers().await {
-                Ok(peers) => self.meet(watched, peers, now),
+                Ok(peers) => self.town().meet(watched, peers, asked),
                 Err(error) => (self.settings.note)(&format!("cannot list the interfaces of pods: {error}")),
             }
         }
     }
 
-    /// Compares the interfaces with those known. An index is not used again, so a neighbour with another interface is
-    /// another neighbour, even where it has the number of one that is gone.
-    fn meet(&mut self, watched: usize, peers: Peers, now: Timestamp) {
-        self.neighbours.retain(|key, neighbour| {
-            key.0 != watched || peers.get(&key.1).is_some_and(|links| !links.is_disjoint(&neighbour.links))
-        });
-        for (number, links) in peers {
-            let neighbour = self
-                .neighbours
-                .entry((watched, number))
-                .or_insert_with(|| Neighbour { born: now, ..Neighbour::default() });
-            neighbour.links = links;
+    /// Finds the namespaces of neighbours whose name is not settled, and names them.
+    async fn name(&mut self, look: &Look, all: bool, now: Timestamp) {
+        let (mut settled, mut unsettled) = (BTreeSet::new(), BTreeSet::new());
+        for (key, neighbour) in self.town().neighbours() {
+            if neighbour.is_unsettled(all, now) {
+                unsettled.insert(key);
+            } else {
+                settled.insert(neighbour.inode);
+            }
         }
-    }
-
-    /// Finds the namespaces of nameless neighbours, and names them.
-    async fn name(&mut self, look: &Look, nameless: impl Fn(&Neighbour) -> bool) {
-        let settled: BTreeSet<u64> = self
-            .neighbours
-            .values()
-            .filter(|neighbour| !nameless(neighbour))
-            .map(|neighbour| neighbour.inode)
-            .collect();
         let mut opened = 0_u64;
         let candidates: BTreeSet<u64> =
             look.processes.namespaces().chain(look.named.keys().copied()).collect();
@@ -482,16 +332,14 @@ impl Watcher {
             opened += 1;
             for watched in 0..self.links.len() {
                 let Some(number) = self.links[watched].number_of(file.as_fd()).await else { continue };
-                if let Some(neighbour) = self.neighbours.get_mut(&(watched, number))
-                    && nameless(neighbour)
-                {
-                    neighbour.inode = inode;
-                    neighbour.path.clone_from(&path);
-                    neighbour.naming = self.namer.name(inode, look);
+                let key: Key = (watched, number);
+                if unsettled.contains(&key) {
+                    let naming = self.namer.name(inode, look);
+                    self.town().found(key, inode, &path, naming);
                 }
             }
         }
-        let blind = opened == 0 && settled.is_empty() && !self.neighbours.is_empty();
+        let blind = opened == 0 && settled.is_empty() && !unsettled.is_empty();
         if blind && !self.noted_blind {
             self.noted_blind = true;
             (self.settings.note)(why_blind(look));
@@ -512,102 +360,41 @@ impl Watcher {
 
     /// Asks for the addresses of those whose addresses may have changed.
     async fn ask_addresses(&mut self, all: bool, now: Timestamp) {
-        for (&(watched, number), neighbour) in &mut self.neighbours {
-            let young = now.since(neighbour.born) < YOUNG;
-            if (all || young || neighbour.addresses.is_empty())
-                && let Ok(addresses) = self.links[watched].addresses(Some(number)).await
-            {
-                neighbour.addresses = addresses;
+        let keys = self.town().to_be_asked(all, now);
+        for (watched, number) in keys {
+            let asked = (self.settings.now)();
+            if let Ok(addresses) = self.links[watched].addresses(Some(number)).await {
+                self.town().addressed((watched, number), addresses, asked);
             }
         }
-        if all {
-            for (links, own) in self.links.iter().zip(&mut self.own) {
-                if let Ok(addresses) = links.addresses(None).await {
-                    *own = addresses;
-                }
+        for watched in (0..self.links.len()).filter(|_| all) {
+            if let Ok(addresses) = self.links[watched].addresses(None).await {
+                self.town().own(watched, addresses);
             }
         }
-    }
-
-    /// The namespaces that watched interfaces lead to.
-    fn attached(&self) -> BTreeSet<u64> {
-        self.neighbours.values().map(|neighbour| neighbour.inode).collect()
     }
 
     /// Pods that no watched interface leads to.
     fn look_elsewhere(&mut self, look: &Look) {
-        self.elsewhere.clear();
-        let attached = self.attached();
+        let attached = self.town().attached();
+        let mut found = Vec::new();
         for inode in look.processes.namespaces().filter(|inode| !attached.contains(inode)) {
             let naming = self.namer.name(inode, look);
-            if !naming.is_pod() {
-                continue;
+            if naming.is_pod() {
+                found.push((inode, naming, self.addresses_inside(inode, look)));
             }
-            let of_process = look.processes.of(inode).iter().find_map(|&pid| {
-                let addresses = self.addresses_of_process(pid);
-                // The number may be another process's by now.
-                netns_of(&self.settings.roots, pid).is_ok_and(|now| now == inode).then_some(addresses)
-            });
-            self.elsewhere.push(Elsewhere { inode, naming, addresses: of_process.unwrap_or_default() });
         }
+        self.town().elsewhere(found);
     }
 
-    /// Leaves out whom an interface leads to by now (a pod that was being made at the last look at all) and who is gone:
-    /// another may have the address before the next such look.
-    fn forget_elsewhere(&mut self, look: &Look) {
-        let attached = self.attached();
-        let there: BTreeSet<u64> = look.processes.namespaces().collect();
-        self.elsewhere.retain(|pod| !attached.contains(&pod.inode) && there.contains(&pod.inode));
-    }
-
-    /// Which containers of pods can ask.
-    fn look_into_pods(&mut self, look: &Look, all: bool, now: Timestamp) {
-        self.arrived = look.growing;
-        let attached = self.neighbours.values().map(|neighbour| (&neighbour.naming, neighbour.inode));
-        let elsewhere = self.elsewhere.iter().map(|pod| (&pod.naming, pod.inode));
-        let named = |(naming, inode): (&Naming, u64)| Some((naming.name()?.clone(), inode));
-        let pods: BTreeMap<PodName, u64> =
-            attached.chain(elsewhere).filter(|(naming, _)| naming.is_pod()).filter_map(named).collect();
-        self.asking.look(&pods, (&mut self.namer, look), all, now);
-    }
-
-    /// Reads how the containers of pods resolve: of young ones at each look, of all now and then.
-    fn tell_resolvers(&mut self, look: &Look, all: bool, now: Timestamp) {
-        let mut seen = HashMap::new();
-        for neighbour in self.neighbours.values() {
-            if !all && now.since(neighbour.born) >= RESYNC || neighbour.naming.name().is_none() {
-                continue;
-            }
-            let mut containers = self.namer.containers(neighbour.inode, look);
-            // A sandbox resolves nothing; where there is nothing else, it has its pod's file.
-            if containers.iter().any(|(_, container)| !container.sandbox) {
-                containers.retain(|(_, container)| !container.sandbox);
-            }
-            let read = |(pid, container): (u32, Container)| {
-                let read = resolvers::of_process(&self.settings.roots, pid)?;
-                // The number may be another process's by now.
-                netns_of(&self.settings.roots, pid).ok().filter(|inode| *inode == neighbour.inode)?;
-                let addresses = neighbour.addresses.iter().copied().collect();
-                Some(Resolver { pod: container.pod, container: container.name, addresses, ..read })
-            };
-            let mut resolvers: Vec<Resolver> = containers.into_iter().filter_map(read).collect();
-            let agree = resolvers.windows(2).all(|two| two[0].text() == two[1].text());
-            for resolver in &mut resolvers {
-                resolver.agrees = agree;
-            }
-            seen.extend(resolvers.into_iter().map(|it| ((it.pod.to_string(), it.container.clone()), it)));
-        }
-        for (key, resolver) in &seen {
-            // What finds no room now is told at the next look.
-            if self.told.get(key) != Some(resolver)
-                && self.settings.resolvers.try_send(resolver.clone()).is_ok()
-            {
-                self.told.insert(key.clone(), resolver.clone());
-            }
-        }
-        if all {
-            self.told.retain(|key, _| seen.contains_key(key));
-        }
+    /// The addresses of a namespace, by one of its processes.
+    fn addresses_inside(&self, inode: u64, look: &Look) -> BTreeSet<IpAddr> {
+        let of_process = |&pid: &u32| {
+            let addresses = self.addresses_of_process(pid);
+            // The number may be another process's by now.
+            netns_of(&self.settings.roots, pid).is_ok_and(|now| now == inode).then_some(addresses)
+        };
+        look.processes.of(inode).iter().find_map(of_process).unwrap_or_default()
     }
 
     fn addresses_of_process(&self, pid: u32) -> BTreeSet<IpAddr> {

@@ -1,8 +1,8 @@
 //! `dnspath check`: what capture finds out by trying, then what of the node bears on DNS.
 
 use super::{
+    beside::{namespaces, watch_node, watched},
     clock,
-    live::{namespaces, watch_node, watched},
     offline::CANNOT_PRINT,
 };
 use crate::{

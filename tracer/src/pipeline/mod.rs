@@ -1,5 +1,6 @@
 //! Source → wire → engine → sinks; the one place, with `cli`, that sees both I/O and pure code.
 
+mod beside;
 pub mod check;
 pub mod clock;
 mod clocks;

@@ -191,7 +191,7 @@ pub(super) fn heed(told: &Told, session: &mut Session, pods: &Pods, out: &mut im
     if let Some(at) = told.at {
         session.advance(at - IN_FLIGHT, out);
     }
-    if let News::Named(address, _) = told.news {
+    if let News::Named(address, ..) = told.news {
         out.resides(address, told.source);
     }
     pods.heed(&told.news);

@@ -247,6 +247,7 @@ impl Section {
         for said in comments.into_iter().filter(|_| own).filter_map(told::read) {
             match said {
                 Said::At(time) => at = Some(time),
+                Said::Since(since) => date(&mut all, &since),
                 Said::News(news) => all.extend(news),
             }
         }
@@ -294,7 +295,17 @@ fn named(address: IpAddr, name: &[u8], own: bool) -> Option<News> {
         _ if own => PodName { namespace: String::new(), name },
         _ => return None,
     };
-    Some(News::Named(address, Arc::new(pod)))
+    Some(News::Named(address, Arc::new(pod), Timestamp::EPOCH))
+}
+
+/// Says since when names are those of their addresses. Where somebody left some of a block's records out, nobody knows.
+fn date(all: &mut [News], since: &[(IpAddr, Timestamp)]) {
+    for (news, (of, time)) in all.iter_mut().zip(since) {
+        match news {
+            News::Named(address, _, since) if address == of => *since = *time,
+            _ => return,
+        }
+    }
 }
 
 /// An interface that the section described.

@@ -1,8 +1,9 @@
 //! What was learnt of the node, as comments of name-resolution blocks have it.
 //!
 //! Rule: whose address is whose is in the block's records. What has no record is in comments that a person reads:
-//! `dnspath: told at 1795176000.412000000` is where a session was told, between two frames; `dnspath: gone; 10.0.0.1 at
-//! 1795176000.400000000` are addresses whose owners were gone by then; and a container's resolver is
+//! `dnspath: told at 1795176000.412000000` is where a session was told, between two frames; `dnspath: since; 10.0.0.1 at
+//! 1795176000.300000000` is from when on the addresses of the records belong to whom they name, in their order;
+//! `dnspath: gone; 10.0.0.1 at 1795176000.400000000` are addresses whose owners were gone by then; and a container's resolver is
 //! `dnspath: resolver; namespace shop; pod web-1; container app; read at 1795176000.412000000; addresses 10.0.0.1;
 //! libc musl; agrees; resolv.conf nameserver 10.96.0.10\nsearch shop.svc.cluster.local\n`, with escapes for control
 //! characters, backslashes and semicolons. What cannot be seen is `dnspath: blind spot; found at 1795176000.412000000; what
@@ -21,6 +22,7 @@ use crate::model::{BlindSpot, Libc, News, PodName, Resolver, RuleCount, Service,
 use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr, sync::Arc};
 
 const TOLD_AT: &str = "told at ";
+const SINCE: &str = "since";
 const GONE: &str = "gone";
 const RESOLVER: &str = "resolver";
 const BLIND_SPOT: &str = "blind spot";
@@ -51,6 +53,8 @@ pub struct Told {
 pub(super) enum Said {
     /// When the session was told what is in this block.
     At(Timestamp),
+    /// From when on the addresses of its records belong to whom they name.
+    Since(Vec<(IpAddr, Timestamp)>),
     News(Vec<News>),
 }
 
@@ -61,12 +65,14 @@ pub(super) fn read(comment: &[u8]) -> Option<Said> {
         return Some(Said::At(time_of(time)?));
     }
     let mut parts = text.split(SEPARATOR);
+    let address_at = |part: &str| {
+        let (address, time) = part.split_once(AT)?;
+        Some((address.parse().ok()?, time_of(time)?))
+    };
     match parts.next()? {
+        SINCE => parts.map(address_at).collect::<Option<_>>().map(Said::Since),
         GONE => {
-            let gone = |part: &str| {
-                let (address, time) = part.split_once(AT)?;
-                Some(News::Gone(address.parse().ok()?, time_of(time)?))
-            };
+            let gone = |part| address_at(part).map(|(address, time)| News::Gone(address, time));
             parts.map(gone).collect::<Option<_>>().map(Said::News)
         }
         RESOLVER => resolver(parts).map(|news| Said::News(vec![news])),
@@ -83,9 +89,18 @@ pub(super) fn at(time: Timestamp) -> String {
     format!("{PREFIX}{TOLD_AT}{}", seconds(time))
 }
 
+/// The comment of owners in the block's records.
+pub(super) fn since(all: impl Iterator<Item = (IpAddr, Timestamp)>) -> String {
+    addresses_at(SINCE, all)
+}
+
 /// The comment of owners that were gone.
 pub(super) fn gone(all: impl Iterator<Item = (IpAddr, Timestamp)>) -> String {
-    let mut comment = format!("{PREFIX}{GONE}");
+    addresses_at(GONE, all)
+}
+
+fn addresses_at(what: &str, all: impl Iterator<Item = (IpAddr, Timestamp)>) -> String {
+    let mut comment = format!("{PREFIX}{what}");
     for (address, time) in all {
         // Writing to a string does not fail.
         let _ = write!(comment, "{SEPARATOR}{address}{AT}{}", seconds(time));
@@ -381,6 +396,7 @@ mod tests {
         let all = [("10.0.0.1".parse().unwrap(), at(1_000_000_001)), ("fd00::1".parse().unwrap(), at(0))];
         let news = all.map(|(address, time)| News::Gone(address, time)).to_vec();
         assert_eq!(read(gone(all.into_iter()).as_bytes()), Some(Said::News(news)));
+        assert_eq!(read(since(all.into_iter()).as_bytes()), Some(Said::Since(all.to_vec())));
     }
 
     #[test]
@@ -392,6 +408,7 @@ mod tests {
             b"dnspath: told at 99999999999.000000000",
             b"dnspath: gone; 10.0.0.1",
             b"dnspath: gone; x at 1.000000000",
+            b"dnspath: since; 10.0.0.1",
             b"dnspath: resolver; pod web",
             b"dnspath: resolver; read at 1.000000000; pod \\u{d800}",
             b"dnspath: resolver; read at 1.000000000; pod \\x41",

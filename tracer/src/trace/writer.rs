@@ -162,10 +162,13 @@ impl<W: Write> Writer<W> {
 
     /// One block of names or of owners gone; of anything else one each.
     fn news_alike(&mut self, at: Option<Timestamp>, news: &[News]) -> io::Result<()> {
-        let (mut records, mut gone) = (Vec::new(), Vec::new());
+        let (mut records, mut since, mut gone) = (Vec::new(), Vec::new(), Vec::new());
         for news in news {
             match news {
-                News::Named(address, pod) if !pod.name.is_empty() => records.push(record(*address, pod)),
+                News::Named(address, pod, time) if !pod.name.is_empty() => {
+                    records.push(record(*address, pod));
+                    since.push((*address, *time));
+                }
                 News::Named(..) => {}
                 News::Gone(address, time) => gone.push((*address, *time)),
                 News::Blind(spot, time) => {
@@ -188,7 +191,12 @@ impl<W: Write> Writer<W> {
                 }
             }
         }
-        let comment = (!gone.is_empty()).then(|| told::gone(gone.into_iter()));
+        let is_dated = since.iter().any(|(_, time)| *time != Timestamp::EPOCH);
+        let comment = if is_dated {
+            Some(told::since(since.into_iter()))
+        } else {
+            (!gone.is_empty()).then(|| told::gone(gone.into_iter()))
+        };
         if records.is_empty() && comment.is_none() {
             return Ok(());
         }

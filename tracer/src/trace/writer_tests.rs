@@ -92,7 +92,11 @@ fn samples() -> Vec<Sample> {
 fn pods(names: &[(&str, &str, &str)]) -> Pods {
     let pods = Pods::new();
     for (address, namespace, name) in names {
-        pods.tell(address.parse().unwrap(), PodName { namespace: (*namespace).into(), name: (*name).into() });
+        pods.tell(
+            address.parse().unwrap(),
+            PodName { namespace: (*namespace).into(), name: (*name).into() },
+            Timestamp::EPOCH,
+        );
     }
     pods
 }
@@ -151,7 +155,11 @@ fn recording(samples: &[Sample]) -> Vec<u8> {
         if number == 2 {
             let address = "10.0.0.1".parse().unwrap();
             pods.end(address, Timestamp::from_nanos(1_700_000_000_100_000_000));
-            pods.tell(address, PodName { namespace: "shop".into(), name: "web-2".into() });
+            pods.tell(
+                address,
+                PodName { namespace: "shop".into(), name: "web-2".into() },
+                Timestamp::from_nanos(1_700_000_000_200_000_000),
+            );
             let time = Timestamp::from_nanos(1_700_000_000_400_000_000);
             let pod = pods.name(address).unwrap();
             pods.tell_container(&pod, Some("app"), time);
@@ -384,8 +392,10 @@ fn hostile_strings_are_bounded_and_escaped() {
         ..Resolver::default()
     };
     let time = Timestamp::from_nanos(1);
-    let news =
-        [News::Named("10.0.0.1".parse().unwrap(), Arc::new(pod)), News::Resolver(Arc::new(resolver), time)];
+    let news = [
+        News::Named("10.0.0.1".parse().unwrap(), Arc::new(pod), time),
+        News::Resolver(Arc::new(resolver), time),
+    ];
     let sample =
         Sample { mark: Some((Fate::Dropped, 1, long.clone(), long)), vantage: 0, ..samples()[0].clone() };
     let mut writer = Writer::new(Vec::new(), &hostile).unwrap();

@@ -11,7 +11,7 @@ fn fixtures() -> std::path::PathBuf {
 /// A line as in `expected`.
 fn told(inode: u64, naming: &Naming) -> String {
     match naming {
-        Naming::Named(name) => format!("{inode} {name}\n"),
+        Naming::Named(name) | Naming::Guessed(name) => format!("{inode} {name}\n"),
         Naming::Ambiguous => format!("{inode} ?\n"),
         Naming::Unknown => format!("{inode} -\n"),
     }
@@ -46,6 +46,21 @@ fn containers_have_names_of_their_own() {
     let listed: Vec<_> =
         look.containers.values().flatten().map(|it| (it.name.as_str(), it.made.is_some())).collect();
     assert_eq!(listed, [("app", true); 2]);
+}
+
+/// Docker writes its file of a container again and again: what it says of the container's making stays.
+#[test]
+fn dockers_containers_have_the_time_they_were_made() {
+    let mut namer = Namer::new(Roots::at(fixtures().join("cri-dockerd")));
+    namer.follow(Arrivals::new().unwrap());
+    let look = namer.look(&[], Timestamp::EPOCH);
+    let made: Vec<_> = look.containers.values().flatten().map(|container| container.made).collect();
+    // 2026-11-20T12:00:00Z.
+    assert!(!made.is_empty());
+    assert!(
+        made.iter().all(|made| *made == Some(Timestamp::from_nanos(1_795_176_000_000_000_000))),
+        "{made:?}"
+    );
 }
 
 #[test]

@@ -205,7 +205,11 @@ fn a_failed_write_is_told_once_and_ends_the_printing() {
 fn pods_stand_for_their_addresses() {
     let lookup = direct("web", 1);
     let pods = Pods::new();
-    pods.tell(lookup.client, PodName { namespace: "shop".into(), name: "web-7c9f6d5b8-x2k4p".into() });
+    pods.tell(
+        lookup.client,
+        PodName { namespace: "shop".into(), name: "web-7c9f6d5b8-x2k4p".into() },
+        Timestamp::EPOCH,
+    );
     let pod = pods.name(lookup.client).unwrap();
     pods.tell_container(&pod, Some("app"), Timestamp::EPOCH);
     let print = |format: Format| {

@@ -7,8 +7,9 @@ mod size;
 pub use size::Size;
 
 use super::{
+    beside::{heed_rules, note_encrypted},
     clock,
-    live::{Live, NAP, heed_rules, note_encrypted, tell},
+    live::{Live, NAP, tell},
 };
 use crate::{
     capture::Capture,

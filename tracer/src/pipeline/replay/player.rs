@@ -288,7 +288,7 @@ mod tests {
         };
         let (pods, address) = (Pods::new(), "10.244.1.23".parse().unwrap());
         writer.frame(&frame, &vantages).unwrap();
-        pods.tell(address, PodName { namespace: "shop".into(), name: "web".into() });
+        pods.tell(address, PodName { namespace: "shop".into(), name: "web".into() }, Timestamp::EPOCH);
         writer.news(None, &pods.news(&mut 0)).unwrap();
         frame.time = Timestamp::from_nanos(9_000);
         writer.frame(&frame, &vantages).unwrap();

@@ -186,7 +186,11 @@ fn pods_are_selected_by_the_name_they_had_when_they_asked() {
         };
         let pods = &selection.pods;
         let tell = |namespace: &str, name: &str| {
-            pods.tell(early.client, PodName { namespace: namespace.into(), name: name.into() });
+            pods.tell(
+                early.client,
+                PodName { namespace: namespace.into(), name: name.into() },
+                Timestamp::EPOCH,
+            );
         };
         tell("shop", "web-7c9f");
         pods.end(early.client, at(500));

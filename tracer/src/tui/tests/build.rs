@@ -254,7 +254,11 @@ pub(crate) struct Screen {
 impl Screen {
     pub(crate) fn new(node: &Node, width: u16, height: u16) -> Self {
         let names = Pods::new();
-        names.tell(ip("10.244.1.23"), PodName { namespace: "shop".into(), name: "web-7c9f".into() });
+        names.tell(
+            ip("10.244.1.23"),
+            PodName { namespace: "shop".into(), name: "web-7c9f".into() },
+            Timestamp::EPOCH,
+        );
         let mut feed = Feed::new(node.vantages.clone(), Limits::default()).with_pods(names.clone());
         feed.status_mut().title = "node-7".into();
         feed.status_mut().interfaces = "14 veths · cni0 · eth0".into();

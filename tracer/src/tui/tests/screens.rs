@@ -270,7 +270,7 @@ fn servers() {
         };
         screen.names.services().tell(&service, at(0.0));
         let coredns = PodName { namespace: "kube-system".into(), name: "coredns-5d78c9869d-x2x7q".into() };
-        screen.names.tell("10.244.0.5".parse().unwrap(), coredns);
+        screen.names.tell("10.244.0.5".parse().unwrap(), coredns, at(0.0));
         screen.keys("3");
     });
 }

@@ -104,7 +104,11 @@ fn a_pod_is_one_line_whatever_address_it_asks_from_and_leads_to_its_lookups() {
     of_other_address.client = ip("fd00::23");
     let names = Pods::new();
     for address in ["10.244.1.23", "fd00::23"] {
-        names.tell(ip(address), PodName { namespace: "shop".into(), name: "web-7c9f".into() });
+        names.tell(
+            ip(address),
+            PodName { namespace: "shop".into(), name: "web-7c9f".into() },
+            Timestamp::EPOCH,
+        );
     }
     {
         let mut feed = screen.feed.lock();
