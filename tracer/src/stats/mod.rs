@@ -234,6 +234,7 @@ impl Observer for Stats {
         self.totals.lookups += 1;
         *self.totals.results.entry(lookup.result).or_default() += 1;
         self.totals.wasted_search_queries += u64::from(lookup.wasted_search_queries.unwrap_or(0));
+        self.totals.retransmissions += repetitions(lookup);
         if lookup.suspicious_names.is_empty() {
             return;
         }
@@ -246,6 +247,20 @@ impl Observer for Stats {
             .filter(|answer| answer.empty_noerror)
             .count() as u64;
     }
+}
+
+/// Questions that a lookup asked a second time over (glibc, for whose buffer an answer was too large): their messages are
+/// told as first ones.
+fn repetitions(lookup: &Lookup) -> u64 {
+    if lookup.retransmissions.is_empty() {
+        return 0;
+    }
+    let questions = lookup.steps.iter().flat_map(|step| &step.questions);
+    let told = questions
+        .flat_map(|question| &question.transmissions)
+        .filter(|sent| matches!(sent.kind, TransmissionKind::Retransmission(_)))
+        .count();
+    lookup.retransmissions.len().saturating_sub(told) as u64
 }
 
 #[cfg(test)]

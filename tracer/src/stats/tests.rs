@@ -1,6 +1,6 @@
 use super::*;
 use crate::findings::testing::{ask, at, direct, lookup, messages, searched};
-use crate::model::{Family, RetransmissionKind};
+use crate::model::{Family, Retransmission, RetransmissionKind};
 use std::time::Duration;
 
 fn counted(lookups: &[Lookup]) -> Stats {
@@ -40,6 +40,21 @@ fn a_retransmission_is_a_query_and_its_lost_twin_is_unanswered() {
     let (_, server) = servers[0];
     assert_eq!(server.latency.max(), Some(Duration::from_millis(1)), "what the server took");
     assert_eq!((server.queries, server.answered, server.unanswered), (3, 2, 1));
+}
+
+#[test]
+fn a_question_asked_all_over_again_is_a_retransmission() {
+    let a = ask("many", Rtype::A, 0).address("10.96.4.7").build();
+    let again = ask("many", Rtype::A, 2).address("10.96.4.7").build();
+    let mut twice = lookup("many", Family::Glibc, LookupResult::Ok, vec![a, again]);
+    twice.retransmissions = vec![Retransmission {
+        gap: Duration::from_millis(2),
+        kind: RetransmissionKind::AnsweredAgain,
+        same_id: false,
+        same_port: false,
+        server_changed: false,
+    }];
+    assert_eq!(counted(&[twice]).totals().retransmissions, 1);
 }
 
 #[test]
