@@ -17,6 +17,9 @@ use crate::responder::Responder;
 /// Long enough for runc on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// containerd's own client, which gives up after ten seconds by default: on a loaded machine containerd takes longer.
+const CTR: &str = "ctr --connect-timeout 60s";
+
 /// The bridge's address: pods ask it.
 pub const GATEWAY: &str = "10.98.0.1";
 
@@ -161,7 +164,7 @@ impl Containerd {
             &files.path().join("containerd.log"),
         )?;
         let node = Self { name, files, path, process, made };
-        let answers = || node.sh("ctr version >/dev/null 2>&1").is_ok();
+        let answers = || node.sh(&format!("{CTR} version >/dev/null 2>&1")).is_ok();
         if !wait_until(LIMIT, answers) {
             bail!("containerd does not come up: {}", node.process.log()?.trim());
         }
@@ -266,7 +269,7 @@ impl Containerd {
     /// containerd refuses.
     pub fn remove_container(&self, number: u32, name: &str) -> Result<()> {
         let id = id_of_container(number, name);
-        self.sh(&format!("ctr task rm --force {id} >/dev/null; ctr container rm {id}"))?;
+        self.sh(&format!("{CTR} task rm --force {id} >/dev/null; {CTR} container rm {id}"))?;
         Ok(())
     }
 
@@ -285,7 +288,7 @@ impl Containerd {
     /// # Errors
     /// It does not run.
     pub fn pid_of_pod(&self, number: u32) -> Result<u32> {
-        let (tasks, id) = (self.sh("ctr task ls")?, id_of(number));
+        let (tasks, id) = (self.sh(&format!("{CTR} task ls"))?, id_of(number));
         let line = tasks.lines().find_map(|line| line.strip_prefix(&id)).context("the pod does not run")?;
         line.split_whitespace().next().and_then(|pid| pid.parse().ok()).context("the pod has no process")
     }
@@ -314,7 +317,7 @@ impl Containerd {
         let (sandbox, name) = (id_of(number), pod_name(number));
         let of_pod = [("sandbox-id", &*sandbox), ("sandbox-name", &name), ("sandbox-namespace", "shop")];
         let mut command = self.command("ctr");
-        command.args(["run", "--detach", "--rootfs"]).args(network);
+        command.args(CTR.split(' ').skip(1)).args(["run", "--detach", "--rootfs"]).args(network);
         // The first file system of a virtual machine cannot be left as others are (pivot_root(2)).
         let mounts = fs::read_to_string("/proc/self/mounts").context("cannot read the mounts")?;
         command.args(mounts.lines().any(|line| line.starts_with("rootfs / ")).then_some("--no-pivot"));
@@ -342,7 +345,7 @@ impl Containerd {
     pub fn remove_pod(&self, number: u32) -> Result<()> {
         let id = id_of(number);
         self.sh(&format!(
-            "ctr task rm --force {id} >/dev/null; ctr container rm {id}
+            "{CTR} task rm --force {id} >/dev/null; {CTR} container rm {id}
              cd /var/lib/cni/networks/lab; rm -f $(grep -l {id} 10.*)"
         ))?;
         Ok(())
