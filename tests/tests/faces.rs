@@ -275,6 +275,11 @@ fn counts(told: &Told) -> Vec<(&'static str, usize)> {
     let sum = |unit: &str, field: &str| {
         told.unit(unit).filter_map(|line| line[field].as_u64()).sum::<u64>() as usize
     };
+    // A lookup also tells what it asked all over again, in messages that are first ones; other questions are no lookups.
+    let resent = |line: &Value| line["retransmissions"].as_array().map_or(0, Vec::len);
+    let is_address = |line: &Value| line["qtype"] == "A" || line["qtype"] == "AAAA";
+    let again = told.unit("lookup").map(resent).sum::<usize>()
+        + told.unit("question").filter(|line| !is_address(line)).map(resent).sum::<usize>();
     // Each query message is answered by one response at most.
     let unanswered = sum("question", "queries").saturating_sub(messages(&|line| line["unmatched"] == false));
     vec![
@@ -282,7 +287,7 @@ fn counts(told: &Told) -> Vec<(&'static str, usize)> {
         ("udp_queries", messages(&|line| is_query(line) && line["transport"] == "udp")),
         ("tcp_queries", messages(&|line| is_query(line) && line["transport"] == "tcp")),
         ("responses", messages(&|line| line["qr"] == "R")),
-        ("retransmissions", messages(&|line| line["role"] == "retransmission")),
+        ("retransmissions", again),
         ("nxdomain_responses", messages(&rcode("NXDOMAIN"))),
         ("servfail_responses", messages(&rcode("SERVFAIL"))),
         ("refused_responses", messages(&rcode("REFUSED"))),
