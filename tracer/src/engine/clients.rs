@@ -7,8 +7,8 @@ use super::{
     search::{Knowledge, SearchList, Suffixes},
     table::{Links, NONE, Place},
 };
-use crate::model::{Family, Lookup};
-use std::hash::BuildHasher;
+use crate::model::{Family, Lookup, PodName};
+use std::{hash::BuildHasher, net::IpAddr};
 
 /// Clients without open lookups that are remembered at least.
 const REMEMBERED: usize = 16_384;
@@ -35,6 +35,8 @@ pub(super) struct Learnt {
     pub(super) suffixes: Suffixes,
     /// Its resolv.conf, where somebody told it.
     pub(super) list: Option<SearchList>,
+    /// The pod that it is, where somebody told it.
+    owner: Option<PodName>,
 }
 
 impl Default for ClientRecord {
@@ -116,6 +118,20 @@ impl Engine {
         } else {
             self.lookups.at_mut(newer).of_client.older = older;
         }
+    }
+
+    /// Tells whose address a client's is from now on: what was learnt of another pod there is forgotten.
+    pub fn set_owner(&mut self, client: IpAddr, owner: &PodName) {
+        let address = self.addresses.address(client);
+        let place = self.client(address, self.now);
+        let learnt = self.learnt_mut(place);
+        if learnt.owner.as_ref() == Some(owner) {
+            return;
+        }
+        if learnt.owner.is_some() {
+            *learnt = Learnt::default();
+        }
+        learnt.owner = Some(owner.clone());
     }
 
     pub(super) fn learnt_mut(&mut self, client: Place) -> &mut Learnt {

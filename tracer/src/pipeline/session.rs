@@ -63,6 +63,10 @@ impl Session {
                 if resolver.agrees {
                     let list = SearchList::from_resolv_conf(&resolver.text());
                     for &address in &resolver.addresses {
+                        // One that is no pod's own may be called otherwise than whoever it runs in.
+                        if !resolver.pod.namespace.is_empty() {
+                            self.engine.set_owner(address, &resolver.pod);
+                        }
                         self.engine.set_search_list(address, list.clone());
                     }
                 }
@@ -70,7 +74,9 @@ impl Session {
             }
             News::Blind(spot, time) => out.blind_spot(spot, *time),
             News::Rules(count, time) => out.rules(count, *time),
-            News::Container(..) | News::Gone(..) | News::Named(..) | News::Service(..) => {}
+            News::Named(address, pod, _) => self.engine.set_owner(*address, pod),
+            // What is open there is still of who is gone.
+            News::Container(..) | News::Gone(..) | News::Service(..) => {}
         }
     }
 
@@ -113,7 +119,10 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{DropMark, Fate, Flow, LinkType, NatTuple, PacketDrop, VantageId, Wanted};
+    use crate::model::{
+        DropMark, Fate, Flow, LinkType, NatTuple, PacketDrop, PodName, Resolver, VantageId, Wanted,
+    };
+    use std::sync::Arc;
 
     #[derive(Default)]
     struct Told(Vec<PacketDrop>, u64);
@@ -172,6 +181,47 @@ mod tests {
         0x45, 0, 0, 47, 0, 1, 0, 0, 64, 17, 0, 0, 10, 0, 0, 5, 10, 96, 0, 10, 0x0f, 0xa0, 0, 53, 0, 27, 0, 0,
         0x4f, 0x1a, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, b'a', 0, 0, 1, 0, 1,
     ];
+
+    #[test]
+    fn the_next_owner_of_an_address_is_not_understood_by_the_resolv_conf_of_the_one_before() {
+        #[derive(Default)]
+        struct Names(Vec<String>);
+        impl Observer for Names {
+            fn lookup(&mut self, lookup: &crate::model::Lookup) {
+                self.0.push(lookup.name.to_string());
+            }
+        }
+        // `a.x`: two octets more than `a`.
+        let mut searched = QUERY.to_vec();
+        searched.splice(42..42, [1, b'x']);
+        searched[3] += 2;
+        searched[25] += 2;
+        let pod = |name: &str| Arc::new(PodName { namespace: "shop".into(), name: name.to_owned() });
+        let named = |name: &str| News::Named("10.0.0.5".parse().unwrap(), pod(name), Timestamp::EPOCH);
+        let read = |name: &str| {
+            let resolver = Resolver {
+                pod: PodName::clone(&pod(name)),
+                addresses: vec!["10.0.0.5".parse().unwrap()],
+                resolv_conf: "search x\noptions ndots:5\n".into(),
+                agrees: true,
+                ..Resolver::default()
+            };
+            News::Resolver(Arc::new(resolver), Timestamp::EPOCH)
+        };
+        let name_after = |news: &[News]| {
+            let mut session = Session::new(&[], Config::default(), Vantages::new());
+            let mut told = Names::default();
+            news.iter().for_each(|news| session.heed(news, &mut told));
+            session.frame(&Frame { bytes: &searched, original_len: 49, ..query(1) }, &mut told);
+            session.finish(&mut told);
+            told.0.join(" ")
+        };
+        assert_eq!(name_after(&[]), "a.x");
+        assert_eq!(name_after(&[named("one"), read("one")]), "a");
+        assert_eq!(name_after(&[named("one"), read("one"), named("one")]), "a");
+        assert_eq!(name_after(&[named("one"), read("one"), named("other")]), "a.x");
+        assert_eq!(name_after(&[named("one"), read("other"), named("other")]), "a");
+    }
 
     #[test]
     fn a_mark_becomes_a_drop_with_the_question_of_the_frame_before() {
