@@ -4,6 +4,7 @@
 //! The session: pods with four resolvers ask the service, a backend, another node, the upstream (masqueraded), over
 //! IPv6 and TCP; four search suffixes; one AAAA query that is lost.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,6 +15,7 @@ use dnspath_tests::harness::{Outcome, Shared, run};
 use dnspath_tests::lab::resolv_conf;
 use dnspath_tests::query::Qtype;
 use dnspath_tests::report::{LiveReport, clients, report, report_json, same};
+use dnspath_tests::toolbox::target_directory;
 use dnspath_tests::topology::{UPSTREAM4, VIP4, VIP6};
 use dnspath_tests::tracer::binary;
 use dnspath_tests::{Client, Lab, LabOptions, QueryFilter};
@@ -60,8 +62,8 @@ struct Session {
     everywhere: Vec<PathBuf>,
     live: Value,
     pods: Vec<String>,
-    /// Calls of clients.
-    calls: usize,
+    /// How many calls each pod made.
+    calls: Vec<usize>,
 }
 
 /// The session, made once for all tests; `Err` is the reason why it is left out.
@@ -115,8 +117,8 @@ fn make() -> Result<Result<Session, String>> {
     Ok(Ok(Session { _directory: directory, at_pods, any, everywhere: files, live, pods: addresses, calls }))
 }
 
-/// All pods at once; returns how many calls were made.
-fn talk(lab: &Lab) -> Result<usize> {
+/// All pods at once; returns how many calls each made.
+fn talk(lab: &Lab) -> Result<Vec<usize>> {
     let lost =
         lab.drop_queries(lab.pod("glibc")?, QueryFilter { qtype: Some(Qtype::Aaaa), first: Some(1) })?;
     let calls = std::thread::scope(|scope| {
@@ -126,7 +128,7 @@ fn talk(lab: &Lab) -> Result<usize> {
             .collect();
         all.into_iter()
             .map(|one| one.join().unwrap_or_else(|_| Err(anyhow!("a client's thread panicked"))))
-            .sum::<Result<usize>>()
+            .collect::<Result<_>>()
     })?;
     ensure!(lost.hits()? == 1, "{} queries dropped", lost.hits()?);
     Ok(calls)
@@ -166,11 +168,36 @@ fn at_the_pods() -> Result<Outcome> {
         let counted = ["queries", "responses", "unanswered"].map(|key| totals[key].as_u64());
         let expected = [queries, responses, queries - paired].map(|count| Some(count as u64));
         ensure!(counted == expected, "{counted:?}, tshark {expected:?}");
-        let lookups = totals["lookups"].as_u64();
-        ensure!(lookups == Some(session.calls as u64), "{lookups:?} lookups of {} calls", session.calls);
+        let calls: usize = session.calls.iter().sum();
+        ensure!(totals["lookups"].as_u64() == Some(calls as u64), "{}", who_differs(session)?);
         ensure!(totals["retransmissions"].as_u64() >= Some(1), "the lost AAAA is not told: {totals}");
-        Ok(format!("{} lookups, {queries} queries, {responses} responses", session.calls))
+        Ok(format!("{} lookups, {queries} queries, {responses} responses", calls))
     })
+}
+
+/// The pods whose lookups are not their calls, with what was told of them; their captures are kept.
+fn who_differs(session: &Session) -> Result<String> {
+    let kept = target_directory().join("differs");
+    fs::create_dir_all(&kept).with_context(|| format!("cannot make {}", kept.display()))?;
+    let mut text = String::new();
+    for (((pod, ..), file), calls) in PODS.iter().zip(&session.at_pods).zip(&session.calls) {
+        let report = report_json(&[], std::slice::from_ref(file))?;
+        let lookups = report["lookups"].as_array().context("no lookups")?;
+        if lookups.len() != *calls {
+            let capture = kept.join(format!("{pod}.pcap"));
+            fs::copy(file, &capture).context("cannot keep a capture")?;
+            let mut names: BTreeMap<&str, usize> = BTreeMap::new();
+            for lookup in lookups {
+                *names.entry(lookup["name"].as_str().unwrap_or_default()).or_default() += 1;
+            }
+            let capture = capture.display();
+            text.push_str(&format!(
+                "{pod}: {} lookups of {calls} calls in {capture}: {names:?}; ",
+                lookups.len()
+            ));
+        }
+    }
+    Ok(text)
 }
 
 fn one_capture_of_all_interfaces() -> Result<Outcome> {
