@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -13,6 +13,17 @@ use crate::clock::wait_until;
 use crate::process::{Process, bound_command, run};
 use crate::requirements::find;
 use crate::responder::Responder;
+
+/// Answers every query on the node with NXDOMAIN.
+const SERVER: &str = r#"
+import socket, sys
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.setsockopt(socket.SOL_IP, 15, 1)
+server.bind((sys.argv[1], 53))
+while True:
+    query, client = server.recvfrom(512)
+    server.sendto(query[:2] + b"\x81\x83" + query[4:6] + b"\0\0\0\0\0\0" + query[12:], client)
+"#;
 
 /// Long enough for runc on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -160,7 +171,7 @@ impl Containerd {
         let process = Process::spawn_with_stdout(
             "containerd",
             &mut command,
-            std::process::Stdio::null(),
+            Stdio::null(),
             &files.path().join("containerd.log"),
         )?;
         let node = Self { name, files, path, process, made };
@@ -301,6 +312,30 @@ impl Containerd {
         Responder::start_in(&Path::new("/run/netns").join(&self.name))
     }
 
+    /// Answers every query at the gateway with NXDOMAIN.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn answer_no_such_name(&self) -> Result<Process> {
+        self.no_such_name_server(self.command("python3"), GATEWAY)
+    }
+
+    /// The same in the network of a pod, at its address.
+    ///
+    /// # Errors
+    /// The pod does not run, or the server cannot be started.
+    pub fn answer_no_such_name_in_pod(&self, number: u32) -> Result<Process> {
+        let mut command = self.command("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", self.pid_of_pod(number)?)).arg("python3");
+        self.no_such_name_server(command, &self.address_of_pod(number)?)
+    }
+
+    fn no_such_name_server(&self, mut python: Command, address: &str) -> Result<Process> {
+        python.args(["-c", SERVER, address]);
+        let log = self.files.path().join(format!("server-{address}.log"));
+        Process::spawn_with_stdout("server", &mut python, Stdio::null(), &log)
+    }
+
     fn resolv_conf_of(&self, number: u32) -> PathBuf {
         self.files.path().join(format!("{}.resolv.conf", pod_name(number)))
     }
@@ -383,4 +418,16 @@ fn id_of_container(number: u32, name: &str) -> String {
 /// What pod number `number` is called: always as many characters.
 pub fn pod_name(number: u32) -> String {
     format!("pod-{number:03}")
+}
+
+/// A line of shell that asks the gateway for `NAME.example`, about twice a second.
+pub fn asking(number: u32) -> String {
+    format!("while :; do nslookup {}.example {GATEWAY}; sleep 0.5; done >/dev/null 2>&1", pod_name(number))
+}
+
+/// The resolv.conf that the kubelet makes for a pod of the namespace `shop`, with this nameserver.
+pub fn cluster_resolv_conf(nameserver: &str) -> String {
+    format!(
+        "search shop.svc.cluster.local svc.cluster.local cluster.local\nnameserver {nameserver}\noptions ndots:5\n"
+    )
 }

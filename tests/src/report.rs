@@ -211,6 +211,11 @@ fn apart(one: &Value, other: &Value) -> Option<f64> {
     waits(one).into_iter().zip(waits(other)).map(|(a, b)| (a - b).abs()).find(|apart| *apart > APART_S)
 }
 
+/// The findings of `code` in a report.
+pub fn of_code<'a>(report: &'a Value, code: &str) -> Vec<&'a Value> {
+    list(report, "findings").iter().filter(|finding| finding["code"] == code).collect()
+}
+
 /// The findings without times, frame numbers, pods (which a file does not know), and the summary, which has waits in
 /// words.
 fn findings(report: &Value) -> Value {

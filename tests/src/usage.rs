@@ -45,11 +45,12 @@ fn cpu_seconds(pid: u32) -> Result<f64> {
     cpu_of_stat(&text).with_context(|| format!("{path} is not as proc(5) says: {text}"))
 }
 
-/// `utime` and `stime`, fields 14 and 15 of proc(5). The name in field 2 may hold anything, parentheses too.
+/// `utime`, `stime`, `cutime` and `cstime`, fields 14 to 17 of proc(5): its own, and that of the children that it waited
+/// for. The name in field 2 may hold anything, parentheses too.
 fn cpu_of_stat(text: &str) -> Option<f64> {
     let mut fields = text.rsplit_once(')')?.1.split_whitespace().skip(11);
     let mut ticks = || fields.next()?.parse::<f64>().ok();
-    Some((ticks()? + ticks()?) / USER_HZ)
+    Some((ticks()? + ticks()? + ticks()? + ticks()?) / USER_HZ)
 }
 
 /// What is resident of a process now.
@@ -186,8 +187,9 @@ mod tests {
 
     #[test]
     fn times_are_read_behind_a_name_that_holds_anything() {
-        let text = "4242 (a) R 1 (b)) S 1 4242 4242 0 -1 4194560 1207 0 0 0 250 75 0 0 20 0 5 0 100 1000 200";
-        assert_eq!(cpu_of_stat(text), Some(3.25));
+        let text =
+            "4242 (a) R 1 (b)) S 1 4242 4242 0 -1 4194560 1207 0 0 0 250 75 50 25 20 0 5 0 100 1000 200";
+        assert_eq!(cpu_of_stat(text), Some(4.0));
         assert_eq!(cpu_of_stat("4242 (a) S 1"), None);
     }
 

@@ -12,7 +12,7 @@ use dnspath_tests::clock::wait_until;
 use dnspath_tests::harness::{Outcome, run};
 use dnspath_tests::process::{Process, bound_command};
 use dnspath_tests::query::{Qtype, ask, query};
-use dnspath_tests::report::{LiveReport, report, report_json};
+use dnspath_tests::report::{LiveReport, of_code, report, report_json};
 use dnspath_tests::topology::UPSTREAM4;
 use dnspath_tests::tracer::{Tracer, binary};
 use dnspath_tests::{Lab, LabOptions, Namespace, Pod, Responder, toolbox};
@@ -67,9 +67,9 @@ fn session() -> Result<Outcome> {
     connects_are_told(&lab, &told)?;
     are_told_as_not_seen(&told, &["ebpf-routing", "encrypted-dns"])?;
     let without = report_json(&["--no-connect"], &[&file])?;
-    ensure!(of_code(&without, "DP601").next().is_none(), "told with --no-connect: {without}");
+    ensure!(of_code(&without, "DP601").is_empty(), "told with --no-connect: {without}");
     without_btf(&lab)?;
-    let loops = of_code(&told, "DP205").next().and_then(|loop_| loop_["count"].as_u64()).unwrap_or(0);
+    let loops = of_code(&told, "DP205").first().and_then(|loop_| loop_["count"].as_u64()).unwrap_or(0);
     Ok(Outcome::Measured(format!("{loops} queries that came back")))
 }
 
@@ -135,10 +135,13 @@ fn ask_encrypted(pod: &Pod) -> Result<()> {
 
 fn are_told_as_not_seen(report: &Value, expected: &[&str]) -> Result<()> {
     let told: Vec<&str> =
-        of_code(report, "DP902").filter_map(|finding| finding["subject"]["what"].as_str()).collect();
+        of_code(report, "DP902").iter().filter_map(|finding| finding["subject"]["what"].as_str()).collect();
     let missing: Vec<_> = expected.iter().filter(|what| !told.contains(what)).collect();
     ensure!(missing.is_empty(), "{missing:?} not told, but {told:?}");
-    ensure!(of_code(report, "DP902").all(|finding| finding["severity"] == "info"), "more than information");
+    ensure!(
+        of_code(report, "DP902").iter().all(|finding| finding["severity"] == "info"),
+        "more than information"
+    );
     Ok(())
 }
 
@@ -202,13 +205,8 @@ fn connect(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn of_code<'a>(report: &'a Value, code: &str) -> impl Iterator<Item = &'a Value> {
-    let findings = report["findings"].as_array().map_or(&[][..], Vec::as_slice);
-    findings.iter().filter(move |finding| finding["code"] == code)
-}
-
 fn the_loop_is_told(lab: &Lab, told: &Value) -> Result<()> {
-    let loops: Vec<&Value> = of_code(told, "DP205").collect();
+    let loops = of_code(told, "DP205");
     ensure!(loops.len() == ASKS.len(), "not {} loops: {loops:?}", ASKS.len());
     let server = IpAddr::from(lab.pod("dns1")?.ip4).to_string();
     for asks in ASKS {
@@ -223,7 +221,7 @@ fn the_loop_is_told(lab: &Lab, told: &Value) -> Result<()> {
 }
 
 fn connects_are_told(lab: &Lab, told: &Value) -> Result<()> {
-    let found: Vec<&Value> = of_code(told, "DP601").collect();
+    let found = of_code(told, "DP601");
     // The address accepts at another port: who asks for the closed one has the wrong port, not a wrong address.
     let expected = [(DROPPED, "silent", "warning"), (REJECTED, "unreachable", "warning")];
     ensure!(found.len() == expected.len(), "{} told: {found:?}", found.len());

@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use dnspath_tests::client::Client;
 use dnspath_tests::clock::{self, wait_until};
-use dnspath_tests::containerd::{Containerd, GATEWAY, pod_name};
+use dnspath_tests::containerd::{Containerd, GATEWAY, asking, cluster_resolv_conf, pod_name};
 use dnspath_tests::harness::{Outcome, run};
-use dnspath_tests::process::{Process, output_of, run_with_input};
-use dnspath_tests::report::{LiveReport, report as report_text};
+use dnspath_tests::process::output_of;
+use dnspath_tests::report::{LiveReport, of_code, report as report_text};
 use dnspath_tests::tracer::{Tracer, binary};
 use serde_json::Value;
 
@@ -21,38 +21,7 @@ fn main() -> ExitCode {
         ("it_runs_in_a_container_of_the_node", it_runs_in_a_container_of_the_node),
         ("lookups_carry_their_container", lookups_carry_their_container),
         ("two_hundred_pods_come_and_go", two_hundred_pods_come_and_go),
-        ("check_names_what_is_planted", check_names_what_is_planted),
     ])
-}
-
-/// Further looks at 180,000 rules, where the first one took too long.
-const MOST_LOOKS: usize = 5;
-
-/// Answers every query on the node with NXDOMAIN.
-const SERVER: &str = r#"
-import socket, sys
-server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-server.setsockopt(socket.SOL_IP, 15, 1)
-server.bind((sys.argv[1], 53))
-while True:
-    query, client = server.recvfrom(512)
-    server.sendto(query[:2] + b"\x81\x83" + query[4:6] + b"\0\0\0\0\0\0" + query[12:], client)
-"#;
-
-/// Asks for `NAME.example`, about twice a second.
-fn asking(number: u32) -> String {
-    format!("while :; do nslookup {}.example {GATEWAY}; sleep 0.5; done >/dev/null 2>&1", pod_name(number))
-}
-
-fn server(node: &Containerd) -> Result<Process> {
-    let mut command = node.command("python3");
-    command.args(["-c", SERVER, GATEWAY]);
-    Process::spawn_with_stdout(
-        "server",
-        &mut command,
-        std::process::Stdio::null(),
-        &node.files().join("server.log"),
-    )
 }
 
 /// How the lookups of a session were named.
@@ -196,15 +165,6 @@ fn it_runs_in_a_container_of_the_node() -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// A server that does not know any name, in the network of a pod.
-fn server_in_pod(node: &Containerd, number: u32) -> Result<Process> {
-    let mut command = node.command("nsenter");
-    command.arg(format!("--net=/proc/{}/ns/net", node.pid_of_pod(number)?));
-    command.args(["python3", "-c", SERVER, &node.address_of_pod(number)?]);
-    let log = node.files().join("server-in-pod.log");
-    Process::spawn_with_stdout("server in a pod", &mut command, std::process::Stdio::null(), &log)
-}
-
 /// Asks for `CONTAINER.POD.example`, about three times a second.
 fn asking_as(number: u32, container: &str, server: &str) -> String {
     let name = format!("{container}.{}.example", pod_name(number));
@@ -234,7 +194,7 @@ fn lookups_carry_their_container() -> Result<Outcome> {
         let resolv_conf = cluster_resolv_conf(GATEWAY).replace("ndots:5", "ndots:1");
         node.run_pod_with(number, "sleep 600", &resolv_conf)?;
     }
-    let _servers = (server(&node)?, server_in_pod(&node, 5)?);
+    let _servers = (node.answer_no_such_name()?, node.answer_no_such_name_in_pod(5)?);
     node.run_container(1, "app", "while :; do lookup web.shop; sleep 0.3; done >/dev/null 2>&1")?;
     for (number, container) in [(2, "app"), (2, "sidecar"), (3, "app")] {
         node.run_container(number, container, &asking_as(number, container, GATEWAY))?;
@@ -326,7 +286,7 @@ fn two_hundred_pods_come_and_go() -> Result<Outcome> {
     let node = Containerd::start()?;
     // The bridge, and with it the address that the server binds, comes with the first pod.
     node.run_pod(0, &asking(0))?;
-    let _server = server(&node)?;
+    let _server = node.answer_no_such_name()?;
     let mut tracer = trace(&node)?;
     std::thread::sleep(Duration::from_secs(3));
     let before = resident_kib(&mut tracer)?;
@@ -375,235 +335,4 @@ fn two_hundred_pods_come_and_go() -> Result<Outcome> {
     ensure!(named.pods as u32 > PODS * 9 / 10, "{figures}: most pods should have asked");
     ensure!(after < before + 8 * 1024, "{figures}: from {before} to {after} KiB");
     Ok(Outcome::Measured(figures))
-}
-
-/// `dnspath check -o json` on the node: its exit status and its lines.
-fn check(node: &Containerd, options: &[&str]) -> Result<(Option<i32>, Vec<Value>)> {
-    let mut command = node.command(binary()?);
-    command.args(["check", "-o", "json", "--hook", "clsact"]).args(options);
-    let output = output_of(&mut command, "", Duration::from_secs(60))?;
-    let told: Value = serde_json::from_slice(&output.stdout)
-        .with_context(|| format!("no JSON: {}", String::from_utf8_lossy(&output.stderr)))?;
-    Ok((output.status.code(), told["checks"].as_array().context("no checks")?.clone()))
-}
-
-/// Whether a line of this name is as bad as `status`, and says `found`.
-fn says(checks: &[Value], name: &str, status: &str, found: &str) -> bool {
-    checks.iter().any(|check| {
-        check["name"] == name
-            && check["status"] == status
-            && check["found"].as_str().is_some_and(|it| it.contains(found))
-    })
-}
-
-/// The resolv.conf that the kubelet makes for a pod of the namespace `shop`, with this nameserver.
-fn cluster_resolv_conf(nameserver: &str) -> String {
-    format!(
-        "search shop.svc.cluster.local svc.cluster.local cluster.local\nnameserver {nameserver}\noptions ndots:5\n"
-    )
-}
-
-/// The findings of `code` in a report.
-fn of_code<'a>(report: &'a Value, code: &str) -> Vec<&'a Value> {
-    report["findings"].as_array().into_iter().flatten().filter(|finding| finding["code"] == code).collect()
-}
-
-/// A stub's address, and a search line that musl leaves out.
-fn broken_resolv_conf() -> String {
-    format!("nameserver 127.0.0.53\nsearch {}\n", "division.example ".repeat(18))
-}
-
-/// kube-proxy's rules for a cluster DNS with one endpoint.
-const KUBE_DNS: &str = r#"*nat
-:KUBE-SERVICES - [0:0]
-:KUBE-SVC-DNS - [0:0]
-:KUBE-SEP-DNS - [0:0]
--A PREROUTING -j KUBE-SERVICES
--A OUTPUT -j KUBE-SERVICES
--A KUBE-SERVICES -d 10.96.0.10/32 -p udp -m comment --comment "kube-system/kube-dns:dns cluster IP" -m udp --dport 53 -j KUBE-SVC-DNS
--A KUBE-SVC-DNS -m comment --comment "kube-system/kube-dns:dns -> 10.98.0.1:53" -j KUBE-SEP-DNS
--A KUBE-SEP-DNS -p udp -m udp -j DNAT --to-destination 10.98.0.1:53
-COMMIT
-"#;
-
-fn check_names_what_is_planted() -> Result<Outcome> {
-    if let Some(reason) = Containerd::why_not() {
-        return Ok(Outcome::LeftOut(reason));
-    }
-    let node = Containerd::start()?;
-    node.run_pod(1, &asking(1))?;
-    let restore = |rules: &str| -> Result<()> {
-        let mut command = node.command("iptables-nft-restore");
-        run_with_input(command.arg("--noflush"), rules, Duration::from_secs(120)).map(drop)
-    };
-    restore(KUBE_DNS)?;
-    node.sh("echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables")?;
-    let (status, healthy) = check(&node, &[])?;
-    ensure!(
-        healthy.iter().all(|check| check["status"] == "ok") && status == Some(0),
-        "{status:?} {healthy:#?}"
-    );
-    ensure!(says(&healthy, "pods", "ok", "1 by name"), "{healthy:#?}");
-    ensure!(says(&healthy, "CNI", "ok", "lab: bridge"), "{healthy:#?}");
-    ensure!(says(&healthy, "kube-proxy", "ok", "iptables: 1 service"), "{healthy:#?}");
-    ensure!(
-        says(&healthy, "cluster DNS", "ok", "kube-system/kube-dns:dns at 10.96.0.10:53, 1 endpoint"),
-        "{healthy:#?}"
-    );
-
-    by_nftables(&node)?;
-    growth_is_told(&node)?;
-    // Whoever asks a service from the node itself needs a way to its address.
-    node.sh("ip route add 10.96.0.0/16 dev cni0")?;
-    let asked_server = server(&node)?;
-    let probe = || Ok::<_, anyhow::Error>(check(&node, &["--probe"])?.1);
-    ensure!(
-        wait_until(Duration::from_secs(10), || probe().is_ok_and(|it| says(
-            &it,
-            "cluster DNS",
-            "ok",
-            "; answers"
-        ))),
-        "{:#?}",
-        probe()?
-    );
-    drop(asked_server);
-    let silent = probe()?;
-    ensure!(says(&silent, "cluster DNS", "warning", "1 endpoint; does not answer: "), "{silent:#?}");
-
-    std::fs::write(node.files().join("rootfs/etc/resolv.conf"), broken_resolv_conf())?;
-    node.sh("echo 0 > /proc/sys/net/bridge/bridge-nf-call-iptables")?;
-    restore(&format!("*nat\n{}COMMIT\n", "-A POSTROUTING -s 10.98.0.0/24 -j MASQUERADE\n".repeat(20_000)))?;
-    node.sh("iptables-nft -t nat -F KUBE-SEP-DNS")?;
-    for number in 2..=4 {
-        node.run_pod_with(number, "sleep 600", &cluster_resolv_conf("10.96.0.10"))?;
-    }
-    node.run_pod_with(5, "sleep 600", &cluster_resolv_conf("10.0.0.10"))?;
-    let (status, planted) = check(&node, &[])?;
-    ensure!(status == Some(1), "{status:?} {planted:#?}");
-    for (name, found) in [
-        ("resolv.conf", "shop/pod-001 has the nameserver 127.0.0.53"),
-        ("resolv.conf", "shop/pod-001 has a line of 313 octets"),
-        (
-            "resolv.conf",
-            "shop/pod-005 searches the cluster's domains at 10.0.0.10; the other pods ask 10.96.0.10",
-        ),
-        ("bridge netfilter", "bridge-nf-call-iptables is 0"),
-        ("rules", "19999 of them duplicates"),
-        ("cluster DNS", "kube-system/kube-dns:dns at 10.96.0.10:53, 0 endpoints"),
-    ] {
-        ensure!(says(&planted, name, "warning", found), "{name} should say {found:?}: {planted:#?}");
-    }
-
-    reports_say_it_too(&node)?;
-
-    let many: String = (0..160_000_u32)
-        .map(|n| format!("-A POSTROUTING -s 10.{}.{}.{}/32 -j RETURN\n", n >> 16, n >> 8 & 255, n & 255))
-        .collect();
-    restore(&format!("*nat\n{many}COMMIT\n"))?;
-    let started = clock::now();
-    let (_, checks) = check(&node, &[])?;
-    let took = started.elapsed();
-    ensure!(says(&checks, "rules", "warning", "180004 rules"), "{checks:#?}");
-    // By CPU time, its own and that of what it starts, and the least of a few looks: what else the machine does, or what
-    // its host takes from it, is not its doing.
-    let binary = binary()?;
-    let look = || -> Result<f64> {
-        let times =
-            node.sh(&format!("{} check --hook clsact >/dev/null || true; times", binary.display()))?;
-        let last = times.lines().last().context("no times")?;
-        Ok(last.split_whitespace().map(minutes_and_seconds).sum())
-    };
-    let mut spent = look()?;
-    for _ in 0..MOST_LOOKS {
-        if spent < 5.0 {
-            break;
-        }
-        spent = spent.min(look()?);
-    }
-    ensure!(spent < 5.0, "180,000 rules took {spent:.1} s of CPU time");
-    Ok(Outcome::Measured(format!(
-        "check with 180,000 rules took {:.1} s, {spent:.1} s of CPU time",
-        took.as_secs_f64()
-    )))
-}
-
-/// The mode is told by what is there, beside the rules that another mode left.
-fn by_nftables(node: &Containerd) -> Result<()> {
-    let rules = include_str!("../fixtures/kube-proxy/rules.nft");
-    run_with_input(node.command("nft").args(["-f", "-"]), rules, Duration::from_secs(60))?;
-    let (_, checks) = check(node, &[])?;
-    let found = "nftables and iptables: 7 service addresses, 6 endpoints";
-    ensure!(says(&checks, "kube-proxy", "ok", found), "{checks:#?}");
-    let found = "kube-system/kube-dns:dns at [fd00:96::a]:53, 1 endpoint";
-    ensure!(says(&checks, "cluster DNS", "ok", found), "{checks:#?}");
-    node.sh("nft delete table ip kube-proxy && nft delete table ip6 kube-proxy").map(drop)
-}
-
-/// Rules that are added while a report lasts, as one that leaks them does. The last count is left out where the first took
-/// long, which a busy machine makes it: then once more.
-fn growth_is_told(node: &Containerd) -> Result<()> {
-    let mut findings = Vec::new();
-    for time in 0..5 {
-        let live = LiveReport::start_by(node.command(binary()?), node.files(), &["--hook", "clsact"])?;
-        std::thread::sleep(Duration::from_secs(2));
-        for batch in 0..3 {
-            let rule = format!("-A POSTROUTING -s 10.{time}.{batch}.0/24 -j RETURN\n");
-            let rules = format!("*nat\n{}COMMIT\n", rule.repeat(10));
-            let mut command = node.command("iptables-nft-restore");
-            run_with_input(command.arg("--noflush"), &rules, Duration::from_secs(120))?;
-            std::thread::sleep(Duration::from_millis(200));
-        }
-        let report = live.finish()?;
-        node.sh("iptables-nft -t nat -F POSTROUTING")?;
-        findings = of_code(&report, "DP502").into_iter().cloned().collect();
-        let grown = |finding: &Value| {
-            let summary = finding["summary"].as_str().unwrap_or_default();
-            finding["subject"]["added"] == "30"
-                && summary.contains(" (30 more than ")
-                && finding["advice"].as_str().is_some_and(|advice| advice.starts_with("Somebody adds rules"))
-        };
-        if findings.len() == 1 && grown(&findings[0]) {
-            return Ok(());
-        }
-    }
-    anyhow::bail!("30 rules more, of which 27 duplicates, should be growth: {findings:#?}")
-}
-
-/// What `check` says of files and rules, a live report says too, and the report on its recording the same.
-fn reports_say_it_too(node: &Containerd) -> Result<()> {
-    let recording = node.files().join("planted.pcapng");
-    let report = |arguments: &[&str]| -> Result<Value> {
-        let mut command = node.command(binary()?);
-        command.args(["report", "-o", "json"]).args(arguments);
-        let output = output_of(&mut command, "", Duration::from_secs(60))?;
-        serde_json::from_slice(&output.stdout)
-            .with_context(|| format!("no report: {}", String::from_utf8_lossy(&output.stderr)))
-    };
-    let file = recording.to_str().context("a path that is no text")?;
-    let live = report(&["--hook", "clsact", "--duration", "5s", "-w", file])?;
-    let rules = of_code(&live, "DP502");
-    ensure!(rules.len() == 1 && rules[0]["count"].as_u64() > Some(20_000), "{:#}", live["findings"]);
-    ensure!(rules[0]["subject"]["duplicates"] == "19999", "{:#}", live["findings"]);
-    let pods: Vec<_> =
-        of_code(&live, "DP501").iter().map(|finding| finding["subject"]["pod"].clone()).collect();
-    ensure!(pods.contains(&"shop/pod-001".into()) && pods.contains(&"shop/pod-005".into()), "{pods:?}");
-    let replayed = report(&[file])?;
-    for code in ["DP501", "DP502"] {
-        ensure!(
-            of_code(&live, code) == of_code(&replayed, code),
-            "{code}: {:#} {:#}",
-            live["findings"],
-            replayed["findings"]
-        );
-    }
-    Ok(())
-}
-
-/// `1m2.500s` as the shell prints it; what is none is too long.
-fn minutes_and_seconds(text: &str) -> f64 {
-    let parsed = text.trim_end_matches('s').split_once('m').and_then(|(minutes, seconds)| {
-        Some(minutes.parse::<f64>().ok()? * 60.0 + seconds.parse::<f64>().ok()?)
-    });
-    parsed.unwrap_or(f64::INFINITY)
 }

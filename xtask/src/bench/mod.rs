@@ -10,6 +10,7 @@ mod live;
 mod machine;
 mod memory;
 mod offline;
+mod rules;
 mod soak;
 mod table;
 mod tools;
@@ -76,6 +77,8 @@ enum Part {
     Memory,
     /// Attaching to 250 interfaces
     Attach,
+    /// Reading 180,000 packet rules
+    Rules,
     /// Memory under full load, minute by minute
     Soak,
 }
@@ -166,6 +169,7 @@ impl Part {
             Self::Engine => engine::measure(extent),
             Self::Memory => memory::measure(extent),
             Self::Attach => attach::measure(extent),
+            Self::Rules => rules::measure(extent),
             Self::Soak => soak::measure(extent),
         }
         .with_context(|| format!("cannot measure: {name}"))
