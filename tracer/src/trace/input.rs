@@ -29,6 +29,7 @@ type Raw = Chain<Cursor<Vec<u8>>, Box<dyn Read + Send>>;
 /// The window.
 pub(super) struct Input {
     read: Box<dyn Read + Send>,
+    is_compressed: bool,
     window: Vec<u8>,
     /// What of the window holds octets not consumed yet.
     filled: Range<usize>,
@@ -44,11 +45,14 @@ pub(super) struct Input {
 impl Input {
     /// Opens a file, or standard input for `-`; gzip and zstd are told by their magic.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        if path.as_os_str() == "-" {
-            Self::new(Box::new(io::stdin()))
-        } else {
-            Self::new(Box::new(File::open(path)?))
+        let raw: Box<dyn Read + Send> =
+            if path.as_os_str() == "-" { Box::new(io::stdin()) } else { Box::new(File::open(path)?) };
+        let mut input = Self::new(raw)?;
+        if input.is_compressed {
+            let decoder = std::mem::replace(&mut input.read, Box::new(io::empty()));
+            input.read = Box::new(Pipe::start(decoder, Arc::new(AtomicBool::new(true)))?);
         }
+        Ok(input)
     }
 
     /// Opens a file that still grows, or standard input for `-`, so that reading never waits for more: see
@@ -79,6 +83,7 @@ impl Input {
         };
         Ok(Self {
             read,
+            is_compressed: gzip || zstd,
             window: vec![0; WINDOW],
             filled: 0..0,
             offset: 0,

@@ -1,6 +1,7 @@
-//! Sources that go on: a file that still grows, and standard input whose writer takes its time.
+//! Sources that go on: a file that still grows, and standard input whose writer takes its time. What is read on a thread
+//! of its own is here, too.
 //!
-//! Rule: both say `WouldBlock` where nothing is there yet. The decoders of gzip and zstd pass that on and can be read
+//! Rule: those that go on say `WouldBlock` where nothing is there yet. The decoders of gzip and zstd pass that on and can be read
 //! again later, so a record that is not there to its end waits for its rest.
 
 use std::{
@@ -16,7 +17,7 @@ use std::{
     thread,
 };
 
-/// Octets read from standard input in one go, and how many such pieces wait for their reader.
+/// Octets that a thread of its own reads in one go, and how many such pieces wait for their reader.
 const PIECE: usize = 64 * 1024;
 const PIECES: usize = 8;
 
@@ -68,24 +69,22 @@ impl Read for Tail {
     }
 }
 
-/// Standard input, read on a thread of its own: who reads here never waits once the source is open.
+/// What is read on a thread of its own: standard input, so that who reads here need not wait, and compressed files, which
+/// are decompressed there ahead of who reads here.
 #[derive(Debug)]
 pub(super) struct Pipe {
     pieces: Receiver<io::Result<Vec<u8>>>,
     piece: Vec<u8>,
     /// Octets of the piece that were given.
     given: usize,
-    opening: Arc<AtomicBool>,
+    waits: Arc<AtomicBool>,
 }
 
 impl Pipe {
-    /// Starts reading. While `opening` is set, reading here waits.
-    pub(super) fn start(
-        mut source: impl Read + Send + 'static,
-        opening: Arc<AtomicBool>,
-    ) -> io::Result<Self> {
+    /// Starts reading, ahead by half a mebibyte at most. While `waits` is set, reading here waits for what is not there yet.
+    pub(super) fn start(mut source: impl Read + Send + 'static, waits: Arc<AtomicBool>) -> io::Result<Self> {
         let (sender, pieces) = sync_channel(PIECES);
-        thread::Builder::new().name("dnspath-stdin".into()).spawn(move || {
+        thread::Builder::new().name("dnspath-input".into()).spawn(move || {
             loop {
                 let mut piece = vec![0; PIECE];
                 let read = match source.read(&mut piece) {
@@ -102,14 +101,14 @@ impl Pipe {
                 }
             }
         })?;
-        Ok(Self { pieces, piece: Vec::new(), given: 0, opening })
+        Ok(Self { pieces, piece: Vec::new(), given: 0, waits })
     }
 }
 
 impl Read for Pipe {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if self.given == self.piece.len() {
-            let next = if self.opening.load(Ordering::Relaxed) {
+            let next = if self.waits.load(Ordering::Relaxed) {
                 self.pieces.recv().map_err(|RecvError| TryRecvError::Disconnected)
             } else {
                 self.pieces.try_recv()
