@@ -2,10 +2,10 @@
 
 use super::{
     Engine,
-    family::Votes,
     intern::Address,
     search::{Knowledge, SearchList, Suffixes},
     table::{Links, NONE, Place},
+    votes::Votes,
 };
 use crate::model::{Family, Lookup, PodName};
 use std::{hash::BuildHasher, net::IpAddr};

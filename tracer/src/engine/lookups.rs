@@ -17,13 +17,11 @@ use super::{
     Engine,
     intern::{Address, NameId},
     questions::{REACTION, SHORTEST_TIMEOUT, Standing},
-    records::{Bits, QuestionRecord},
+    records::{Bits, LookupRecord, QuestionRecord},
     search,
-    table::{Chained, Links, NONE, Place, Slab},
-    timers::{Timed, TimerLinks},
+    table::{Links, NONE, Place},
 };
 use crate::model::{Family, Opcode, Rtype};
-use foldhash::fast::FixedState;
 use std::hash::BuildHasher;
 
 const MILLISECOND: u64 = 1_000_000;
@@ -55,73 +53,6 @@ const MOST_AT_ONCE: u32 = 8;
 const MOST_QUESTIONS: u16 = 64;
 /// mDNS asks everybody: no lookup.
 const MDNS: u16 = 5353;
-
-/// An open lookup.
-#[derive(Debug)]
-pub(super) struct LookupRecord {
-    pub(super) number: u64,
-    pub(super) started: u64,
-    pub(super) last_answer: u64,
-    pub(super) last_sent: u64,
-    pub(super) client: Place,
-    label: u32,
-    pub(super) first_question: Place,
-    pub(super) last_question: Place,
-    pub(super) of_client: Links,
-    pub(super) of_label: Links,
-    /// The lookups opened before and after it.
-    of_all: Links,
-    timer: TimerLinks,
-    pub(super) questions: u16,
-    /// It has an accepted answer.
-    pub(super) positive: bool,
-    /// A large answer came: the same walk may come again.
-    large: bool,
-    /// It is told as questions alone.
-    pub(super) noise: bool,
-}
-
-impl Default for LookupRecord {
-    fn default() -> Self {
-        Self {
-            number: 0,
-            started: 0,
-            last_answer: 0,
-            last_sent: 0,
-            client: NONE,
-            label: 0,
-            first_question: NONE,
-            last_question: NONE,
-            of_client: Links::default(),
-            of_label: Links::default(),
-            of_all: Links::default(),
-            timer: TimerLinks::default(),
-            questions: 0,
-            positive: false,
-            large: false,
-            noise: false,
-        }
-    }
-}
-
-impl Chained for LookupRecord {
-    type Key = (Place, u32);
-    fn key(&self) -> (Place, u32) {
-        (self.client, self.label)
-    }
-    fn links(&mut self) -> &mut Links {
-        &mut self.of_label
-    }
-    fn hash(key: &(Place, u32), hasher: &FixedState) -> u64 {
-        hasher.hash_one(key)
-    }
-}
-
-impl Timed for Slab<LookupRecord> {
-    fn timer(&mut self, place: Place) -> &mut TimerLinks {
-        &mut self.at_mut(place).timer
-    }
-}
 
 /// How well a question continues a lookup: greater is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

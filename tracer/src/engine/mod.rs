@@ -29,10 +29,12 @@ mod outcome;
 mod questions;
 mod records;
 mod reorder;
+mod scratch;
 mod search;
 mod table;
 mod tell;
 mod timers;
+mod votes;
 
 pub use connects::Connects;
 pub use macs::Macs;
@@ -44,12 +46,13 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use hops::{FurtherHop, OtherFlow};
 use intern::{Addresses, Endpoint, Names};
-use lookups::LookupRecord;
-use records::{Bits, Dns, DnsBits, Extra, IcmpRecord, MessageRecord, Nat, Packet, QuestionRecord};
+use records::{
+    Bits, Dns, DnsBits, Extra, IcmpRecord, LookupRecord, MessageRecord, Nat, Packet, QuestionRecord,
+};
 use reorder::Reorder;
+use scratch::Scratch;
 use std::{collections::VecDeque, net::IpAddr, time::Duration};
 use table::{Chains, NONE, Place, Slab};
-use tell::Scratch;
 use timers::Wheel;
 
 /// A sighting this much older than what was passed on shows a clock that was set back, if many follow.

@@ -3,7 +3,8 @@
 use super::{
     hops::Hops,
     intern::{Address, Endpoint, NameId},
-    table::{Chained, Links, NONE, Place},
+    table::{Chained, Links, NONE, Place, Slab},
+    timers::{Timed, TimerLinks},
 };
 use crate::model::{Edns, IcmpError, RetransmissionKind, Unreachable};
 use foldhash::fast::FixedState;
@@ -272,6 +273,73 @@ impl Default for QuestionRecord {
             qtype: 0,
             messages: 0,
         }
+    }
+}
+
+/// An open lookup.
+#[derive(Debug)]
+pub(super) struct LookupRecord {
+    pub(super) number: u64,
+    pub(super) started: u64,
+    pub(super) last_answer: u64,
+    pub(super) last_sent: u64,
+    pub(super) client: Place,
+    pub(super) label: u32,
+    pub(super) first_question: Place,
+    pub(super) last_question: Place,
+    pub(super) of_client: Links,
+    pub(super) of_label: Links,
+    /// The lookups opened before and after it.
+    pub(super) of_all: Links,
+    pub(super) timer: TimerLinks,
+    pub(super) questions: u16,
+    /// It has an accepted answer.
+    pub(super) positive: bool,
+    /// A large answer came: the same walk may come again.
+    pub(super) large: bool,
+    /// It is told as questions alone.
+    pub(super) noise: bool,
+}
+
+impl Default for LookupRecord {
+    fn default() -> Self {
+        Self {
+            number: 0,
+            started: 0,
+            last_answer: 0,
+            last_sent: 0,
+            client: NONE,
+            label: 0,
+            first_question: NONE,
+            last_question: NONE,
+            of_client: Links::default(),
+            of_label: Links::default(),
+            of_all: Links::default(),
+            timer: TimerLinks::default(),
+            questions: 0,
+            positive: false,
+            large: false,
+            noise: false,
+        }
+    }
+}
+
+impl Chained for LookupRecord {
+    type Key = (Place, u32);
+    fn key(&self) -> (Place, u32) {
+        (self.client, self.label)
+    }
+    fn links(&mut self) -> &mut Links {
+        &mut self.of_label
+    }
+    fn hash(key: &(Place, u32), hasher: &FixedState) -> u64 {
+        hasher.hash_one(key)
+    }
+}
+
+impl Timed for Slab<LookupRecord> {
+    fn timer(&mut self, place: Place) -> &mut TimerLinks {
+        &mut self.at_mut(place).timer
     }
 }
 

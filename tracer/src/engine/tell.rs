@@ -6,121 +6,17 @@ use super::{
     intern::NameId,
     outcome,
     records::{Bits, DnsBits, MessageRecord, QuestionRecord, Role},
+    scratch::{Scratch, empty_answer, empty_question, empty_transmission, resize},
     search,
     table::{NONE, Place},
 };
 use crate::model::{
-    Answer, Class, DnsMessage, Eviction, Family, Flags, Hop, Lookup, LookupResult, Message, MessageKind,
-    Name, Observer, PacketDrop, Question, QuestionId, QuestionOutcome, Rcode, Retransmission, Rtype, Step,
-    Timestamp, Transmission, TransmissionKind, Transport, VantageId, Wanted,
+    Answer, Class, DnsMessage, Eviction, Family, Flags, Hop, MessageKind, Name, Observer, PacketDrop,
+    Question, QuestionId, Rcode, Retransmission, Rtype, Step, Timestamp, Transmission, TransmissionKind,
+    Transport, VantageId, Wanted,
 };
 use smallvec::SmallVec;
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
-
-const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-
-/// Records that are filled, shown and filled again.
-#[derive(Debug)]
-pub(super) struct Scratch {
-    message: Message,
-    lookup: Lookup,
-    spare_steps: Vec<Step>,
-    spare_questions: Vec<Question>,
-}
-
-impl Scratch {
-    pub(super) fn new() -> Self {
-        let message = Message {
-            time: Timestamp::EPOCH,
-            client: NOWHERE,
-            server: NOWHERE,
-            transport: Transport::Udp,
-            question: None,
-            kind: MessageKind::Unmatched,
-            dns: DnsMessage::default(),
-            by_server: false,
-            hops: SmallVec::new(),
-        };
-        let lookup = Lookup {
-            client: NOWHERE.ip(),
-            name: Name::ROOT,
-            result: LookupResult::Incomplete,
-            answered_by: None,
-            steps: Vec::new(),
-            queries: 0,
-            wasted_search_queries: None,
-            retransmissions: Vec::new(),
-            gaps: Vec::new(),
-            suspicious_names: Vec::new(),
-            start: Timestamp::EPOCH,
-            duration: Duration::ZERO,
-            family: Family::Unknown,
-            forwarded: false,
-        };
-        Self { message, lookup, spare_steps: Vec::new(), spare_questions: Vec::new() }
-    }
-}
-
-/// Makes `all` so long; what is there is kept to be filled again.
-fn resize<A: smallvec::Array>(all: &mut SmallVec<A>, count: usize, empty: impl Fn() -> A::Item) {
-    all.truncate(count);
-    while all.len() < count {
-        all.push(empty());
-    }
-}
-
-fn empty_transmission() -> Transmission {
-    Transmission {
-        time: Timestamp::EPOCH,
-        client: NOWHERE,
-        server: NOWHERE,
-        backend: None,
-        transport: Transport::Udp,
-        id: 0,
-        kind: TransmissionKind::First,
-        hops: SmallVec::new(),
-        answered_by: None,
-        unreachable: None,
-        dropped: None,
-    }
-}
-
-fn empty_answer() -> Answer {
-    Answer {
-        time: Timestamp::EPOCH,
-        from: NOWHERE,
-        id: 0,
-        transport: Transport::Udp,
-        rcode: Rcode::NOERROR,
-        truncated: false,
-        authoritative: false,
-        empty_noerror: false,
-        authority_soa: false,
-        answer_count: 0,
-        addresses: SmallVec::new(),
-        size: 0,
-        late: false,
-        passed_over: false,
-        dropped: None,
-        hops: SmallVec::new(),
-    }
-}
-
-fn empty_question() -> Question {
-    Question {
-        id: QuestionId(0),
-        client: NOWHERE.ip(),
-        name: Name::ROOT,
-        qtype: Rtype(0),
-        transmissions: SmallVec::new(),
-        answers: SmallVec::new(),
-        outcome: QuestionOutcome::Incomplete,
-    }
-}
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 impl Engine {
     /// Tells one message as it is known now.
