@@ -64,6 +64,8 @@ struct Session {
     pods: Vec<String>,
     /// How many calls each pod made.
     calls: Vec<usize>,
+    /// What was wrong with the session before, if this is the second one.
+    before: String,
 }
 
 /// The session, made once for all tests; `Err` is the reason why it is left out.
@@ -72,10 +74,18 @@ fn session() -> Result<Result<&'static Session, String>> {
     SESSION.get(make)
 }
 
+/// Eleven clients, sixteen captures and a live session on two processors: a client that gets none for a tenth of a second
+/// between two messages is told as two lookups, which is known. So what differs is tried once more, and told.
 fn make() -> Result<Result<Session, String>> {
     if let Err(reason) = binary() {
         return Ok(Err(format!("{reason:#}")));
     }
+    let session = make_once()?;
+    let before = who_differs(&session)?;
+    Ok(Ok(if before.is_empty() { session } else { Session { before, ..make_once()? } }))
+}
+
+fn make_once() -> Result<Session> {
     let pods: Vec<String> = PODS.iter().map(|(name, ..)| (*name).to_owned()).collect();
     let mut lab = Lab::new(LabOptions { pods, ..LabOptions::default() })?;
     lab.start_cluster_server("dns3")?;
@@ -114,7 +124,17 @@ fn make() -> Result<Result<Session, String>> {
     let live = live.finish()?;
     let any = files.pop().context("no capture of any")?;
     let at_pods = files.iter().take(PODS.len()).cloned().collect();
-    Ok(Ok(Session { _directory: directory, at_pods, any, everywhere: files, live, pods: addresses, calls }))
+    let before = String::new();
+    Ok(Session {
+        _directory: directory,
+        at_pods,
+        any,
+        everywhere: files,
+        live,
+        pods: addresses,
+        calls,
+        before,
+    })
 }
 
 /// All pods at once; returns how many calls each made.
@@ -169,9 +189,12 @@ fn at_the_pods() -> Result<Outcome> {
         let expected = [queries, responses, queries - paired].map(|count| Some(count as u64));
         ensure!(counted == expected, "{counted:?}, tshark {expected:?}");
         let calls: usize = session.calls.iter().sum();
-        ensure!(totals["lookups"].as_u64() == Some(calls as u64), "{}", who_differs(session)?);
+        let differ = who_differs(session)?;
+        let lookups = totals["lookups"].as_u64();
+        ensure!(differ.is_empty() && lookups == Some(calls as u64), "{lookups:?} of {calls} calls: {differ}");
         ensure!(totals["retransmissions"].as_u64() >= Some(1), "the lost AAAA is not told: {totals}");
-        Ok(format!("{} lookups, {queries} queries, {responses} responses", calls))
+        let before = if session.before.is_empty() { "" } else { "; tried once more, for before: " };
+        Ok(format!("{calls} lookups, {queries} queries, {responses} responses{before}{}", session.before))
     })
 }
 
