@@ -11,6 +11,8 @@ const BUCKETS: usize = 64;
 const MOST: usize = 65_536;
 /// Emptied buckets keep room for so many, all together: what a burst took is given back after it.
 const SPARE: usize = MOST / 4;
+/// What came before so many others that it belongs behind is found a place when its bucket is passed on.
+const NEIGHBOURS: usize = 8;
 
 /// Sightings by time, in buckets of a sixteenth of the slack or a little less: a power of two, for speed.
 #[derive(Debug)]
@@ -111,6 +113,7 @@ impl Reorder {
             bucket.reserve_exact((bucket.len() / 4).max(32));
         }
         bucket.push(packet);
+        to_its_place(bucket);
         self.waiting += 1;
         None
     }
@@ -147,6 +150,20 @@ impl Reorder {
     #[expect(clippy::indexing_slicing, reason = "the index is taken modulo the length, which is constant")]
     fn peek(&self, number: u64) -> &Vec<Packet> {
         &self.buckets[number as usize % BUCKETS]
+    }
+}
+
+/// Moves the last one before neighbours that come after it: two processors fill a ring, and are a little apart.
+fn to_its_place(bucket: &mut [Packet]) {
+    for last in (bucket.len().saturating_sub(NEIGHBOURS)..bucket.len()).rev() {
+        let Some([before, after]) = last.checked_sub(1).and_then(|before| bucket.get_mut(before..=last))
+        else {
+            return;
+        };
+        if before.time < after.time || order(before) <= order(after) {
+            return;
+        }
+        std::mem::swap(before, after);
     }
 }
 

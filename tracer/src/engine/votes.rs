@@ -77,17 +77,19 @@ impl Votes {
             return Family::Unknown;
         }
         // The first three; of equal ones the first comes first.
-        let mut ranked = [(i32::MIN, Family::Unknown); 3];
+        let [mut first, mut next, mut last] = [(i32::MIN, Family::Unknown); 3];
         for (score, (family, prior)) in self.scores.iter().zip(families()) {
-            let next = (score + prior, family);
-            let behind = ranked.iter().position(|(ahead, _)| next.0 > *ahead);
-            if let Some(lesser) = behind.and_then(|place| ranked.get_mut(place..)) {
-                lesser.rotate_right(1);
-                lesser[0] = next;
+            let new = (score + prior, family);
+            if new.0 > first.0 {
+                (first, next, last) = (new, first, next);
+            } else if new.0 > next.0 {
+                (next, last) = (new, next);
+            } else if new.0 > last.0 {
+                last = new;
             }
         }
         let is_c_ares = |f| matches!(f, Family::CAresBefore120 | Family::CAresFrom120);
-        let [(best, family), (second, other), (third, _)] = ranked;
+        let ((best, family), (second, other), (third, _)) = (first, next, last);
         let lead = if family == Family::Glibc { LEAD_OF_GLIBC } else { LEAD };
         if best - second >= lead {
             family

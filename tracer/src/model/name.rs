@@ -321,6 +321,10 @@ impl fmt::Display for Name {
             if index > 0 {
                 text.push(b'.');
             }
+            if label.iter().all(|byte| matches!(byte, b'-' | b'0'..=b'9' | b'_' | b'a'..=b'z')) {
+                text.extend_from_slice(label);
+                continue;
+            }
             for &byte in label {
                 match byte {
                     b'.' | b'\\' => text.extend_from_slice(&[b'\\', byte]),

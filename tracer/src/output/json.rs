@@ -1,10 +1,10 @@
 //! The JSON shapes of events: borrowed views that serialise without building anything in between.
 
 use crate::{
-    findings::{Cost, Evidence, Explained, Finding, Symptom, cause},
+    findings::{Cost, Evidence, Explained, Finding, Symptom},
     model::{
-        Hop, Lookup, Message, MessageKind, PodName, Question, QuestionOutcome, Rcode, Retransmission, Step,
-        Transmission, TransmissionKind, Vantages,
+        Hop, Message, MessageKind, PodName, Question, QuestionOutcome, Rcode, Retransmission, Transmission,
+        TransmissionKind, Vantages,
     },
 };
 use serde::{Serialize, Serializer, ser::SerializeMap};
@@ -257,62 +257,6 @@ pub(super) fn rcode(question: &Question) -> Option<Rcode> {
     match question.outcome {
         QuestionOutcome::Answered(rcode) => Some(rcode),
         QuestionOutcome::Unanswered | QuestionOutcome::Unreachable | QuestionOutcome::Incomplete => None,
-    }
-}
-
-#[derive(Serialize)]
-struct Gap {
-    gap_s: f64,
-    kind: &'static str,
-}
-
-/// A lookup: an entry of a report's `lookups`, or behind its unit one line of `--unit lookup`.
-pub(super) struct LookupView<'a> {
-    pub(super) lookup: &'a Lookup,
-    pub(super) pod: Option<&'a PodName>,
-    pub(super) container: Option<&'a str>,
-    pub(super) line: bool,
-}
-
-impl Serialize for LookupView<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let lookup = self.lookup;
-        let mut map = serializer.serialize_map(None)?;
-        if self.line {
-            map.serialize_entry("unit", "lookup")?;
-        }
-        map.serialize_entry("client", &Shown(lookup.client))?;
-        if self.line && self.pod.is_some() {
-            pod_entries(&mut map, self.pod, self.container)?;
-        } else {
-            map.serialize_entry("pod", &self.pod.map(Shown))?;
-            container_entry(&mut map, self.container)?;
-        }
-        map.serialize_entry("name", &Shown(&lookup.name))?;
-        map.serialize_entry("result", lookup.result.as_str())?;
-        map.serialize_entry("answered_by", &lookup.answered_by.as_ref().map(Shown))?;
-        map.serialize_entry(
-            "candidates",
-            &List(|| lookup.steps.iter().map(|step: &Step| Shown(&step.name))),
-        )?;
-        map.serialize_entry("queries", &lookup.queries)?;
-        map.serialize_entry("wasted_search_queries", &lookup.wasted_search_queries)?;
-        map.serialize_entry(
-            "retransmissions",
-            &List(|| {
-                lookup
-                    .retransmissions
-                    .iter()
-                    .map(|resent| Gap { gap_s: resent.gap.as_secs_f64(), kind: resent.kind.as_str() })
-            }),
-        )?;
-        map.serialize_entry("gaps_s", &List(|| lookup.gaps.iter().map(Duration::as_secs_f64)))?;
-        map.serialize_entry("start", &Shown(lookup.start))?;
-        map.serialize_entry("duration_s", &lookup.duration.as_secs_f64())?;
-        map.serialize_entry("family", lookup.family.as_str())?;
-        map.serialize_entry("suspicious_names", &List(|| lookup.suspicious_names.iter().map(Shown)))?;
-        map.serialize_entry("cause", &cause(lookup))?;
-        map.end()
     }
 }
 

@@ -5,6 +5,7 @@ mod drops;
 mod json;
 pub(crate) mod ladder;
 mod lines;
+mod lookup_json;
 mod race;
 mod report;
 mod stream;

@@ -2,8 +2,9 @@
 
 use super::{
     drops,
-    json::{FindingView, LookupView, MessageLine, QuestionLine},
+    json::{FindingView, MessageLine, QuestionLine},
     lines::{self, ClientWidth},
+    lookup_json::LookupJson,
 };
 use crate::{
     findings::Finding,
@@ -53,6 +54,7 @@ pub struct Stream<W> {
     vantages: Vantages,
     pods: Pods,
     width: ClientWidth,
+    lookup_json: LookupJson,
     waiting: Vec<u8>,
     error: Option<io::Error>,
     broken: bool,
@@ -68,6 +70,7 @@ impl<W: Write> Stream<W> {
             vantages,
             pods: Pods::new(),
             width: ClientWidth::default(),
+            lookup_json: LookupJson::default(),
             waiting: Vec::with_capacity(BATCH + BATCH / 4),
             error: None,
             broken: false,
@@ -142,16 +145,19 @@ impl<W: Write> Stream<W> {
     }
 
     fn line(&mut self, json: &impl serde::Serialize, text: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) {
+        self.write(|stream| match stream.format {
+            Format::Json => serde_json::to_writer(&mut stream.waiting, json)
+                .map_err(io::Error::from)
+                .map(|()| stream.waiting.push(b'\n')),
+            Format::Text => text(&mut stream.waiting),
+        });
+    }
+
+    fn write(&mut self, append: impl FnOnce(&mut Self) -> io::Result<()>) {
         if self.broken {
             return;
         }
-        let written = match self.format {
-            Format::Json => serde_json::to_writer(&mut self.waiting, json)
-                .map_err(io::Error::from)
-                .map(|()| self.waiting.push(b'\n')),
-            Format::Text => text(&mut self.waiting),
-        };
-        if let Err(error) = written {
+        if let Err(error) = append(self) {
             self.fail(error);
         } else if self.waiting.len() >= BATCH {
             self.write_waiting();
@@ -225,8 +231,14 @@ impl<W: Write> Observer for Stream<W> {
             let client = self.width.client(lookup.client, pod.as_deref());
             let container = self.container(lookup.client, lookup.start);
             let (pod, container) = (pod.as_deref(), container.as_deref());
-            let json = LookupView { lookup, pod, container, line: true };
-            self.line(&json, |line| lines::lookup(line, lookup, &client));
+            self.write(|stream| match stream.format {
+                Format::Json => {
+                    stream.lookup_json.append(&mut stream.waiting, lookup, (pod, container), true);
+                    stream.waiting.push(b'\n');
+                    Ok(())
+                }
+                Format::Text => lines::lookup(&mut stream.waiting, lookup, &client),
+            });
         }
     }
 }

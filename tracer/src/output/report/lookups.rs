@@ -2,13 +2,14 @@
 
 use crate::{
     model::{Lookup, Observer, Pods, Timestamp},
-    output::json::LookupView,
+    output::lookup_json::LookupJson,
 };
 
 /// Keeps lookups as JSON. The one thing whose memory grows with what is seen, and only when asked for.
 #[derive(Debug, Default)]
 pub struct LookupLog {
     pods: Pods,
+    writer: LookupJson,
     json: Vec<u8>,
     entries: Vec<(Timestamp, usize, usize)>,
 }
@@ -33,12 +34,8 @@ impl Observer for LookupLog {
         let from = self.json.len();
         let pod = self.pods.name_at(lookup.client, lookup.start);
         let container = self.pods.container_at(lookup.client, lookup.start);
-        let (pod, container) = (pod.as_deref(), container.as_deref());
-        let view = LookupView { lookup, pod, container, line: false };
-        match serde_json::to_writer(&mut self.json, &view) {
-            Ok(()) => self.entries.push((lookup.start, from, self.json.len())),
-            // Writing to memory does not fail; if it did, half an object would make the report unreadable.
-            Err(_) => self.json.truncate(from),
-        }
+        let names = (pod.as_deref(), container.as_deref());
+        self.writer.append(&mut self.json, lookup, names, false);
+        self.entries.push((lookup.start, from, self.json.len()));
     }
 }
