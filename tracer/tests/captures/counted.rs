@@ -3,21 +3,6 @@
 use crate::{corpus, report};
 use serde_json::Value;
 
-/// Totals that have the same name in both.
-const SAME: [&str; 11] = [
-    "queries",
-    "udp_queries",
-    "tcp_queries",
-    "unanswered",
-    "responses",
-    "nxdomain_responses",
-    "servfail_responses",
-    "refused_responses",
-    "tc_responses",
-    "retransmissions",
-    "wasted_search_queries",
-];
-
 #[test]
 fn each_total_of_each_capture() {
     let index = std::fs::read_to_string(corpus("x").with_file_name("index.jsonl")).unwrap();
@@ -33,8 +18,11 @@ fn each_total_of_each_capture() {
                 wrong.push(format!("{name}: {key} {expected:?}, got {got}"));
             }
         };
-        for key in SAME {
-            check(key, truth["totals"][key].as_u64(), &told[key]);
+        // Those of ICMP are in no report; where there are several by type, they come below.
+        for (key, count) in truth["totals"].as_object().unwrap() {
+            if count.is_number() && !key.starts_with("icmp_") {
+                check(key, count.as_u64(), &told[key]);
+            }
         }
         check("lookups", truth["lookups"].as_u64(), &told["lookups"]);
         for key in ["late_responses", "suspicious_empty_noerror"] {
