@@ -39,17 +39,14 @@ pub fn check(options: &CheckOptions) -> anyhow::Result<ExitStatus> {
         hook: options.hook,
         ..capture::Options::default()
     };
-    let mut checks = capture::check(&capture_options, clock::monotonic_now);
-    checks.extend(pods(&capture_options.namespaces));
-    let roots = node::Roots::find();
-    let several = capture_options.namespaces.len() > 1;
-    for netns in &capture_options.namespaces {
-        let watched = watched(netns);
-        checks.extend(node::check(&watched, &roots, options.probe).into_iter().map(|check| Check {
-            found: if several { format!("{}: {}", watched.name, check.found) } else { check.found },
-            ..check
-        }));
-    }
+    let checks = std::thread::scope(|scope| {
+        // A huge ruleset takes seconds to list; attaching and looking at the pods wait for the kernel too.
+        let nodes = scope.spawn(|| nodes(&capture_options.namespaces, options.probe));
+        let mut checks = capture::check(&capture_options, clock::monotonic_now);
+        checks.extend(pods(&capture_options.namespaces));
+        checks.extend(nodes.join().unwrap_or_default());
+        checks
+    });
     let text = match options.format {
         CheckFormat::Json => format!("{:#}\n", output::check::to_json(&checks)),
         CheckFormat::Text => output::check::to_text(&checks),
@@ -57,6 +54,18 @@ pub fn check(options: &CheckOptions) -> anyhow::Result<ExitStatus> {
     io::stdout().lock().write_all(text.as_bytes()).context(CANNOT_PRINT)?;
     let bad = checks.iter().any(|check| check.verdict >= Verdict::Wrong);
     Ok(if bad { ExitStatus::Findings } else { ExitStatus::Clean })
+}
+
+/// What bears on DNS in each namespace.
+fn nodes(namespaces: &[Netns], probe: bool) -> Vec<Check> {
+    let roots = node::Roots::find();
+    let looked = namespaces.iter().flat_map(|netns| {
+        let watched = watched(netns);
+        let found = node::check(&watched, &roots, probe);
+        let named = |check: Check| Check { found: format!("{}: {}", watched.name, check.found), ..check };
+        if namespaces.len() > 1 { found.into_iter().map(named).collect() } else { found }
+    });
+    looked.collect()
 }
 
 /// Who is here, and how they resolve.
