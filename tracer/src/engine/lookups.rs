@@ -129,12 +129,13 @@ impl Engine {
         let mut best: Option<(Fit, Place)> = None;
         let mut asked_in = 0;
         let mut lookup = self.by_label.newest(&self.lookups, &(client, label));
+        let new = self.questions.at(question);
         for _ in 0..LONGEST_WALK {
             if lookup == NONE || asked_in == MOST_AT_ONCE {
                 break;
             }
             let record = self.lookups.at(lookup);
-            if !record.large && self.asked(record.first_question, self.questions.at(question)) {
+            if !record.large && self.asked(record.first_question, new) {
                 asked_in += 1;
                 lookup = record.of_label.older;
                 continue;

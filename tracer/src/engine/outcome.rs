@@ -47,13 +47,16 @@ const fn is_retransmission(transmission: &Transmission) -> Option<Retransmission
 /// Fills in what follows from a lookup's steps. `base`: octets of the asked name in the first candidate;
 /// `positive`: the questions that got an address.
 pub(super) fn fill(lookup: &mut Lookup, base: usize, positive: &[QuestionId], cut_off: bool) {
-    lookup.name = asked_name(&lookup.steps, base);
+    match lookup.steps.first() {
+        Some(first) => lookup.name.copy_first_labels(&first.name, base),
+        None => lookup.name = Name::ROOT,
+    }
     let truncated_will_do =
         lookup.family == Family::Musl && transmissions(&lookup.steps).all(|t| t.transport != Transport::Tcp);
     let answers = |q: &Question| positive.contains(&q.id) || (truncated_will_do && has_truncated_address(q));
     let answering = lookup.steps.iter().find(|s| s.questions.iter().any(answers));
     let accepted = answering.filter(|step| !musl_refuses(step, lookup.family));
-    lookup.answered_by = accepted.map(|step| step.name);
+    copy_name(&mut lookup.answered_by, accepted.map(|step| &step.name));
     lookup.result = match (accepted, lookup.steps.last()) {
         (Some(_), _) => LookupResult::Ok,
         (None, Some(last)) => failure(last, &lookup.steps, lookup.family, cut_off),
@@ -80,8 +83,12 @@ pub(super) fn asked_as_is(lookup: &Lookup, positive: bool) -> bool {
     lookup.steps.len() == 1 && (never || (goes_on && !positive))
 }
 
-fn asked_name(steps: &[Step], base: usize) -> Name {
-    steps.first().map_or(Name::ROOT, |first| first.name.first_labels(base))
+/// A name is larger than what is used of most.
+fn copy_name(to: &mut Option<Name>, name: Option<&Name>) {
+    match (to.as_mut(), name) {
+        (Some(to), Some(name)) => to.copy_wire(name.as_wire()),
+        _ => *to = name.copied(),
+    }
 }
 
 /// musl before 1.2.4 has no TCP: it takes the addresses that are in a truncated answer.
@@ -158,21 +165,40 @@ fn transmissions(steps: &[Step]) -> impl Iterator<Item = &Transmission> {
 }
 
 fn fill_times(lookup: &mut Lookup) {
-    let mut sent: SmallVec<[Timestamp; 32]> = transmissions(&lookup.steps).map(|t| t.time).collect();
-    sent.sort_unstable();
-    lookup.start = sent.first().copied().unwrap_or_default();
-    let gaps = sent.windows(2).filter_map(|pair| match pair {
-        [before, after] => Some(after.since(*before)),
-        _ => None,
-    });
+    let mut span: Option<(Timestamp, Timestamp)> = None;
+    for sent in transmissions(&lookup.steps).map(|t| t.time) {
+        let (first, last) = span.unwrap_or((sent, sent));
+        span = Some((first.min(sent), last.max(sent)));
+    }
+    let (start, last_sent) = span.unwrap_or_default();
+    lookup.start = start;
     lookup.gaps.clear();
-    lookup.gaps.extend(gaps.filter(|gap| *gap >= GAP));
+    if last_sent.since(start) >= GAP {
+        let mut sent: SmallVec<[Timestamp; 32]> = transmissions(&lookup.steps).map(|t| t.time).collect();
+        sent.sort_unstable();
+        let gaps = sent.windows(2).filter_map(|pair| match pair {
+            [before, after] => Some(after.since(*before)),
+            _ => None,
+        });
+        lookup.gaps.extend(gaps.filter(|gap| *gap >= GAP));
+    }
     let answers = lookup.steps.iter().flat_map(|s| &s.questions).flat_map(|q| &q.answers);
-    let end = answers.filter(|a| a.counts()).map(|a| a.time).max().or(sent.last().copied());
-    lookup.duration = end.unwrap_or_default().since(lookup.start);
+    let end = answers.filter(|a| a.counts()).map(|a| a.time).max().unwrap_or(last_sent);
+    lookup.duration = end.since(start);
 }
 
 fn fill_retransmissions(lookup: &mut Lookup) {
+    lookup.retransmissions.clear();
+    let each_once = |step: &Step| {
+        let is_asked_again = |(index, question): (usize, &Question)| {
+            let earlier = step.questions.get(..index).unwrap_or_default();
+            question.transmissions.len() > 1 || earlier.iter().any(|q| q.qtype == question.qtype)
+        };
+        !step.questions.iter().enumerate().any(is_asked_again)
+    };
+    if lookup.steps.iter().all(each_once) {
+        return;
+    }
     let mut all: SmallVec<[(Timestamp, Retransmission); 8]> = SmallVec::new();
     for step in &lookup.steps {
         for (index, question) in step.questions.iter().enumerate() {
@@ -188,7 +214,6 @@ fn fill_retransmissions(lookup: &mut Lookup) {
         }
     }
     all.sort_by_key(|&(time, _)| time);
-    lookup.retransmissions.clear();
     lookup.retransmissions.extend(all.into_iter().map(|(_, retransmission)| retransmission));
 }
 

@@ -55,10 +55,9 @@ impl Scratch {
 }
 
 /// Makes `all` so long; what is there is kept to be filled again.
-pub(super) fn resize<A: smallvec::Array>(all: &mut SmallVec<A>, count: usize, empty: impl Fn() -> A::Item) {
-    all.truncate(count);
-    while all.len() < count {
-        all.push(empty());
+pub(super) fn resize<T>(all: &mut Vec<T>, count: usize, empty: impl Fn() -> T) {
+    if all.len() != count {
+        all.resize_with(count, empty);
     }
 }
 
@@ -105,8 +104,8 @@ pub(super) fn empty_question() -> Question {
         client: NOWHERE.ip(),
         name: Name::ROOT,
         qtype: Rtype(0),
-        transmissions: SmallVec::new(),
-        answers: SmallVec::new(),
+        transmissions: Vec::new(),
+        answers: Vec::new(),
         outcome: QuestionOutcome::Incomplete,
     }
 }

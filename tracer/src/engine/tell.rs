@@ -3,7 +3,7 @@
 use super::{
     Ended, Engine,
     hops::{HopRecord, Way, whole_frame},
-    intern::NameId,
+    intern::{Endpoint, NameId},
     outcome,
     records::{Bits, DnsBits, MessageRecord, QuestionRecord, Role},
     scratch::{Scratch, empty_answer, empty_question, empty_transmission, resize},
@@ -18,6 +18,13 @@ use crate::model::{
 use smallvec::SmallVec;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+/// Whether somebody looks at where the messages of a question were seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ways {
+    Wanted,
+    Unwanted,
+}
+
 impl Engine {
     /// Tells one message as it is known now.
     pub(super) fn tell_message(&mut self, place: Place, out: &mut impl Observer) {
@@ -31,7 +38,7 @@ impl Engine {
         self.hops(record, &mut message.hops);
         let (mut client, mut server) = (record.client, record.server);
         if client.is_none() || server.is_none() {
-            (client, server) = (super::intern::Endpoint::default(), super::intern::Endpoint::default());
+            (client, server) = (Endpoint::default(), Endpoint::default());
         }
         message.client = self.addresses.socket(client);
         message.server = self.addresses.socket(server);
@@ -59,7 +66,7 @@ impl Engine {
 
     /// Whether a message is told at all; if so, whether its asking side is a server.
     pub(super) fn is_wanted(&self, place: Place, wanted: Wanted) -> Option<bool> {
-        if wanted == Wanted::Nothing {
+        if wanted <= Wanted::Nothing {
             return None;
         }
         let record = self.messages.at(place);
@@ -125,7 +132,7 @@ impl Engine {
         name
     }
 
-    fn hops(&self, record: &MessageRecord, hops: &mut SmallVec<[Hop; 4]>) {
+    fn hops(&self, record: &MessageRecord, hops: &mut SmallVec<[Hop; 2]>) {
         hops.clear();
         let response = record.bits.has(Bits::RESPONSE);
         let client = self.addresses.socket(record.client);
@@ -134,6 +141,13 @@ impl Engine {
         }
         for hop in record.hops.further(&self.further_hops) {
             hops.push(self.hop(record, &hop, client, response));
+        }
+    }
+
+    fn hops_if(&self, ways: Ways, record: &MessageRecord, hops: &mut SmallVec<[Hop; 2]>) {
+        match ways {
+            Ways::Wanted => self.hops(record, hops),
+            Ways::Unwanted => hops.clear(),
         }
     }
 
@@ -155,6 +169,15 @@ impl Engine {
             frame: whole_frame(hop.frame, self.newest_frame),
             source,
             destination,
+        }
+    }
+
+    /// Where a response came from at the hop nearest to the client.
+    fn came_from_last(&self, record: &MessageRecord) -> Endpoint {
+        match record.hops.last(&self.further_hops).flow {
+            Way::ASKED => record.server,
+            Way::TRANSLATED => record.backend,
+            Way(place) => self.flows.at(place).source,
         }
     }
 
@@ -184,37 +207,37 @@ impl Engine {
         }
     }
 
-    fn fill_question(&self, place: Place, cut_off: bool, question: &mut Question) {
+    fn fill_question(&self, place: Place, cut_off: bool, ways: Ways, question: &mut Question) {
         let record = self.questions.at(place);
         question.id = QuestionId(record.number);
         question.client = self.addresses.ip(record.client);
         question.name.copy_wire(self.names.wire(record.name));
         question.qtype = Rtype(record.qtype);
         if record.messages == 1 {
-            self.fill_only_message(record.first, question);
+            self.fill_only_message(record.first, ways, question);
         } else {
-            self.fill_messages(record, question);
+            self.fill_messages(record, ways, question);
         }
         question.outcome = outcome::of_question(question, cut_off);
     }
 
     /// Of nearly all questions: one query, and its answer if it has one.
-    fn fill_only_message(&self, place: Place, question: &mut Question) {
+    fn fill_only_message(&self, place: Place, ways: Ways, question: &mut Question) {
         let message = self.messages.at(place);
         let answered = message.peer != NONE;
         resize(&mut question.transmissions, 1, empty_transmission);
         resize(&mut question.answers, usize::from(answered), empty_answer);
         if let Some(transmission) = question.transmissions.first_mut() {
-            self.fill_transmission(message, answered.then_some(0), transmission);
+            self.fill_transmission(message, answered.then_some(0), ways, transmission);
             transmission.dropped = self.dropped(place);
         }
         if let Some(answer) = question.answers.first_mut() {
-            self.fill_answer(self.messages.at(message.peer), answer);
+            self.fill_answer(self.messages.at(message.peer), ways, answer);
             answer.dropped = self.dropped(message.peer);
         }
     }
 
-    fn fill_messages(&self, record: &QuestionRecord, question: &mut Question) {
+    fn fill_messages(&self, record: &QuestionRecord, ways: Ways, question: &mut Question) {
         let mut answers: SmallVec<[(u64, Place); 8]> = SmallVec::new();
         let mut place = record.first;
         while place != NONE {
@@ -231,13 +254,13 @@ impl Engine {
         for transmission in &mut question.transmissions {
             let message = self.messages.at(place);
             let answered_by = answers.iter().position(|&(_, answer)| answer == message.peer);
-            self.fill_transmission(message, answered_by, transmission);
+            self.fill_transmission(message, answered_by, ways, transmission);
             transmission.dropped = self.dropped(place);
             place = message.next;
         }
         resize(&mut question.answers, answers.len(), empty_answer);
         for (answer, (_, place)) in question.answers.iter_mut().zip(answers) {
-            self.fill_answer(self.messages.at(place), answer);
+            self.fill_answer(self.messages.at(place), ways, answer);
             answer.dropped = self.dropped(place);
         }
     }
@@ -252,8 +275,14 @@ impl Engine {
         self.drops.of_message(place).map(Arc::clone)
     }
 
-    fn fill_transmission(&self, record: &MessageRecord, answered_by: Option<usize>, to: &mut Transmission) {
-        self.hops(record, &mut to.hops);
+    fn fill_transmission(
+        &self,
+        record: &MessageRecord,
+        answered_by: Option<usize>,
+        ways: Ways,
+        to: &mut Transmission,
+    ) {
+        self.hops_if(ways, record, &mut to.hops);
         to.time = Timestamp::from_nanos(record.time);
         to.client = self.addresses.socket(record.client);
         to.server = self.addresses.socket(record.server);
@@ -265,11 +294,11 @@ impl Engine {
         to.unreachable = (record.icmp != NONE).then(|| self.icmps.at(record.icmp).unreachable()).flatten();
     }
 
-    fn fill_answer(&self, record: &MessageRecord, to: &mut Answer) {
-        self.hops(record, &mut to.hops);
+    fn fill_answer(&self, record: &MessageRecord, ways: Ways, to: &mut Answer) {
+        self.hops_if(ways, record, &mut to.hops);
         let dns = &record.dns;
         to.time = self.time_of(record);
-        to.from = to.hops.last().map_or_else(|| self.addresses.socket(record.server), |hop| hop.source);
+        to.from = self.addresses.socket(self.came_from_last(record));
         to.id = dns.id;
         to.transport = transport_of(record);
         to.rcode = Rcode(dns.rcode);
@@ -291,7 +320,8 @@ impl Engine {
     pub(super) fn end_lookup(&mut self, lookup: Place, ended: Ended, out: &mut impl Observer) {
         self.tell_waiting_messages(lookup, out);
         let mut scratch = std::mem::take(&mut self.scratch).unwrap_or_else(|| Box::new(Scratch::new()));
-        self.fill_lookup(lookup, ended, &mut scratch);
+        let ways = if out.wants_messages() == Wanted::Lookups { Ways::Unwanted } else { Ways::Wanted };
+        self.fill_lookup(lookup, ended, ways, &mut scratch);
         for step in &scratch.lookup.steps {
             for question in &step.questions {
                 out.question(question);
@@ -312,7 +342,7 @@ impl Engine {
         self.free_lookup(lookup, ended);
     }
 
-    fn fill_lookup(&mut self, lookup: Place, ended: Ended, scratch: &mut Scratch) {
+    fn fill_lookup(&mut self, lookup: Place, ended: Ended, ways: Ways, scratch: &mut Scratch) {
         let record = self.lookups.at(lookup);
         let (client, noise) = (record.client, record.noise);
         let cut_off = self.is_cut_off(lookup, ended);
@@ -352,7 +382,7 @@ impl Engine {
                 while place != NONE && self.questions.at(place).name != name {
                     place = self.questions.at(place).next;
                 }
-                self.fill_question(place, cut_off, question);
+                self.fill_question(place, cut_off, ways, question);
                 place = self.questions.at(place).next;
             }
         }

@@ -135,6 +135,9 @@ fn waited(lookup: &Lookup) -> Option<String> {
     if let Some(dropped) = dropped(questions()) {
         return Some(dropped);
     }
+    if lookup.duration < NOTICEABLE && lookup.retransmissions.is_empty() {
+        return None;
+    }
     let resent = questions()
         .flat_map(|question| question.transmissions.iter().map(move |t| (question, t)))
         .filter_map(|(question, t)| resend(t).map(|resend| (question, t, resend)))
@@ -186,4 +189,26 @@ fn servers(step: &Step) -> String {
     }
     let shown: Vec<String> = seen.iter().map(|server| server.ip().to_string()).collect();
     shown.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        findings::testing::{ask, lookup},
+        model::{Family, Rtype},
+    };
+
+    #[test]
+    fn what_was_asked_again_after_the_address_had_come_is_named() {
+        let address = || ask("web.example", Rtype::A, 0).address("192.0.2.1").build();
+        let lost = ask("web.example", Rtype::AAAA, 0).again(5_000, RetransmissionKind::Timeout);
+        let mut told = lookup("web.example", Family::Go, LookupResult::Ok, vec![address(), lost.build()]);
+        // An answer ended it.
+        told.duration = Duration::from_millis(1);
+        let expected = "AAAA web.example sent again to 10.96.0.10 after 5.00 s (timeout)";
+        assert_eq!(cause(&told).as_deref(), Some(expected));
+        let quick = lookup("web.example", Family::Go, LookupResult::Ok, vec![address()]);
+        assert_eq!(cause(&quick), None);
+    }
 }

@@ -46,7 +46,7 @@ impl Town {
         let sent = question.transmissions.last_mut().unwrap();
         sent.backend = (!backend.is_empty()).then(|| SocketAddr::new(backend.parse().unwrap(), 53));
         let far = sent.backend.unwrap_or(sent.server);
-        let hops = |places: &str, first: Hop| -> SmallVec<[Hop; 4]> {
+        let hops = |places: &str, first: Hop| -> SmallVec<[Hop; 2]> {
             let one = |(index, place)| {
                 let (frame, time) =
                     (first.frame + index as u64, first.time + Duration::from_micros(index as u64));

@@ -14,7 +14,7 @@ type Spell = (Timestamp, Option<Arc<str>>);
 /// The containers of pods, by time. What is told of a time replaces what was told of later ones.
 #[derive(Debug, Default)]
 pub(super) struct Containers {
-    by_pod: HashMap<Arc<PodName>, Vec<Spell>>,
+    by_pod: HashMap<Arc<PodName>, Vec<Spell>, foldhash::fast::RandomState>,
 }
 
 impl Containers {

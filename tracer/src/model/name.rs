@@ -123,6 +123,30 @@ impl Name {
         })
     }
 
+    /// What [`fmt::Display`] shows, piece by piece: printable ASCII.
+    pub fn pieces(&self, mut put: impl FnMut(&[u8])) {
+        if self.is_root() {
+            put(b".");
+            return;
+        }
+        for (index, label) in self.labels().enumerate() {
+            if index > 0 {
+                put(b".");
+            }
+            if label.iter().all(|&byte| PLAIN[usize::from(byte)]) {
+                put(label);
+                continue;
+            }
+            for &byte in label {
+                match byte {
+                    b'.' | b'\\' => put(&[b'\\', byte]),
+                    0x21..=0x7e => put(&[byte]),
+                    _ => put(&[b'\\', b'0' + byte / 100, b'0' + byte / 10 % 10, b'0' + byte % 10]),
+                }
+            }
+        }
+    }
+
     /// The number of labels, root not counted.
     #[must_use]
     pub fn label_count(&self) -> usize {
@@ -141,22 +165,20 @@ impl Name {
         self.len == 1
     }
 
-    /// The first labels, as far as they are whole in the first `octets` of the wire form.
-    pub(crate) fn first_labels(&self, octets: usize) -> Self {
-        let own = self.as_wire();
+    /// Becomes the first labels of `name`, as far as they are whole in the first `octets` of its wire form.
+    pub(crate) fn copy_first_labels(&mut self, name: &Self, octets: usize) {
+        let all = name.as_wire();
         let mut cut = 0;
-        while let Some(&length @ 1..) = own.get(cut)
+        while let Some(&length @ 1..) = all.get(cut)
             && octets - cut > usize::from(length)
         {
             cut += 1 + usize::from(length);
         }
-        let mut first = Self::ROOT;
-        first.copy_wire(own.get(..=cut).unwrap_or_default());
+        self.copy_wire(all.get(..=cut).unwrap_or_default());
         // What comes behind is its root label now.
-        if let Some(end) = first.wire.get_mut(cut) {
+        if let Some(end) = self.wire.get_mut(cut) {
             *end = 0;
         }
-        first
     }
 
     /// Whether this name is `suffix` or below it, on a label boundary.
@@ -270,6 +292,17 @@ impl Default for NameBuilder {
     }
 }
 
+/// Octets that stand for themselves and are in most names, by value.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        plain[byte] = matches!(byte as u8, b'-' | b'0'..=b'9' | b'_' | b'a'..=b'z');
+        byte += 1;
+    }
+    plain
+};
+
 impl Default for Name {
     fn default() -> Self {
         Self::ROOT
@@ -312,32 +345,9 @@ impl Ord for Name {
 /// (RFC 1035 section 5.1), so that no packet can send an escape sequence to a terminal.
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_root() {
-            return f.write_str(".");
-        }
         // Written as one: who takes it looks at each piece anew.
         let mut text: SmallVec<[u8; 256]> = SmallVec::new();
-        for (index, label) in self.labels().enumerate() {
-            if index > 0 {
-                text.push(b'.');
-            }
-            if label.iter().all(|byte| matches!(byte, b'-' | b'0'..=b'9' | b'_' | b'a'..=b'z')) {
-                text.extend_from_slice(label);
-                continue;
-            }
-            for &byte in label {
-                match byte {
-                    b'.' | b'\\' => text.extend_from_slice(&[b'\\', byte]),
-                    0x21..=0x7e => text.push(byte),
-                    _ => text.extend_from_slice(&[
-                        b'\\',
-                        b'0' + byte / 100,
-                        b'0' + byte / 10 % 10,
-                        b'0' + byte % 10,
-                    ]),
-                }
-            }
-        }
+        self.pieces(|piece| text.extend_from_slice(piece));
         f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
@@ -421,12 +431,17 @@ mod tests {
 
     #[test]
     fn the_first_labels_are_those_that_are_whole() {
+        let first_labels = |host: &Name, octets| {
+            let mut first = name("left.behind");
+            first.copy_first_labels(host, octets);
+            first
+        };
         let host = name("api.example.com");
         for (octets, first) in [(0, "."), (3, "."), (4, "api"), (11, "api"), (12, "api.example")] {
-            assert_eq!(host.first_labels(octets), name(first), "{octets}");
+            assert_eq!(first_labels(&host, octets), name(first), "{octets}");
         }
-        assert_eq!(host.first_labels(usize::MAX), host);
-        assert_eq!(Name::ROOT.first_labels(7), Name::ROOT);
+        assert_eq!(first_labels(&host, usize::MAX), host);
+        assert_eq!(first_labels(&Name::ROOT, 7), Name::ROOT);
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub enum Eviction {
 /// Which messages somebody wants to be told: the less, the less is put together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wanted {
+    /// None, and of questions only what their lookup is made of: not where their messages were seen.
+    Lookups,
     /// None: questions say enough.
     Nothing,
     /// Those that say more than their question does: of no question, late, with a response code that is an error, and
@@ -30,7 +32,7 @@ pub enum Wanted {
 /// Takes what the engine finds. Each thing is told once, when it is complete; all of it is borrowed, so who
 /// wants to keep it clones it.
 pub trait Observer {
-    /// Which messages [`Self::message`] is told.
+    /// Which messages [`Self::message`] is told, and how much of questions.
     fn wants_messages(&self) -> Wanted {
         Wanted::All
     }
@@ -98,14 +100,14 @@ pub(crate) use pass_on;
 /// Nobody listens.
 impl Observer for () {
     fn wants_messages(&self) -> Wanted {
-        Wanted::Nothing
+        Wanted::Lookups
     }
 }
 
 /// Perhaps somebody listens.
 impl<O: Observer> Observer for Option<O> {
     fn wants_messages(&self) -> Wanted {
-        self.as_ref().map_or(Wanted::Nothing, O::wants_messages)
+        self.as_ref().map_or(Wanted::Lookups, O::wants_messages)
     }
     pass_on!(|it| match it {
         Some(one) => one,

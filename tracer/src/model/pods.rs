@@ -29,6 +29,17 @@ fn is_plain(part: &str) -> bool {
 }
 
 /// `namespace/name`, or the name alone.
+impl PodName {
+    /// Appends what [`fmt::Display`] shows.
+    pub fn append_to(&self, text: &mut String) {
+        if !self.namespace.is_empty() {
+            text.push_str(&self.namespace);
+            text.push('/');
+        }
+        text.push_str(&self.name);
+    }
+}
+
 impl fmt::Display for PodName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.namespace.is_empty() {
@@ -53,7 +64,7 @@ pub struct Pods {
 
 #[derive(Debug, Default)]
 struct Table {
-    owners: HashMap<IpAddr, Vec<Owner>>,
+    owners: HashMap<IpAddr, Vec<Owner>, foldhash::fast::RandomState>,
     containers: Containers,
     /// The last changes in the order they came, for who passes them on.
     log: VecDeque<News>,
@@ -160,9 +171,15 @@ impl Pods {
     /// or nobody knows.
     #[must_use]
     pub fn container_at(&self, address: IpAddr, time: Timestamp) -> Option<Arc<str>> {
-        let pod = self.name_at(address, time)?;
+        self.asking_at(address, time)?.1
+    }
+
+    /// [`Self::name_at`], and [`Self::container_at`] with it.
+    #[must_use]
+    pub fn asking_at(&self, address: IpAddr, time: Timestamp) -> Option<(Arc<PodName>, Option<Arc<str>>)> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        table.containers.at(&pod, time)
+        let owner = table.owners.get(&address)?.iter().find(|owner| owner.had_it(time))?;
+        Some((Arc::clone(&owner.name), table.containers.at(&owner.name, time)))
     }
 
     /// Tells that only this container of a pod can ask from `since` on; `None` where several can, or nobody knows. What

@@ -109,7 +109,7 @@ pub struct Transmission {
     /// First one, retransmission, copy or fallback.
     pub kind: TransmissionKind,
     /// Its way, by time.
-    pub hops: SmallVec<[Hop; 4]>,
+    pub hops: SmallVec<[Hop; 2]>,
     /// Index in [`Question::answers`] of the answer to this message; `None`: unanswered so far.
     pub answered_by: Option<u16>,
     /// The ICMP error it drew, where one was seen.
@@ -160,7 +160,7 @@ pub struct Answer {
     /// Not counted as late (the client's socket was open just now), but the client had given the question up.
     pub passed_over: bool,
     /// Its way, by time.
-    pub hops: SmallVec<[Hop; 4]>,
+    pub hops: SmallVec<[Hop; 2]>,
     /// Where the kernel told that it dropped this message: it never reached the client.
     pub dropped: Option<Arc<PacketDrop>>,
 }
@@ -201,9 +201,9 @@ pub struct Question {
     /// The type.
     pub qtype: Rtype,
     /// Every query message, by time; at least one.
-    pub transmissions: SmallVec<[Transmission; 2]>,
+    pub transmissions: Vec<Transmission>,
     /// Every response message, by time.
-    pub answers: SmallVec<[Answer; 2]>,
+    pub answers: Vec<Answer>,
     /// How it ended.
     pub outcome: QuestionOutcome,
 }
@@ -300,7 +300,7 @@ pub struct Message {
     /// The asking side is a server itself: it was asked by others, asks itself, or is on a loopback.
     pub by_server: bool,
     /// Its way, by time.
-    pub hops: SmallVec<[Hop; 4]>,
+    pub hops: SmallVec<[Hop; 2]>,
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::{
     model::{Lookup, Name, PodName, Timestamp},
 };
 use serde::Serialize;
-use std::{fmt::Write as _, io::Write as _, net::IpAddr, time::Duration};
+use std::{fmt::Write as _, net::IpAddr, time::Duration};
 
 const SECOND: u64 = 1_000_000_000;
 /// Octets of a fraction of a second, behind the point.
@@ -23,6 +23,9 @@ pub(super) struct LookupJson {
     shown: String,
     /// What a value is put together in.
     text: String,
+    /// The last name, and its string: a line has most names several times.
+    named: Name,
+    name: Vec<u8>,
 }
 
 impl LookupJson {
@@ -44,7 +47,7 @@ impl LookupJson {
         to.extend_from_slice(br#","name":"#);
         self.name(to, &lookup.name);
         to.extend_from_slice(br#","result":"#);
-        text(to, lookup.result.as_str());
+        plain(to, lookup.result.as_str());
         to.extend_from_slice(br#","answered_by":"#);
         match &lookup.answered_by {
             Some(name) => self.name(to, name),
@@ -61,7 +64,7 @@ impl LookupJson {
             to.extend_from_slice(br#"{"gap_s":"#);
             value(to, &resent.gap.as_secs_f64());
             to.extend_from_slice(br#","kind":"#);
-            text(to, resent.kind.as_str());
+            plain(to, resent.kind.as_str());
             to.push(b'}');
         });
         to.extend_from_slice(br#","gaps_s":"#);
@@ -71,7 +74,7 @@ impl LookupJson {
         to.extend_from_slice(br#","duration_s":"#);
         value(to, &lookup.duration.as_secs_f64());
         to.extend_from_slice(br#","family":"#);
-        text(to, lookup.family.as_str());
+        plain(to, lookup.family.as_str());
         to.extend_from_slice(br#","suspicious_names":"#);
         list(to, &lookup.suspicious_names, |to, name| self.name(to, name));
         to.extend_from_slice(br#","cause":"#);
@@ -87,8 +90,7 @@ impl LookupJson {
             return;
         };
         self.text.clear();
-        // Writing to a string does not fail.
-        let _ = write!(self.text, "{pod}");
+        pod.append_to(&mut self.text);
         text(to, &self.text);
         if line && !pod.namespace.is_empty() {
             to.extend_from_slice(br#","k8s.namespace.name":"#);
@@ -99,14 +101,26 @@ impl LookupJson {
     }
 
     fn name(&mut self, to: &mut Vec<u8>, name: &Name) {
-        self.text.clear();
-        let _ = write!(self.text, "{name}");
-        text(to, &self.text);
+        if self.name.is_empty() || self.named != *name {
+            self.named.copy_wire(name.as_wire());
+            let string = &mut self.name;
+            string.clear();
+            string.push(b'"');
+            name.pieces(|piece| string.extend_from_slice(piece));
+            string.push(b'"');
+            let special = |octet: &&u8| matches!(octet, b'"' | b'\\');
+            if string.iter().filter(special).count() > 2 {
+                string.clear();
+                value(string, &name.to_string());
+            }
+        }
+        to.extend_from_slice(&self.name);
     }
 
     fn address(&mut self, to: &mut Vec<u8>, address: IpAddr) {
         let IpAddr::V4(address) = address else {
             self.text.clear();
+            // Writing to a string does not fail.
             let _ = write!(self.text, "{address}");
             text(to, &self.text);
             return;
@@ -133,8 +147,14 @@ impl LookupJson {
         to.push(b'"');
         to.extend_from_slice(self.shown.as_bytes());
         if self.second.is_some() {
-            // Writing to a vector does not fail.
-            let _ = write!(to, "{:09}Z", nanos % SECOND);
+            let mut digits = [b'0'; FRACTION];
+            let mut rest = nanos % SECOND;
+            for digit in digits.iter_mut().rev() {
+                *digit += (rest % 10) as u8;
+                rest /= 10;
+            }
+            to.extend_from_slice(&digits);
+            to.push(b'Z');
         }
         to.push(b'"');
     }
@@ -154,12 +174,17 @@ fn list<T>(to: &mut Vec<u8>, all: &[T], mut each: impl FnMut(&mut Vec<u8>, &T)) 
 /// A string; what has to be escaped is left to serde.
 fn text(to: &mut Vec<u8>, text: &str) {
     if text.bytes().all(|octet| octet >= b' ' && octet != b'"' && octet != b'\\') {
-        to.push(b'"');
-        to.extend_from_slice(text.as_bytes());
-        to.push(b'"');
+        plain(to, text);
     } else {
         value(to, text);
     }
+}
+
+/// A string that has nothing to be escaped.
+fn plain(to: &mut Vec<u8>, text: &str) {
+    to.push(b'"');
+    to.extend_from_slice(text.as_bytes());
+    to.push(b'"');
 }
 
 fn value(to: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {

@@ -88,14 +88,15 @@ impl<W: Write> Stream<W> {
         self.pods.name_at(client, time)
     }
 
+    /// Its pod, and the container that asked.
+    fn asking(&self, client: IpAddr, time: Timestamp) -> (Option<Arc<PodName>>, Option<Arc<str>>) {
+        self.pods.asking_at(client, time).map_or((None, None), |(pod, container)| (Some(pod), container))
+    }
+
     /// Which service a server is: for JSON alone.
     fn service(&self, server: SocketAddr, time: Timestamp) -> Option<Arc<str>> {
         let wanted = self.format == Format::Json;
         wanted.then(|| self.pods.services().name_at(server.ip(), Some(server.port()), time))?
-    }
-
-    fn container(&self, client: IpAddr, time: Timestamp) -> Option<Arc<str>> {
-        self.pods.container_at(client, time)
     }
 
     /// Writes what is waiting. A live session calls it at least every 100 ms.
@@ -182,7 +183,11 @@ impl<W: Write> Stream<W> {
 
 impl<W: Write> Observer for Stream<W> {
     fn wants_messages(&self) -> Wanted {
-        if self.prints(Unit::Message) { Wanted::All } else { Wanted::Nothing }
+        match (self.prints(Unit::Message), self.prints(Unit::Question)) {
+            (true, _) => Wanted::All,
+            (false, true) => Wanted::Nothing,
+            (false, false) => Wanted::Lookups,
+        }
     }
 
     fn message(&mut self, message: &Message) {
@@ -203,9 +208,8 @@ impl<W: Write> Observer for Stream<W> {
 
     fn question(&mut self, question: &Question) {
         if self.prints(Unit::Question) {
-            let pod = self.pod(question.client, question.first_asked());
+            let (pod, container) = self.asking(question.client, question.first_asked());
             let client = self.width.client(question.client, pod.as_deref());
-            let container = self.container(question.client, question.first_asked());
             let asked = question.transmissions.first();
             let service = asked.and_then(|first| self.service(first.server, question.first_asked()));
             let json = QuestionLine {
@@ -227,17 +231,19 @@ impl<W: Write> Observer for Stream<W> {
 
     fn lookup(&mut self, lookup: &Lookup) {
         if self.prints(Unit::Lookup) {
-            let pod = self.pod(lookup.client, lookup.start);
-            let client = self.width.client(lookup.client, pod.as_deref());
-            let container = self.container(lookup.client, lookup.start);
-            let (pod, container) = (pod.as_deref(), container.as_deref());
+            let (pod, container) = self.asking(lookup.client, lookup.start);
+            let pod = pod.as_deref();
             self.write(|stream| match stream.format {
                 Format::Json => {
-                    stream.lookup_json.append(&mut stream.waiting, lookup, (pod, container), true);
+                    let names = (pod, container.as_deref());
+                    stream.lookup_json.append(&mut stream.waiting, lookup, names, true);
                     stream.waiting.push(b'\n');
                     Ok(())
                 }
-                Format::Text => lines::lookup(&mut stream.waiting, lookup, &client),
+                Format::Text => {
+                    let client = stream.width.client(lookup.client, pod);
+                    lines::lookup(&mut stream.waiting, lookup, &client)
+                }
             });
         }
     }

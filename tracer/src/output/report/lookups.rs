@@ -32,9 +32,9 @@ impl LookupLog {
 impl Observer for LookupLog {
     fn lookup(&mut self, lookup: &Lookup) {
         let from = self.json.len();
-        let pod = self.pods.name_at(lookup.client, lookup.start);
-        let container = self.pods.container_at(lookup.client, lookup.start);
-        let names = (pod.as_deref(), container.as_deref());
+        let asking = self.pods.asking_at(lookup.client, lookup.start);
+        let names =
+            asking.as_ref().map_or((None, None), |(pod, container)| (Some(&**pod), container.as_deref()));
         self.writer.append(&mut self.json, lookup, names, false);
         self.entries.push((lookup.start, from, self.json.len()));
     }

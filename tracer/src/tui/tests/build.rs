@@ -61,7 +61,7 @@ impl Node {
         Self { vantages, way_out, way_back, next_question: 0 }
     }
 
-    fn hops(way: &[VantageId], time: Timestamp, from: SocketAddr, to: SocketAddr) -> SmallVec<[Hop; 4]> {
+    fn hops(way: &[VantageId], time: Timestamp, from: SocketAddr, to: SocketAddr) -> SmallVec<[Hop; 2]> {
         let hop = |(index, vantage): (usize, &VantageId)| Hop {
             vantage: *vantage,
             time: time.plus_nanos(4_000 * index as u64),
@@ -80,8 +80,8 @@ impl Node {
             client: ip("10.244.1.23"),
             name: name(host),
             qtype,
-            transmissions: SmallVec::new(),
-            answers: SmallVec::new(),
+            transmissions: Vec::new(),
+            answers: Vec::new(),
             outcome: QuestionOutcome::Unanswered,
         }
     }
