@@ -13,7 +13,7 @@ use crate::toolbox::target_directory;
 /// What the decoder may take for a frame, in instructions: a tenth more than it took when this was last lowered.
 pub const DECODE_BUDGET: f64 = 680.0;
 /// What the engine may take for a message with two sightings, in instructions; as above.
-pub const ENGINE_BUDGET: f64 = 4_800.0;
+pub const ENGINE_BUDGET: f64 = 4_400.0;
 
 /// Traffic of which 20 seconds are counted, after as many that fill the tables: questions without an answer are let
 /// go after 12 seconds, so that by then as many go as come.

@@ -233,7 +233,8 @@ fn told(tool: Tool, log: &str) -> Option<Told> {
 
 /// The header says `lost N`, thousands apart by commas.
 fn lost_on_screen(text: &str) -> Option<u64> {
-    let (_, rest) = text.lines().next()?.split_once("lost ")?;
+    let header = text.lines().next()?.to_lowercase();
+    let (_, rest) = header.split_once("lost ")?;
     let digits: String = rest.split_whitespace().next()?.chars().filter(char::is_ascii_digit).collect();
     digits.parse().ok()
 }
@@ -268,6 +269,7 @@ mod tests {
             lost_on_screen(" dnspath  veth-web   72 q/s  p99 10 ms  lost 1,284  rec\n 1 Lookups"),
             Some(1284)
         );
+        assert_eq!(lost_on_screen(" dnspath  vm  1 veth  72 q/s  LOST 58,794\n"), Some(58_794));
         assert_eq!(lost_on_screen("$ "), None);
     }
 }
