@@ -352,7 +352,8 @@ impl Containerd {
         let (sandbox, name) = (id_of(number), pod_name(number));
         let of_pod = [("sandbox-id", &*sandbox), ("sandbox-name", &name), ("sandbox-namespace", "shop")];
         let mut command = self.command("ctr");
-        command.args(CTR.split(' ').skip(1)).args(["run", "--detach", "--rootfs"]).args(network);
+        // A shim may wait for good for the other end of the container's standard input, so it gets none.
+        command.args(CTR.split(' ').skip(1)).args(["run", "--detach", "--null-io", "--rootfs"]).args(network);
         // The first file system of a virtual machine cannot be left as others are (pivot_root(2)).
         let mounts = fs::read_to_string("/proc/self/mounts").context("cannot read the mounts")?;
         command.args(mounts.lines().any(|line| line.starts_with("rootfs / ")).then_some("--no-pivot"));

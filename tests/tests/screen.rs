@@ -1,7 +1,6 @@
 //! The screen in a real terminal: a lookup comes, can be opened, filtered, frozen; and the terminal is given back.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::Duration;
@@ -25,7 +24,6 @@ fn main() -> ExitCode {
         ("a_terminated_screen_gives_the_terminal_back", || ended_by(Signal::TERM)),
         ("an_interrupted_screen_gives_the_terminal_back", || ended_by(Signal::INT)),
         ("a_hung_up_screen_gives_the_terminal_back", || ended_by(Signal::HUP)),
-        ("its_session_goes_ahead_while_it_captures", its_session_goes_ahead),
         ("a_closed_terminal_ends_it", a_closed_terminal_ends_it),
         ("a_terminal_that_answers_nothing_is_no_error", a_terminal_that_answers_nothing),
         ("colours_are_left_out_where_asked_for", colours_are_left_out_where_asked_for),
@@ -70,26 +68,6 @@ fn given_back(screen: &Screen<'_>, before: &TerminalState, status: u8) -> Result
         text.contains("echo ec''ho is on") && text.contains("\necho is on")
     })?;
     Ok(())
-}
-
-fn its_session_goes_ahead() -> Result<Outcome> {
-    if let Some(reason) = why_not() {
-        return Ok(Outcome::LeftOut(reason));
-    }
-    if !Path::new("/proc/self/autogroup").exists() {
-        return Ok(Outcome::LeftOut("this kernel does not share out time by terminal sessions".to_owned()));
-    }
-    let lab = Lab::new(LabOptions::default())?;
-    let screen = Screen::start(lab.node(), 120, 40)?;
-    let before = open(&screen, "", "")?;
-    let place = format!("/proc/{}/autogroup", screen.program()?);
-    let is_ahead = || fs::read_to_string(&place).is_ok_and(|text| text.trim_end().ends_with(" nice -10"));
-    ensure!(wait_until(Duration::from_secs(5), is_ahead), "the session is not ahead");
-    screen.press(&["q"])?;
-    given_back(&screen, &before, 0)?;
-    screen.type_line("cat /proc/self/autogroup")?;
-    screen.wait_for("its place from before", |text| text.contains(" nice 0\n"))?;
-    Ok(Outcome::Passed)
 }
 
 fn a_lookup_is_followed(columns: u16, lines: u16) -> Result<Outcome> {

@@ -7,7 +7,6 @@
 //! Dropped packets and conntrack clashes come from probes that see the whole node (`drops`), so they are loaded once,
 //! beside the namespaces' programs, and a kernel that refuses them is captured on all the same.
 
-mod ahead;
 mod blind;
 mod btf;
 mod check;
@@ -27,7 +26,6 @@ mod reasons;
 mod record;
 mod symbols;
 
-pub use ahead::Ahead;
 pub use btf::{Btf, BtfError};
 pub use check::check;
 pub use drops::{ClashMethod, DropFacts};
@@ -35,7 +33,7 @@ pub use links::Interfaces;
 pub use loopbacks::PodNamespace;
 pub use netns::Netns;
 pub use notes::Notes;
-pub use privileges::{Privilege, drop_all, drop_all_but_files, missing};
+pub use privileges::{Privilege, drop_all, drop_all_but_files, fall_back, go_ahead, missing};
 pub use program::Facts;
 
 use crate::model::{

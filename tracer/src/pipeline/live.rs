@@ -21,7 +21,7 @@ use super::{
     sinks::{Covered, ReportSinks, StreamSinks},
 };
 use crate::{
-    capture::{self, Ahead, Capture, Interfaces, Netns, Notes},
+    capture::{self, Capture, Interfaces, Netns, Notes},
     cli::options::{ExitStatus, LiveOptions, ReportOptions, StreamOptions},
     engine::{Config, SearchList},
     model::{Conntrack, Coverage, Direction, InterfaceKind, Observer, Pods, Timestamp, Vantages},
@@ -66,8 +66,6 @@ pub(super) struct Live {
     pub(super) stop: Stop,
     pub(super) started: Timestamp,
     pub(super) until: Option<Timestamp>,
-    /// Kept for what it does while it is there.
-    _ahead: Ahead,
 }
 
 /// What the sinks are told ten times a second.
@@ -171,7 +169,7 @@ impl Live {
                 format!("cannot create --ready-file {}: give a path that can be written", path.display())
             })?;
         }
-        let ahead = Ahead::go();
+        capture::go_ahead();
         if let Err(problem) = capture::drop_all() {
             notes.add(&problem);
         }
@@ -194,7 +192,6 @@ impl Live {
             stop,
             started,
             until,
-            _ahead: ahead,
         })
     }
 
@@ -446,7 +443,7 @@ pub fn tui(mut options: LiveOptions) -> anyhow::Result<ExitStatus> {
             ended
         });
         // This thread draws; the one that reads has begun with its priority.
-        Ahead::fall_back();
+        capture::fall_back();
         let shown = tui::run(&feed, stop.flag(), clock::wall_now, |request| {
             if request == Request::Save {
                 match &save {
