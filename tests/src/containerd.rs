@@ -25,8 +25,7 @@ while True:
     server.sendto(query[:2] + b"\x81\x83" + query[4:6] + b"\0\0\0\0\0\0" + query[12:], client)
 "#;
 
-/// Long enough for runc on a loaded machine.
-/// This machine stands still for a minute or two now and then, while many namespaces go.
+/// Long enough for runc on a loaded machine: while many namespaces go, one has stood still for two minutes.
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// containerd's own client, which gives up after ten seconds by default: on a loaded machine containerd takes longer.

@@ -19,7 +19,7 @@ fn each_total_of_each_capture() {
             }
         };
         // Those of ICMP are in no report; where there are several by type, they come below.
-        for (key, count) in truth["totals"].as_object().unwrap() {
+        for (key, count) in truth["totals"].as_object().expect("each capture of the index has totals") {
             if count.is_number() && !key.starts_with("icmp_") {
                 check(key, count.as_u64(), &told[key]);
             }
