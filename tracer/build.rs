@@ -24,7 +24,16 @@ fn build() -> Result<(), String> {
     let root = variable("CARGO_MANIFEST_DIR").map(PathBuf::from)?;
     let root = root.parent().ok_or("the package lies in no workspace")?;
     let setup = root.join("target/setup");
-    for watched in ["tracer-ebpf/src", "tracer-ebpf/Cargo.toml", "Cargo.lock", "target/setup/core-source"] {
+    // The last two are rustc's, of which cargo does not know: profile/README.md.
+    let watched = [
+        "tracer-ebpf/src",
+        "tracer-ebpf/Cargo.toml",
+        "Cargo.lock",
+        "target/setup/core-source",
+        "profile/rustc",
+        "profile/dnspath.profdata",
+    ];
+    for watched in watched {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
 

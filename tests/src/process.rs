@@ -93,7 +93,7 @@ fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
 }
 
 /// The command as a person would type it, without the prefix that binds it to its thread.
-fn line_of(command: &Command) -> String {
+pub fn line_of(command: &Command) -> String {
     let words: Vec<_> = std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(|w| w.to_string_lossy())

@@ -74,14 +74,7 @@ fn find_core_source(rustc: &Rustc, setup: &Path) -> Result<PathBuf> {
         return Ok(in_sysroot);
     }
     say("setup: getting the source of Rust's core library");
-    let by_rustup = Command::new("rustup")
-        .args(["component", "add", "rust-src"])
-        .current_dir(root())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    if by_rustup.is_ok_and(|status| status.success()) && in_sysroot.join("core/src/lib.rs").is_file() {
+    if add_component("rust-src", &in_sysroot.join("core/src/lib.rs")) {
         return Ok(in_sysroot);
     }
     from_debian(&rustc.release, setup).with_context(|| {
@@ -91,6 +84,18 @@ fn find_core_source(rustc: &Rustc, setup: &Path) -> Result<PathBuf> {
             rustc.release
         )
     })
+}
+
+/// Has rustup add a component to this toolchain; whether `file` of it is there now.
+pub(crate) fn add_component(name: &str, file: &Path) -> bool {
+    let status = Command::new("rustup")
+        .args(["component", "add", name])
+        .current_dir(root())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    status.is_ok_and(|status| status.success()) && file.is_file()
 }
 
 /// Downloads Debian's `rust-src` of this release with apt lists of our own and unpacks it under `setup`.

@@ -9,6 +9,7 @@ mod debian;
 mod demo;
 mod kernel_toolchain;
 mod packages;
+mod profile;
 mod test;
 mod vm;
 
@@ -36,6 +37,8 @@ enum Task {
     Test(test::Options),
     /// Measure dnspath beside tcpdump, tshark, dnstop and others: speed, loss, processor time, memory
     Bench(bench::Options),
+    /// Count under load how often each branch is taken, for the release build (profile/README.md)
+    Profile,
     /// Tests on Debian's kernels, each in a virtual machine (QEMU)
     VmTest(vm::Options),
     /// Build dnspath and run it with the privileges it needs
@@ -71,6 +74,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Demo(options) => return demo::run(&options),
         Task::Test(options) => return test::run(&options),
         Task::Bench(options) => return bench::run(&options),
+        Task::Profile => return profile::count(),
         Task::VmTest(options) => return vm::run(&options),
         Task::Run { arguments } => {
             command::build_release(&["dnspath"])?;

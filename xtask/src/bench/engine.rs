@@ -1,11 +1,11 @@
-//! Instructions of the decoder and the engine alone.
+//! Instructions of the decoder and the engine alone, and of a report with all there is.
 
 use super::{
     Extent,
     table::{Column, Table},
 };
 use anyhow::Result;
-use dnspath_tests::callgrind::{DECODE_BUDGET, ENGINE_BUDGET, count, why_not};
+use dnspath_tests::callgrind::{DECODE_BUDGET, ENGINE_BUDGET, REPORT_BUDGET, count, why_not};
 
 const COLUMNS: [Column; 2] =
     [Column::new("instructions", "instructions", 0), Column::new("budget", "budget", 0)];
@@ -21,5 +21,6 @@ pub(crate) fn measure(_extent: &Extent) -> Result<Vec<Table>> {
     let counted = count()?;
     table.add("the decoder, for a frame", &[Some(counted.decode), Some(DECODE_BUDGET)]);
     table.add("the engine, for a message with two sightings", &[Some(counted.engine), Some(ENGINE_BUDGET)]);
+    table.add("`dnspath report`, for a packet of a file", &[Some(counted.report), Some(REPORT_BUDGET)]);
     Ok(vec![table])
 }
