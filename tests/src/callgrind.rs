@@ -43,6 +43,9 @@ pub fn why_not() -> Option<String> {
     if find("valgrind").is_none() {
         return Some("valgrind is not installed".to_owned());
     }
+    if std::env::var_os("RUSTC_WRAPPER").is_some() {
+        return Some("RUSTC_WRAPPER is set: the release build has no profile (profile/README.md)".to_owned());
+    }
     [program(), dnspath()].into_iter().find(|program| !program.exists()).map(|program| {
         format!(
             "there is no {}: build it with `cargo build --release -p dnspath -p dnspath-bench`",
