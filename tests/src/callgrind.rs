@@ -47,10 +47,7 @@ pub fn why_not() -> Option<String> {
         return Some("RUSTC_WRAPPER is set: the release build has no profile (profile/README.md)".to_owned());
     }
     [program(), dnspath()].into_iter().find(|program| !program.exists()).map(|program| {
-        format!(
-            "there is no {}: build it with `cargo build --release -p dnspath -p dnspath-bench`",
-            program.display()
-        )
+        format!("there is no {}: `cargo xtask bench engine` builds it and counts", program.display())
     })
 }
 
